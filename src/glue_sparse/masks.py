@@ -1,0 +1,146 @@
+"""Scores and masks: choose the best entries under a budget, describe masks, save and load them."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+Scores = dict[str, Tensor]
+"""Parameter name -> worth of each entry; larger = more worth having."""
+Masks = dict[str, Tensor]
+"""Parameter name -> bool, True = active; an absent name is wholly active."""
+
+_HALF = 1 << 16
+
+
+def select(scores: Scores, budget: int | dict[str, int]) -> Masks:
+    """The `budget` best entries, exactly; of equal scores the earlier (order of names, then flat index) wins.
+
+    Args:
+        scores: finite scores, any shapes.
+        budget: one number for all tensors together, or one per tensor.
+    Raises:
+        ValueError: a budget outside [0, number of entries], or a score that is not finite.
+    """
+    for name, score in scores.items():
+        if not torch.isfinite(score).all():
+            raise ValueError(f"the score of {name} holds values that are not finite")
+    if isinstance(budget, int):
+        return _select_jointly(scores, budget)
+    if budget.keys() != scores.keys():
+        raise ValueError(f"budgets and scores name different tensors: {sorted(budget.keys() ^ scores.keys())[:3]}")
+    return {name: _select_jointly({name: score}, budget[name])[name] for name, score in scores.items()}
+
+
+def _select_jointly(scores: Scores, budget: int) -> Masks:
+    num_entries = sum(score.numel() for score in scores.values())
+    if not 0 <= budget <= num_entries:
+        raise ValueError(f"cannot choose {budget:,} of {num_entries:,} entries")
+    if budget == 0:
+        return {name: torch.zeros_like(score, dtype=torch.bool) for name, score in scores.items()}
+    threshold, num_ties = _kth_largest(scores, budget)
+    masks = {}
+    for name, score in scores.items():
+        key = _ordered_key(score)
+        mask = key > threshold
+        if num_ties:
+            ties = (key == threshold).flatten().nonzero().squeeze(1)[:num_ties]
+            mask.view(-1)[ties] = True
+            num_ties -= len(ties)
+        masks[name] = mask
+    return masks
+
+
+def _ordered_key(score: Tensor) -> Tensor:
+    """int32 keys in the order of the float32 scores, contiguous; -0.0 counts as 0.0."""
+    bits = (score.detach().float() + 0.0).contiguous().view(torch.int32)
+    return torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF)
+
+
+def _kth_largest(scores: Scores, k: int) -> tuple[int, int]:
+    """Key of the k-th largest score, and how many entries equal to it are among the k largest.
+
+    Radix selection in two passes over 16 bits each: no sort and no concatenated copy of the scores.
+    """
+    high = _histogram(((_ordered_key(s) >> 16) + _HALF // 2) for s in scores.values())
+    top, k = _bin_of(high, k)
+    prefix = top - _HALF // 2
+    low = _histogram(
+        (key[key >> 16 == prefix] & (_HALF - 1)) for key in (_ordered_key(s).flatten() for s in scores.values())
+    )
+    bottom, k = _bin_of(low, k)
+    return (prefix << 16) | bottom, k
+
+
+def _histogram(parts) -> Tensor:
+    counts = torch.zeros(_HALF, dtype=torch.long)
+    for part in parts:
+        counts += torch.bincount(part.flatten(), minlength=_HALF).cpu()
+    return counts
+
+
+def _bin_of(counts: Tensor, k: int) -> tuple[int, int]:
+    """The bin that holds the k-th largest element, and the element's rank from the top inside it (1 = largest)."""
+    from_top = counts.flip(0).cumsum(0)
+    position = int((from_top >= k).nonzero()[0])
+    above = int(from_top[position - 1]) if position else 0
+    return len(counts) - 1 - position, k - above
+
+
+def num_active(masks: Masks) -> int:
+    """Number of active entries."""
+    return sum(int(mask.sum()) for mask in masks.values())
+
+
+def density(masks: Masks) -> float:
+    """Active fraction of the masked tensors."""
+    num_entries = sum(mask.numel() for mask in masks.values())
+    return num_active(masks) / num_entries if num_entries else 1.0
+
+
+def overlap(first: Masks, second: Masks) -> float:
+    """Active in both / active in the smaller one (overlap coefficient), over the tensors named by both."""
+    both = sum(int((first[name] & second[name]).sum()) for name in first.keys() & second.keys())
+    smaller = min(num_active(first), num_active(second))
+    return both / smaller if smaller else 1.0
+
+
+def digest(masks: Masks) -> str:
+    """SHA-256 over names, shapes and bits; equal digests mean equal masks."""
+    sha = hashlib.sha256()
+    for name in sorted(masks):
+        mask = masks[name]
+        sha.update(f"{name}{tuple(mask.shape)}".encode())
+        sha.update(mask.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def save(masks: Masks, path: str | Path) -> None:
+    """Write masks as flat int64 indices of the active entries (safetensors)."""
+    tensors = {name: mask.cpu().flatten().nonzero().squeeze(1) for name, mask in masks.items()}
+    shapes = {name: ",".join(map(str, mask.shape)) for name, mask in masks.items()}
+    save_file(tensors, path, metadata={"format": "glue_sparse masks 1", **shapes})
+
+
+def load(path: str | Path) -> Masks:
+    """Read what `save` wrote.
+
+    Raises:
+        ValueError: missing, damaged or foreign file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = dict(file.metadata() or {})
+            if shapes.pop("format", None) != "glue_sparse masks 1":
+                raise ValueError(f"{path} is not a mask file of this library")
+            masks = {}
+            for name, shape in shapes.items():
+                mask = torch.zeros([int(n) for n in shape.split(",") if n], dtype=torch.bool)
+                mask.view(-1)[file.get_tensor(name)] = True
+                masks[name] = mask
+    except (OSError, SafetensorError, IndexError) as error:
+        raise ValueError(f"cannot read masks from {path}: {error}") from error
+    return masks

@@ -1,0 +1,42 @@
+"""Which parameters may be masked: the head is found by the model's structure, the rest by glob patterns."""
+
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+
+def head_names(model: nn.Module) -> tuple[str, ...]:
+    """Names of the parameters outside `model.base_model`: what a task adds to a pretrained network.
+
+    A parameter that the base also holds under another name (a tied decoder) is not part of the head. A model that
+    has no base of its own (a plain `nn.Module`) has no head by this rule; name one yourself.
+    """
+    base = getattr(model, "base_model", model)
+    if base is model or not isinstance(base, nn.Module):
+        return ()
+    inside = {id(p) for p in base.parameters()}
+    return tuple(name for name, p in model.named_parameters() if id(p) not in inside)
+
+
+def body_names(model: nn.Module, head: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of all floating-point parameters that are not in `head`, tied ones once, in model order."""
+    return tuple(
+        name for name, p in model.named_parameters() if name not in set(head) and p.is_floating_point()
+    )
+
+
+def is_bias(name: str) -> bool:
+    """Whether the last part of a parameter's name says bias (`in_proj_bias` counts, `bias_proj.weight` does not)."""
+    return "bias" in name.rpartition(".")[2]
+
+
+def match(names: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Names that match any shell pattern, in the order of `names`.
+
+    Raises:
+        ValueError: a pattern matches nothing, which is nearly always a typing error.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"the pattern {pattern!r} matches no parameter; the first names are {names[:3]}")
+    return tuple(name for name in names if any(fnmatchcase(name, p) for p in patterns))

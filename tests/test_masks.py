@@ -1,0 +1,86 @@
+"""Selection by hand-worked examples: exact budgets, ties, signs, and files."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from glue_sparse import masks
+from glue_sparse.masks import select
+
+
+def test_joint_selection_by_hand():
+    scores = {"a": torch.tensor([[3.0, 1.0], [-2.0, 5.0]]), "b": torch.tensor([4.0, 0.0])}
+    chosen = select(scores, 3)  # 5, 4, 3
+    assert chosen["a"].tolist() == [[True, False], [False, True]]
+    assert chosen["b"].tolist() == [True, False]
+
+
+def test_negative_scores_rank_below_zero_and_minus_zero_equals_zero():
+    scores = {"a": torch.tensor([-1.0, -0.0, 0.0, -3.0])}
+    assert select(scores, 1)["a"].tolist() == [False, True, False, False]
+    assert select(scores, 3)["a"].tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize("budget", [0, 1, 2, 4, 5])
+def test_ties_go_to_the_earlier_entry_and_the_budget_is_exact(budget: int):
+    scores = {"a": torch.ones(2, 2), "b": torch.ones(1)}
+    flat = torch.cat([m.flatten() for m in select(scores, budget).values()])
+    assert flat.tolist() == [True] * budget + [False] * (5 - budget)
+
+
+def test_selection_equals_a_stable_sort():
+    generator = torch.Generator().manual_seed(0)
+    for trial in range(20):
+        values = torch.randn(200, generator=generator)
+        if trial % 2:
+            values = (values * 3).round() / 3  # many ties
+        scores = {"a": values[:120].view(10, 12), "b": values[120:]}
+        budget = int(torch.randint(0, 201, (1,), generator=generator))
+        expected = torch.zeros(200, dtype=torch.bool)
+        expected[values.sort(descending=True, stable=True).indices[:budget]] = True
+        flat = torch.cat([m.flatten() for m in select(scores, budget).values()])
+        assert torch.equal(flat, expected)
+
+
+def test_budget_per_tensor():
+    scores = {"a": torch.tensor([1.0, 9.0]), "b": torch.tensor([5.0, 6.0, 7.0])}
+    chosen = select(scores, {"a": 1, "b": 2})
+    assert chosen["a"].tolist() == [False, True] and chosen["b"].tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("scores", "budget", "message"),
+    [
+        ({"a": torch.ones(3)}, 4, "cannot choose 4 of 3"),
+        ({"a": torch.ones(3)}, -1, "cannot choose -1"),
+        ({"a": torch.tensor([1.0, float("nan")])}, 1, "not finite"),
+        ({"a": torch.ones(3)}, {"b": 1}, "different tensors"),
+    ],
+)
+def test_bad_selection(scores, budget, message):
+    with pytest.raises(ValueError, match=message):
+        select(scores, budget)
+
+
+def test_describe():
+    first = {"a": torch.tensor([True, True, False, False])}
+    second = {"a": torch.tensor([True, False, True, True])}
+    assert masks.num_active(second) == 3
+    assert masks.density(first) == 0.5
+    assert masks.overlap(first, second) == 0.5  # one of the two entries of the smaller mask
+    assert masks.digest(first) != masks.digest(second)
+    assert masks.digest(first) == masks.digest({"a": first["a"].clone()})
+
+
+def test_file_round_trip_and_foreign_files(tmp_path: Path):
+    path = tmp_path / "masks.safetensors"
+    mask = {"w": torch.tensor([[True, False], [False, True]]), "empty": torch.zeros(3, dtype=torch.bool)}
+    masks.save(mask, path)
+    back = masks.load(path)
+    assert back.keys() == mask.keys() and all(torch.equal(back[n], mask[n]) for n in mask)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ValueError, match="cannot read masks"):
+        masks.load(path)
+    with pytest.raises(ValueError, match="cannot read masks"):
+        masks.load(tmp_path / "absent")

@@ -1,0 +1,310 @@
+"""SparseDiff, what a run produces: the active entries of each tensor, whole new tensors, and where they belong."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from glue_sparse.active import (
+    Inactive,
+    active_tensors,
+    attach,
+    original,
+    read_entries,
+    tensor_digest,
+    wholly_active,
+    write_entries,
+)
+from glue_sparse.masks import Masks
+
+FILE_NAME = "sparse_diff.safetensors"
+FORMAT = "glue_sparse diff 1"
+_STACK = "_glue_sparse_applied"
+
+
+@dataclass(frozen=True)
+class DiffInfo:
+    """Facts stored in the file's header as JSON."""
+
+    base_model: str = ""
+    """Hub id, folder or alias of the model the diff belongs to."""
+    model_class: str = ""
+    task: str = ""
+    method: str = ""
+    density: float | None = None
+    """Active fraction of the whole model, as asked for."""
+    labels: tuple[str, ...] = ()
+    dtype: str = "float32"
+    inactive: Inactive = "frozen"
+    num_labels: int | None = None
+
+
+@dataclass(frozen=True)
+class SparseDiff:
+    """New values of a model's active entries; everything else is the base model.
+
+    Attributes:
+        indices: parameter name -> [k] sorted flat positions, int32 where they fit.
+        values: parameter name -> [k] float32 values at those positions (values, not differences: adding a
+            difference to a base is not bit-exact).
+        whole: tensors stored whole: the head, other unmasked parameters that trained, persistent buffers.
+        shapes: parameter name -> shape of the full tensor.
+        digests: parameter name -> SHA-256 of the base tensor the values belong to.
+        info: model, task, method.
+    """
+
+    indices: dict[str, Tensor]
+    values: dict[str, Tensor]
+    whole: dict[str, Tensor]
+    shapes: dict[str, tuple[int, ...]]
+    digests: dict[str, str]
+    info: DiffInfo = field(default_factory=DiffInfo)
+
+    @classmethod
+    def from_model(cls, model: nn.Module, info: DiffInfo | None = None) -> "SparseDiff":
+        """Collect the active entries of an attached model (on the CPU, copied)."""
+        indices, values, shapes, digests, inactive = {}, {}, {}, {}, "frozen"
+        for name, entries in active_tensors(model):
+            inactive = entries.inactive
+            if not len(entries.indices) and inactive == "frozen":
+                continue
+            weight = original(model, name)
+            small = weight.numel() <= torch.iinfo(torch.int32).max
+            indices[name] = entries.indices.to("cpu", torch.int32 if small else torch.int64, copy=True)
+            values[name] = entries.values.detach().to("cpu", copy=True)
+            shapes[name], digests[name] = tuple(weight.shape), entries.base_digest
+        kept = {**wholly_active(model), **_persistent_buffers(model)}
+        whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in kept.items()}
+        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        info = DiffInfo(**{**asdict(info or DiffInfo()), "inactive": inactive, "dtype": dtype})
+        return cls(indices, values, whole, shapes, digests, info)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all stored tensors."""
+        return sum(t.nbytes for part in (self.indices, self.values, self.whole) for t in part.values())
+
+    @property
+    def num_entries(self) -> int:
+        """Stored entries: active ones and those of whole tensors."""
+        return sum(t.numel() for part in (self.values, self.whole) for t in part.values())
+
+    def masks(self, model: nn.Module) -> Masks:
+        """Masks for `attach` that make exactly the stored entries of `model` active."""
+        masks = {}
+        for name, parameter in model.named_parameters():
+            if name not in self.whole:
+                masks[name] = torch.zeros(parameter.shape, dtype=torch.bool)
+                masks[name].view(-1)[self.indices.get(name, torch.zeros(0, dtype=torch.int32)).long()] = True
+        return masks
+
+    def check(self, model: nn.Module, *, fingerprint: bool = True) -> None:
+        """Raise a ValueError unless `model` is the base this diff was made from; changes nothing."""
+        tensors = {**dict(model.named_parameters()), **_persistent_buffers(model)}
+        stored = {**self.shapes, **{name: tuple(t.shape) for name, t in self.whole.items()}}
+        for name, shape in stored.items():
+            if name not in tensors:
+                raise ValueError(f"this model has no tensor {name}; the diff belongs to {self._base()}")
+            if tuple(tensors[name].shape) != shape:
+                found = tuple(tensors[name].shape)
+                raise ValueError(f"{name} has shape {found}, but the diff was made for {shape} of {self._base()}")
+        for name, digest in self.digests.items():
+            if fingerprint and tensor_digest(tensors[name]) != digest:
+                raise ValueError(
+                    f"{name} differs from the base of this diff, {self._base()}: load exactly that model "
+                    f"(dtype {self.info.dtype}), without another task's weights in it"
+                )
+
+    def restore(self, model: nn.Module) -> None:
+        """Continue training from this diff: make its entries active in `model` and give them the stored values.
+
+        Raises:
+            ValueError: wrong base, or a model that is attached with other active entries; nothing is changed then.
+        """
+        if not any(True for _ in active_tensors(model)):
+            self.check(model)
+            attach(model, self.masks(model), self.info.inactive)
+        for name, entries in active_tensors(model):
+            if not torch.equal(entries.indices.cpu(), self.indices.get(name, entries.indices[:0].cpu()).long()):
+                raise ValueError(f"the active entries of {name} are not those of this diff")
+        for name, entries in active_tensors(model):
+            if name in self.values:
+                entries.values.data.copy_(self.values[name])
+        tensors = {**wholly_active(model), **_persistent_buffers(model)}
+        for name, tensor in self.whole.items():
+            tensors[name].data.copy_(tensor)
+
+    def apply(self, model: nn.Module, *, check: bool = True) -> None:
+        """Put the diff into `model` in place and remember what it replaced; `remove` restores it bit for bit.
+
+        Args:
+            check: compare the fingerprint of the base tensors first (reads every masked tensor once). Switching
+                among diffs of one model that was checked before may skip it.
+        Raises:
+            ValueError: wrong base, wrong shape or an attached model; nothing is changed then.
+        """
+        if any(True for _ in active_tensors(model)):
+            raise ValueError("the model has active entries of its own; call detach(model) before applying a diff")
+        self.check(model, fingerprint=check)
+        tensors = {**dict(model.named_parameters()), **_persistent_buffers(model)}
+        replaced: dict[str, Tensor] = {name: tensors[name].detach().clone() for name in self.whole}
+        for name, indices in self.indices.items():
+            weight = tensors[name]
+            if self.info.inactive == "zero":
+                replaced[name] = weight.detach().clone()
+                weight.data.zero_()
+            else:
+                replaced[name] = read_entries(weight, indices.long().to(weight.device))
+            weight.data = weight.data.contiguous()
+            write_entries(weight, indices.long().to(weight.device), self.values[name])
+        for name, tensor in self.whole.items():
+            tensors[name].data.copy_(tensor)
+        model.__dict__.setdefault(_STACK, []).append((self, replaced))
+
+    def remove(self, model: nn.Module) -> None:
+        """Undo the last `apply` on this model; every byte is as before.
+
+        Raises:
+            ValueError: this diff is not the one applied last.
+        """
+        stack = model.__dict__.get(_STACK, [])
+        if not stack or stack[-1][0] is not self:
+            raise ValueError("this diff is not the one applied last; remove the others first, latest first")
+        _, replaced = stack.pop()
+        tensors = {**dict(model.named_parameters()), **_persistent_buffers(model)}
+        for name, old in replaced.items():
+            if name in self.whole or self.info.inactive == "zero":
+                tensors[name].data.copy_(old)
+            else:
+                write_entries(tensors[name], self.indices[name].long().to(tensors[name].device), old)
+
+    @contextmanager
+    def applied(self, model: nn.Module, *, check: bool = True) -> Iterator[nn.Module]:
+        """The model with this diff inside the block, the untouched base after it."""
+        self.apply(model, check=check)
+        try:
+            yield model
+        finally:
+            self.remove(model)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write `sparse_diff.safetensors` into a folder, whole or not at all; returns the file's path."""
+        path = Path(folder) / FILE_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parts = {"indices": self.indices, "values": self.values, "whole": self.whole}
+        tensors = {f"{part}/{name}": t for part, named in parts.items() for name, t in named.items()}
+        facts = {"info": asdict(self.info), "shapes": self.shapes, "digests": self.digests}
+        header = {"format": FORMAT, **{key: json.dumps(value) for key, value in facts.items()}}
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        os.close(handle)
+        try:
+            save_file(tensors, temporary, metadata=header)
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except SafetensorError as error:
+            raise OSError(f"cannot write {path}: {error}") from error
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, revision: str | None = None) -> "SparseDiff":
+        """Read a diff from a file, a folder that holds one, or a hub repository.
+
+        Raises:
+            ValueError: not found, truncated, or not a diff of this library.
+        """
+        path = _locate(source, revision)
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+                if header.get("format") != FORMAT:
+                    raise ValueError(f"{path} is not a {FORMAT} file")
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return cls._parse(tensors, header)
+        except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is damaged or not a sparse diff: {error}") from error
+
+    @classmethod
+    def _parse(cls, tensors: dict[str, Tensor], header: dict[str, str]) -> "SparseDiff":
+        parts: dict[str, dict[str, Tensor]] = {"indices": {}, "values": {}, "whole": {}}
+        for key, tensor in tensors.items():
+            part, _, name = key.partition("/")
+            parts[part][name] = tensor
+        info: dict[str, Any] = json.loads(header["info"])
+        info = {f.name: info[f.name] for f in fields(DiffInfo) if f.name in info}
+        info["labels"] = tuple(info.get("labels", ()))
+        shapes = {name: tuple(shape) for name, shape in json.loads(header["shapes"]).items()}
+        diff = cls(**parts, shapes=shapes, digests=json.loads(header["digests"]), info=DiffInfo(**info))
+        diff._validate()
+        return diff
+
+    def _validate(self) -> None:
+        if not self.indices.keys() == self.values.keys() == self.shapes.keys() == self.digests.keys():
+            raise TypeError("indices, values, shapes and digests name different tensors")
+        for name, indices in self.indices.items():
+            num_entries = torch.Size(self.shapes[name]).numel()
+            in_order = bool((indices[1:] > indices[:-1]).all())
+            in_range = not len(indices) or (int(indices[0]) >= 0 and int(indices[-1]) < num_entries)
+            if not (in_order and in_range and indices.shape == self.values[name].shape):
+                raise TypeError(f"the indices of {name} do not fit its shape")
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
+        """Upload the diff with a short model card; returns the commit's address."""
+        api = HfApi(token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            (Path(folder) / "README.md").write_text(self._card(repo_id))
+            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload sparse diff"))
+
+    def _card(self, repo_id: str) -> str:
+        hub_id = f"base_model: {self.info.base_model}\n" if "/" in self.info.base_model else ""
+        return (
+            f"---\nlibrary_name: glue_sparse\n{hub_id}tags: [sparse-diff]\n---\n# {repo_id}\n\n"
+            f"{self.num_entries:,} entries of {self._base()} ({self.info.method}, task {self.info.task}).\n\n"
+            f"```python\nfrom glue_sparse import SparseDiff\n"
+            f'SparseDiff.from_pretrained("{repo_id}").apply(model)\n```\n'
+        )
+
+    def _base(self) -> str:
+        return self.info.base_model or "its base model"
+
+
+def _persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
+    saved = model.state_dict(keep_vars=True)
+    return {name: buffer for name, buffer in model.named_buffers() if name in saved}
+
+
+def _locate(source: str | Path, revision: str | None) -> Path:
+    path = Path(source)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        if not (path / FILE_NAME).is_file():
+            raise ValueError(f"{path} holds no {FILE_NAME}")
+        return path / FILE_NAME
+    try:
+        return Path(hf_hub_download(str(source), FILE_NAME, revision=revision))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ValueError(f"{source} is neither a file, a folder nor a reachable hub repository with a diff") from error
+
+
+def is_diff(path: str | Path) -> bool:
+    """Whether `path` is a folder with a diff, or a file with a diff's header."""
+    try:
+        with safe_open(_locate(path, None) if Path(path).exists() else path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (OSError, SafetensorError, ValueError):
+        return False

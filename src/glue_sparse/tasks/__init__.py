@@ -1,0 +1,39 @@
+"""Tasks by name."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+
+from glue_sparse.arguments import ModelArguments, TaskArguments
+from glue_sparse.tasks import files, glue, tweets
+from glue_sparse.tasks.base import Task
+
+Loader = Callable[[str, TaskArguments, ModelArguments, int, bool], Task]
+"""(name, task arguments, model arguments, seed, whether to predict test splits) -> task."""
+
+TASKS: dict[str, Loader] = {**dict.fromkeys(glue.GLUE, glue.load), "tweets": tweets.load, "file": files.load}
+
+NO_FOLDER = ("tweets", "file")
+"""Tasks that --data_dir says nothing about."""
+
+
+def load_task(task: TaskArguments, model: ModelArguments, seed: int, do_predict: bool = False) -> Task:
+    """The task that the arguments describe.
+
+    Raises:
+        ValueError: an unknown task, arguments that contradict each other, or data or model not to be had.
+    """
+    known = f"the tasks are {', '.join(TASKS)}"
+    own = [name for name in ("train_file", "validation_file", "test_file") if getattr(task, name) is not None]
+    if task.task is None:
+        raise ValueError(f"a task is missing ({known}); your own --train_file needs --task file")
+    if task.task not in TASKS:
+        close = get_close_matches(task.task.lower(), TASKS, n=1, cutoff=0.5)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"unknown task {task.task!r}{hint} ({known})")
+    if own and task.task != "file":
+        raise ValueError(f"--{own[0]} goes with --task file, not with --task {task.task}")
+    if task.data_dir is not None and task.task in NO_FOLDER:
+        raise ValueError(f"--data_dir is a folder of GLUE files, which --task {task.task} does not read")
+    if model.model is None:
+        raise ValueError("a model is missing: give --model a hub id, a folder, or minilm")
+    return TASKS[task.task](task.task, task, model, seed, do_predict)

@@ -1,0 +1,40 @@
+"""What a task is: a model with its head, data, and the official way to score it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from torch import nn
+from transformers import EvalPrediction, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything a run needs to know about its problem; no algorithm reads more than this."""
+
+    name: str
+    """Name on the command line, for example `rte`."""
+    title: str
+    """Name in tables; says so when data is not the official split, for example `QNLI (subset)`."""
+    model: nn.Module
+    head: tuple[str, ...]
+    """Names of the parameters that are new for this task and always trained whole."""
+    tokenizer: PreTrainedTokenizerBase
+    train: Dataset
+    evals: dict[str, Dataset]
+    """Split name -> labelled examples, for example `validation_matched`."""
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    metrics: Callable[[EvalPrediction], dict[str, float]]
+    main_metric: str
+    """The one number a table shows; a key of what `metrics` returns."""
+    tests: dict[str, Dataset] = field(default_factory=dict)
+    """Split name -> unlabelled examples for `--do_predict`; empty unless asked for."""
+    write_predictions: Callable[[str, np.ndarray, Path], Path] | None = None
+    """(split, model outputs, folder) -> the file written."""
+    labels: tuple[str, ...] = ()
+    """Label names in the order of the outputs; empty for regression."""
+    source: dict[str, Any] = field(default_factory=dict)
+    """Facts about the data for results.json: where from, rows used and official rows of each split."""

@@ -1,0 +1,164 @@
+"""From rows of text to a task: what every text classification or regression shares."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+
+from glue_sparse import metrics
+from glue_sparse.arguments import ModelArguments, TaskArguments
+from glue_sparse.models import load_classifier, load_tokenizer
+from glue_sparse.params import head_names
+from glue_sparse.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class TextData:
+    """The data of a task before tokenisation."""
+
+    name: str
+    title: str
+    splits: dict[str, Dataset]
+    """`train`, validation splits and, when wanted, test splits (`test...`): columns `text`, for pairs
+    `text_pair`, and `label` (class index or number); a test split has `index` instead of `label`."""
+    labels: tuple[str, ...]
+    """Label names in the order of the class indices; empty for regression."""
+    metrics: tuple[str, ...]
+    source: dict[str, Any]
+    official_rows: Mapping[str, int] = field(default_factory=dict)
+    prediction_files: Mapping[str, str] = field(default_factory=dict)
+    """Test split -> name of its prediction file."""
+    prediction_labels: tuple[str, ...] = ()
+    """What a prediction file says for each class; empty: the label names."""
+    bounds: tuple[float, float] | None = None
+    """Least and greatest number a prediction file may hold."""
+
+
+def build(data: TextData, task: TaskArguments, model: ModelArguments, seed: int) -> Task:
+    """Cut the splits to size, load the model and tokenise.
+
+    Raises:
+        ValueError: the model is not to be had, or `max_length` is more than it can read.
+    """
+    splits = {split: _cut(rows, split, task, seed) for split, rows in data.splits.items()}
+    tokenizer = load_tokenizer(model.model or "")
+    network = _classifier(model, data.labels, seed)
+    _check_length(task.max_length, tokenizer, network)
+    encoded = {split: _encode(rows, tokenizer, task.max_length) for split, rows in splits.items()}
+    tests = {split: rows for split, rows in encoded.items() if split.startswith("test")}
+    index = {split: list(splits[split]["index"]) for split in tests}
+    available = {split: len(rows) for split, rows in data.splits.items()}
+    used = {split: len(rows) for split, rows in splits.items()}
+    official = {split: data.official_rows[split] for split in used if split in data.official_rows}
+    return Task(
+        name=data.name,
+        title=describe(data.title, used, available, official),
+        model=network,
+        head=head_names(network),
+        tokenizer=tokenizer,
+        train=encoded["train"],
+        evals={split: rows for split, rows in encoded.items() if split != "train" and split not in tests},
+        collate=DataCollatorWithPadding(tokenizer),
+        metrics=_scorer(data.metrics, bool(data.labels)),
+        main_metric=metrics.main_metric(data.metrics),
+        tests=tests,
+        write_predictions=_writer(data, index) if tests else None,
+        labels=data.labels,
+        source={**data.source, "rows": used, "available_rows": available, "official_rows": official},
+    )
+
+
+def describe(
+    title: str, used: Mapping[str, int], available: Mapping[str, int], official: Mapping[str, int]
+) -> str:
+    """The title, with what keeps a score from being the official one: `RTE (500 of 2,490 train rows)`.
+
+    The three mappings give rows by split: used in this run, in the data, in the official release where known.
+    """
+    scored = [split for split in used if not split.startswith("test")]
+    notes = []
+    if any(available[split] != official.get(split, available[split]) for split in scored):
+        fewer = all(available[split] <= official[split] for split in scored if split in official)
+        notes.append("subset" if fewer else "not official")
+    evals = [split for split in scored if split != "train"]
+    for word, group in (("train", ["train"]), ("validation", evals)):
+        rows, whole = sum(used[split] for split in group), sum(available[split] for split in group)
+        if rows != whole:
+            notes.append(f"{rows:,} of {whole:,} {word} rows")
+    return f"{title} ({', '.join(notes)})" if notes else title
+
+
+def _cut(rows: Dataset, split: str, task: TaskArguments, seed: int) -> Dataset:
+    """Training rows are drawn at random, since files are often sorted; others are the first ones."""
+    kind = "train" if split == "train" else "predict" if split.startswith("test") else "eval"
+    limit: int | None = getattr(task, f"max_{kind}_samples")
+    if limit is None or limit >= len(rows):
+        return rows
+    if limit < 1:
+        raise ValueError(f"max_{kind}_samples must be at least 1, got {limit}")
+    if split == "train":
+        return rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows))[:limit]))
+    return rows.select(range(limit))
+
+
+def _classifier(model: ModelArguments, labels: tuple[str, ...], seed: int) -> PreTrainedModel:
+    # the new head is a function of the seed alone, whatever drew random numbers before
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return load_classifier(model.model or "", len(labels) or 1, labels, model.dtype)
+
+
+def _check_length(max_length: int, tokenizer: PreTrainedTokenizerBase, network: PreTrainedModel) -> None:
+    positions = getattr(network.config, "max_position_embeddings", None)
+    longest = min(tokenizer.model_max_length, positions) if positions else max_length
+    if not 8 <= max_length <= longest:
+        raise ValueError(f"max_length must be from 8 to this model's {longest} tokens, got {max_length}")
+
+
+def _encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+    def tokenize(batch: dict[str, list[str]]) -> dict[str, Any]:
+        return dict(tokenizer(batch["text"], batch.get("text_pair"), truncation=True, max_length=max_length))
+
+    extra = [column for column in rows.column_names if column != "label"]
+    return rows.map(tokenize, batched=True, remove_columns=extra, desc="Tokenise")
+
+
+def _decide(outputs: Any, classes: bool) -> np.ndarray:
+    """Model outputs, (rows, classes) or (rows, 1), to (rows,) class indices or numbers."""
+    logits = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
+    return logits.argmax(axis=-1) if classes else logits.squeeze(axis=-1)
+
+
+def _scorer(names: Sequence[str], classes: bool) -> Callable[[EvalPrediction], dict[str, float]]:
+    def score(evaluated: EvalPrediction) -> dict[str, float]:
+        labels = np.asarray(evaluated.label_ids)
+        return metrics.score(names, _decide(evaluated.predictions, classes), labels)
+
+    return score
+
+
+def _writer(data: TextData, index: Mapping[str, Sequence[Any]]) -> Callable[[str, np.ndarray, Path], Path]:
+    names = data.prediction_labels or data.labels
+
+    def write(split: str, outputs: np.ndarray, folder: Path) -> Path:
+        """Write `index<TAB>prediction` lines; raises ValueError when rows and outputs do not match."""
+        answers = _decide(outputs, bool(names))
+        if len(answers) != len(index[split]):
+            raise ValueError(f"{len(answers)} predictions do not fit the {len(index[split])} rows of {split}")
+        if names:
+            words = [names[answer] for answer in answers]
+        else:
+            low, high = data.bounds or (-np.inf, np.inf)
+            words = [f"{number:.3f}" for number in np.clip(answers, low, high)]
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / data.prediction_files[split]
+        lines = ["index\tprediction", *(f"{i}\t{word}" for i, word in zip(index[split], words, strict=True))]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return path
+
+    return write

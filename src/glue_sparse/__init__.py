@@ -1,0 +1,25 @@
+"""Train networks in which only some weights are active."""
+
+from glue_sparse.active import attach, detach, reindex
+from glue_sparse.diff import DiffInfo, SparseDiff
+from glue_sparse.masks import select
+from glue_sparse.methods.base import SparseMethod
+from glue_sparse.methods.fixed_mask import FixedMask
+from glue_sparse.scores import fisher, magnitude, noise
+from glue_sparse.trainer import SparseTrainer
+
+__version__ = "0.1.0"
+__all__ = [
+    "DiffInfo",
+    "FixedMask",
+    "SparseDiff",
+    "SparseMethod",
+    "SparseTrainer",
+    "attach",
+    "detach",
+    "fisher",
+    "magnitude",
+    "noise",
+    "reindex",
+    "select",
+]

@@ -1,0 +1,77 @@
+"""Methods by name. To add one, write a builder (arguments, seed) -> SparseMethod and put it into METHODS."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
+
+import torch
+from torch import nn
+
+from glue_sparse.arguments import MethodArguments
+from glue_sparse.diff import SparseDiff, is_diff
+from glue_sparse.masks import Masks, load
+from glue_sparse.methods.base import SparseMethod
+from glue_sparse.methods.fixed_mask import FixedMask
+from glue_sparse.params import body_names, is_bias
+from glue_sparse.scores import fisher, magnitude, noise
+
+
+def _fish(args: MethodArguments, seed: int) -> SparseMethod:
+    score = partial(fisher, estimator=args.fisher_estimator, power=args.fisher_power, seed=seed)
+    return FixedMask(score, density=args.density, num_samples=args.num_samples)
+
+
+def _random(args: MethodArguments, seed: int) -> SparseMethod:
+    return FixedMask(partial(noise, seed=seed), density=args.density)
+
+
+def _magnitude(args: MethodArguments, seed: int) -> SparseMethod:
+    return FixedMask(magnitude, density=args.density)
+
+
+def _only_biases(model: nn.Module, head: tuple[str, ...]) -> Masks:
+    names = [name for name in body_names(model, head) if not is_bias(name)]
+    return {name: torch.zeros_like(model.get_parameter(name), dtype=torch.bool) for name in names}
+
+
+def _bitfit(args: MethodArguments, seed: int) -> SparseMethod:
+    return FixedMask(masks=_only_biases)
+
+
+def _dense(args: MethodArguments, seed: int) -> SparseMethod:
+    return FixedMask(masks={})
+
+
+def _fixed_mask(args: MethodArguments, seed: int) -> SparseMethod:
+    path = args.mask_file
+    if path is None:
+        raise ValueError("--method fixed_mask needs --mask_file, a mask file or a sparse diff")
+    if is_diff(path):
+        diff = SparseDiff.from_pretrained(path)
+        return FixedMask(masks=lambda model, head: diff.masks(model))
+    return FixedMask(masks=load(path))
+
+
+METHODS: dict[str, Callable[[MethodArguments, int], SparseMethod]] = {
+    "dense": _dense,
+    "fish": _fish,
+    "random": _random,
+    "bitfit": _bitfit,
+    "magnitude": _magnitude,
+    "fixed_mask": _fixed_mask,
+}
+WITH_DENSITY = ("fish", "random", "magnitude")
+"""Methods whose budget is --density."""
+
+
+def build_method(args: MethodArguments, seed: int) -> SparseMethod:
+    """The method that `args.method` names.
+
+    Raises:
+        ValueError: unknown method, or arguments that do not fit it.
+    """
+    if args.method not in METHODS:
+        close = get_close_matches(args.method, METHODS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"unknown method {args.method!r}{hint} Methods: {', '.join(METHODS)}")
+    return METHODS[args.method](args, seed)

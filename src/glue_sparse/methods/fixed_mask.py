@@ -1,0 +1,63 @@
+"""Train a set of entries that is chosen once: the best by a score, or given."""
+
+from collections.abc import Callable
+
+import torch.distributed as dist
+from torch import nn
+
+from glue_sparse import budgets
+from glue_sparse.active import Inactive
+from glue_sparse.masks import Masks, Scores, select
+from glue_sparse.methods.base import Batches, SparseMethod
+from glue_sparse.params import body_names
+from glue_sparse.scores import ScoreFunction
+
+
+class FixedMask(SparseMethod):
+    """One mask for the whole run (Sung et al., 2021, section 3; with other scores, its baselines).
+
+    Args:
+        score: (model, names, batches) -> one number per entry; the best `density` of the model becomes active.
+        density: active fraction of all entries of the model, head included, in (0, 1].
+        num_samples: training examples the score may use, over all ranks.
+        masks: instead of a score, the masks themselves or a function of (model, names of the head).
+        inactive: what the other entries hold.
+    Raises:
+        ValueError: both or neither of `score` and `masks`.
+    """
+
+    def __init__(
+        self,
+        score: ScoreFunction | None = None,
+        *,
+        density: float = 0.005,
+        num_samples: int = 1024,
+        masks: Masks | Callable[[nn.Module, tuple[str, ...]], Masks] | None = None,
+        inactive: Inactive = "frozen",
+    ):
+        if (score is None) == (masks is None):
+            raise ValueError("FixedMask takes either a score or masks")
+        self.score, self.density, self.num_samples = score, density, num_samples
+        self.masks, self.inactive = masks, inactive
+
+    def prepare(self, model: nn.Module, head: tuple[str, ...], batches: Batches) -> Masks:
+        """See `SparseMethod.prepare`; raises ValueError when the head alone exceeds the budget."""
+        if self.score is None:
+            assert self.masks is not None
+            return self.masks(model, head) if callable(self.masks) else self.masks
+        names = body_names(model, head)
+        num_head = sum(model.get_parameter(name).numel() for name in head)
+        budget = budgets.total(self.density, sum(p.numel() for p in model.parameters()), num_head)
+        scores = self.score(model, names, batches(self.num_samples))
+        if scores.keys() != set(names):
+            raise ValueError(f"the score must name each of the {len(names)} body tensors, and no other")
+        return select(_add_over_ranks(model, scores), budget)
+
+
+def _add_over_ranks(model: nn.Module, scores: Scores) -> Scores:
+    """Sums over ranks, which then all choose alike. A score that uses no data is only multiplied by it."""
+    scores = {name: score.to(model.get_parameter(name).device) for name, score in scores.items()}
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        for score in scores.values():
+            dist.all_reduce(score)
+    return scores

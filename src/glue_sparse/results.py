@@ -1,0 +1,93 @@
+"""One run = one directory; `results.json` in it holds the facts, and is written last and at once."""
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+FILE_NAME = "results.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run found. No field depends on where the run was stored."""
+
+    task: str
+    title: str
+    """The task as tables print it; says so when the data is a subset."""
+    method: str
+    density: float | None
+    """Density asked for; none for methods without a budget."""
+    seed: int
+    model: str
+    main_metric: str
+    metrics: dict[str, dict[str, float]]
+    """Split -> metric -> value at the end of training, 0 to 1."""
+    history: list[dict[str, Any]]
+    """Evaluations and losses over the run, as logged."""
+    cost: dict[str, Any]
+    seconds: dict[str, float]
+    """Wall-clock seconds of choosing the mask, training and the last evaluation."""
+    source: dict[str, Any]
+    """Where the data came from, and its rows."""
+    arguments: dict[str, Any]
+    command: str
+    date: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def score(self) -> float:
+        """Mean of the main metric over the evaluation splits."""
+        values = [metrics[self.main_metric] for metrics in self.metrics.values()]
+        return sum(values) / len(values)
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that decide a run's numbers."""
+    return {name: version(name) for name in ("glue_sparse", "torch", "transformers", "datasets", "accelerate")}
+
+
+def write(result: Result, folder: Path) -> Path:
+    """Write `results.json` atomically; returns its path."""
+    return write_text(folder / FILE_NAME, json.dumps(asdict(result), indent=2, sort_keys=True) + "\n")
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+def read(path: Path) -> Result:
+    """Read a `results.json`.
+
+    Raises:
+        ValueError: not a result of this library.
+    """
+    try:
+        return Result(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, json.JSONDecodeError, OSError) as error:
+        raise ValueError(f"{path} is not a result of this library: {error}") from error
+
+
+def collect(folder: Path) -> list[Result]:
+    """All results below a folder, in the order of their paths.
+
+    Raises:
+        ValueError: there is none.
+    """
+    paths = sorted(folder.rglob(FILE_NAME))
+    if not paths:
+        raise ValueError(f"no {FILE_NAME} below {folder}")
+    return [read(path) for path in paths]

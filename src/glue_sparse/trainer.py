@@ -1,0 +1,118 @@
+"""SparseTrainer: the Hugging Face Trainer on a model of which only some entries train. It knows no algorithm."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import TrainOutput
+
+from glue_sparse.active import active_tensors, attach
+from glue_sparse.diff import DiffInfo, SparseDiff
+from glue_sparse.masks import digest
+from glue_sparse.methods.base import SparseMethod
+from glue_sparse.params import head_names
+from glue_sparse.per_example import Batch
+from glue_sparse.randomness import seeded
+
+
+class SparseTrainer(Trainer):
+    """Trainer whose optimizer, clipping, weight decay and checkpoints see the active entries and the head only.
+
+    Args:
+        model: a plain model; `train` attaches the active entries that the method chooses.
+        args: ordinary training arguments.
+        method: which entries are active.
+        head: names of the parameters that train whole; by default those outside `model.base_model`.
+        info: facts to store with the diff.
+        **kwargs: as for `transformers.Trainer`, without `model_init`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        *,
+        method: SparseMethod,
+        head: tuple[str, ...] | None = None,
+        info: DiffInfo | None = None,
+        **kwargs: Any,
+    ):
+        if kwargs.get("model_init") is not None:
+            raise ValueError("SparseTrainer takes a model, not model_init: the masks belong to one model")
+        super().__init__(model, args, **kwargs)
+        # BERT heads accept **kwargs, so Trainer believes that they normalise the loss by themselves and skips the
+        # division by accumulation steps and processes; they return a plain mean.
+        self.model_accepts_loss_kwargs = False
+        self.method = method
+        self.head = head_names(model) if head is None else head
+        config = getattr(model, "config", None)
+        self.info = replace(
+            info or DiffInfo(base_model=getattr(config, "_name_or_path", "")),
+            model_class=type(model).__name__,
+            num_labels=getattr(config, "num_labels", None),
+        )
+
+    @property
+    def network(self) -> nn.Module:
+        """The model itself, without a distributed wrapper."""
+        assert isinstance(self.model, nn.Module)
+        return self.model
+
+    def choose(self) -> None:
+        """Let the method choose the active entries and attach them; `train` does it unless it resumes.
+
+        Raises:
+            RuntimeError: ranks chose differently (a score that depends on the rank, or different data).
+        """
+        masks = self.method.prepare(self.network, self.head, self.sample_batches)
+        if len(set(gather_object([digest(masks)]))) > 1:
+            raise RuntimeError("the ranks chose different masks; scores must depend on the data and the seed alone")
+        attach(self.network, masks, self.method.inactive)
+
+    def sample_batches(self, num_samples: int) -> Iterable[Batch]:
+        """This rank's share of `num_samples` training examples, drawn by the seed, in batches of similar length."""
+        data: Any = self.train_dataset
+        if hasattr(data, "__len__"):
+            order = torch.randperm(len(data), generator=seeded(self.args.seed, "score samples"))[:num_samples]
+            examples = [data[i] for i in order.tolist()]
+        else:
+            examples = list(islice(data, num_samples))
+        examples = examples[self.args.process_index :: self.args.world_size]
+        if examples and isinstance(examples[0], dict) and "input_ids" in examples[0]:
+            examples.sort(key=lambda example: len(example["input_ids"]))
+        return DataLoader(
+            examples,  # pyright: ignore[reportArgumentType]
+            batch_size=self.args.per_device_train_batch_size,
+            collate_fn=self._get_collator_with_removed_columns(self.data_collator),
+            generator=torch.Generator(),  # a loader without one would draw from the global random state
+        )
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """As in `Trainer`, on the active entries; a resumed run takes them from its checkpoint."""
+        if not resume_from_checkpoint and not any(True for _ in active_tensors(self.network)):
+            self.choose()
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def sparse_diff(self) -> SparseDiff:
+        """What has been trained so far."""
+        return SparseDiff.from_model(self.network, self.info)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """A checkpoint's model is its sparse diff: the base does not change, so it is not saved again."""
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir or ".")
+            self.sparse_diff().save_pretrained(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        SparseDiff.from_pretrained(resume_from_checkpoint).restore(model or self.network)
+
+    def _load_best_model(self) -> None:
+        assert self.state.best_model_checkpoint is not None
+        SparseDiff.from_pretrained(self.state.best_model_checkpoint).restore(self.network)

@@ -5,7 +5,18 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
 TINY = {
     "vocab_size": 50,
@@ -22,6 +33,30 @@ def bert(num_labels: int = 2, seed: int = 0, **changes: Any) -> BertForSequenceC
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return BertForSequenceClassification(BertConfig(**{**TINY, "num_labels": num_labels, **changes}))
+
+
+def roberta(num_labels: int = 2) -> Any:
+    """A RoBERTa classifier; its head has two layers."""
+    config: dict[str, Any] = {**TINY, "pad_token_id": 0, "num_labels": num_labels}
+    return RobertaForSequenceClassification(RobertaConfig(**config))
+
+
+def distilbert(num_labels: int = 2) -> Any:
+    """A DistilBERT classifier; its head has two layers."""
+    config: dict[str, Any] = {"vocab_size": 50, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}
+    return DistilBertForSequenceClassification(DistilBertConfig(**config, num_labels=num_labels))
+
+
+def gpt2(num_labels: int = 2) -> Any:
+    """A decoder whose linear layers store their weights transposed."""
+    config: dict[str, Any] = {"vocab_size": 50, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}
+    return GPT2ForSequenceClassification(GPT2Config(**config, pad_token_id=0, num_labels=num_labels))
+
+
+def llama(num_labels: int = 2) -> Any:
+    """A decoder whose norms have no per-example rule."""
+    config: dict[str, Any] = {**TINY, "pad_token_id": 0, "num_labels": num_labels}
+    return LlamaForSequenceClassification(LlamaConfig(**config))
 
 
 def cast(model: nn.Module, dtype: torch.dtype) -> Any:

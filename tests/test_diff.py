@@ -12,7 +12,7 @@ from transformers import BertForSequenceClassification
 
 from glue_sparse import DiffInfo, SparseDiff, attach, detach, noise, select
 from glue_sparse.active import Inactive, active_tensors, wholly_active
-from glue_sparse.diff import FILE_NAME
+from glue_sparse.diff import FILE_NAME, FORMAT
 from glue_sparse.params import body_names, head_names
 
 
@@ -129,15 +129,17 @@ def test_damaged_and_foreign_files(tmp_path: Path):
         SparseDiff.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds no"):
         SparseDiff.from_pretrained(tmp_path.parent)
+    with pytest.raises(ValueError, match="does not exist"):
+        SparseDiff.from_pretrained("nothing")
     with pytest.raises(ValueError, match="neither a file, a folder nor"):
         SparseDiff.from_pretrained("nobody/nothing")
 
 
 @pytest.mark.parametrize("indices", [[3, 1], [0, 99], [-1, 0], [0]])
 def test_indices_that_do_not_fit_are_refused(tmp_path: Path, indices: list[int]):
-    header = {"format": "glue_sparse diff 1", "info": "{}", "shapes": '{"w": [2, 2]}', "digests": '{"w": ""}'}
+    header = {"format": FORMAT, "info": {}, "shapes": {"w": [2, 2]}, "digests": {"w": ""}}
     tensors = {"indices/w": torch.tensor(indices, dtype=torch.int32), "values/w": torch.zeros(2)}
-    save_file(tensors, tmp_path / FILE_NAME, metadata=header)
+    save_file(tensors, tmp_path / FILE_NAME, metadata={"glue_sparse": json.dumps(header)})
     with pytest.raises(ValueError, match="do not fit"):
         SparseDiff.from_pretrained(tmp_path)
 
@@ -149,7 +151,7 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: p
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("glue_sparse.diff.save_file", full)
+    monkeypatch.setattr("glue_sparse.tensor_files.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         trained(bert(), seed=3).save_pretrained(tmp_path)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [FILE_NAME]

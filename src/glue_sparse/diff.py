@@ -1,7 +1,6 @@
 """SparseDiff, what a run produces: the active entries of each tensor, whole new tensors, and where they belong."""
 
-import json
-import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from huggingface_hub import HfApi
 from torch import Tensor, nn
 
+from glue_sparse import tensor_files
 from glue_sparse.active import (
     Inactive,
     active_tensors,
@@ -37,7 +34,7 @@ _STACK = "_glue_sparse_applied"
 class DiffInfo:
     """Facts stored in the file's header as JSON."""
 
-    base_model: str = ""
+    base_model: str = "its base model"
     """Hub id, folder or alias of the model the diff belongs to."""
     model_class: str = ""
     task: str = ""
@@ -100,6 +97,30 @@ class SparseDiff:
         """Stored entries: active ones and those of whole tensors."""
         return sum(t.numel() for part in (self.values, self.whole) for t in part.values())
 
+    @property
+    def num_active(self) -> int:
+        """Active entries of masked tensors."""
+        return sum(t.numel() for t in self.values.values())
+
+    def density_by_layer(self) -> dict[str, tuple[int, int]]:
+        """Layer -> (active, all) entries of its masked tensors; a layer is the name up to its first number."""
+        counts: dict[str, tuple[int, int]] = {}
+        for name, shape in self.shapes.items():
+            numbered = re.match(r"(.*?\.\d+)\.", name)
+            layer = numbered[1] if numbered else name.rpartition(".")[0]
+            active, entries = counts.get(layer, (0, 0))
+            counts[layer] = (active + len(self.indices[name]), entries + torch.Size(shape).numel())
+        return counts
+
+    def overlap(self, other: "SparseDiff") -> tuple[int, int, float]:
+        """(entries in both, entries of the smaller diff, entries in both if each tensor's were drawn at random)."""
+        shared, chance = 0, 0.0
+        for name in self.indices.keys() & other.indices.keys():
+            one, two = self.indices[name], other.indices[name]
+            shared += int(torch.isin(one, two).sum())
+            chance += len(one) * len(two) / max(1, torch.Size(self.shapes[name]).numel())
+        return shared, min(self.num_active, other.num_active), chance
+
     def masks(self, model: nn.Module) -> Masks:
         """Masks for `attach` that make exactly the stored entries of `model` active."""
         masks = {}
@@ -111,18 +132,18 @@ class SparseDiff:
 
     def check(self, model: nn.Module, *, fingerprint: bool = True) -> None:
         """Raise a ValueError unless `model` is the base this diff was made from; changes nothing."""
-        tensors = {**dict(model.named_parameters()), **_persistent_buffers(model)}
+        tensors = _tensors(model)
         stored = {**self.shapes, **{name: tuple(t.shape) for name, t in self.whole.items()}}
         for name, shape in stored.items():
             if name not in tensors:
-                raise ValueError(f"this model has no tensor {name}; the diff belongs to {self._base()}")
+                raise ValueError(f"this model has no tensor {name}; the diff belongs to {self.info.base_model}")
             if tuple(tensors[name].shape) != shape:
-                found = tuple(tensors[name].shape)
-                raise ValueError(f"{name} has shape {found}, but the diff was made for {shape} of {self._base()}")
+                found, base = tuple(tensors[name].shape), self.info.base_model
+                raise ValueError(f"{name} has shape {found}, but the diff was made for {shape} of {base}")
         for name, digest in self.digests.items():
             if fingerprint and tensor_digest(tensors[name]) != digest:
                 raise ValueError(
-                    f"{name} differs from the base of this diff, {self._base()}: load exactly that model "
+                    f"{name} differs from the base of this diff, {self.info.base_model}: load exactly that model "
                     f"(dtype {self.info.dtype}), without another task's weights in it"
                 )
 
@@ -157,7 +178,7 @@ class SparseDiff:
         if any(True for _ in active_tensors(model)):
             raise ValueError("the model has active entries of its own; call detach(model) before applying a diff")
         self.check(model, fingerprint=check)
-        tensors = {**dict(model.named_parameters()), **_persistent_buffers(model)}
+        tensors = _tensors(model)
         replaced: dict[str, Tensor] = {name: tensors[name].detach().clone() for name in self.whole}
         for name, indices in self.indices.items():
             weight = tensors[name]
@@ -182,7 +203,7 @@ class SparseDiff:
         if not stack or stack[-1][0] is not self:
             raise ValueError("this diff is not the one applied last; remove the others first, latest first")
         _, replaced = stack.pop()
-        tensors = {**dict(model.named_parameters()), **_persistent_buffers(model)}
+        tensors = _tensors(model)
         for name, old in replaced.items():
             if name in self.whole or self.info.inactive == "zero":
                 tensors[name].data.copy_(old)
@@ -201,21 +222,10 @@ class SparseDiff:
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write `sparse_diff.safetensors` into a folder, whole or not at all; returns the file's path."""
         path = Path(folder) / FILE_NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
         parts = {"indices": self.indices, "values": self.values, "whole": self.whole}
         tensors = {f"{part}/{name}": t for part, named in parts.items() for name, t in named.items()}
-        facts = {"info": asdict(self.info), "shapes": self.shapes, "digests": self.digests}
-        header = {"format": FORMAT, **{key: json.dumps(value) for key, value in facts.items()}}
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        os.close(handle)
-        try:
-            save_file(tensors, temporary, metadata=header)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except SafetensorError as error:
-            raise OSError(f"cannot write {path}: {error}") from error
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        header = {"info": asdict(self.info), "shapes": self.shapes, "digests": self.digests}
+        tensor_files.write(path, FORMAT, tensors, header)
         return path
 
     @classmethod
@@ -225,28 +235,23 @@ class SparseDiff:
         Raises:
             ValueError: not found, truncated, or not a diff of this library.
         """
-        path = _locate(source, revision)
+        path = tensor_files.locate(source, FILE_NAME, revision)
+        tensors, header = tensor_files.read(path, FORMAT)
         try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                if header.get("format") != FORMAT:
-                    raise ValueError(f"{path} is not a {FORMAT} file")
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return cls._parse(tensors, header)
-        except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is damaged or not a sparse diff: {error}") from error
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
 
     @classmethod
-    def _parse(cls, tensors: dict[str, Tensor], header: dict[str, str]) -> "SparseDiff":
+    def _parse(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> "SparseDiff":
         parts: dict[str, dict[str, Tensor]] = {"indices": {}, "values": {}, "whole": {}}
         for key, tensor in tensors.items():
             part, _, name = key.partition("/")
             parts[part][name] = tensor
-        info: dict[str, Any] = json.loads(header["info"])
-        info = {f.name: info[f.name] for f in fields(DiffInfo) if f.name in info}
-        info["labels"] = tuple(info.get("labels", ()))
-        shapes = {name: tuple(shape) for name, shape in json.loads(header["shapes"]).items()}
-        diff = cls(**parts, shapes=shapes, digests=json.loads(header["digests"]), info=DiffInfo(**info))
+        known = {f.name: header["info"][f.name] for f in fields(DiffInfo) if f.name in header["info"]}
+        info = DiffInfo(**{**known, "labels": tuple(known.get("labels", ()))})
+        shapes = {name: tuple(shape) for name, shape in header["shapes"].items()}
+        diff = cls(**parts, shapes=shapes, digests=header["digests"], info=info)
         diff._validate()
         return diff
 
@@ -270,16 +275,17 @@ class SparseDiff:
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload sparse diff"))
 
     def _card(self, repo_id: str) -> str:
-        hub_id = f"base_model: {self.info.base_model}\n" if "/" in self.info.base_model else ""
+        hub_id = f"base_model: {self.info.base_model}\n" if self.info.base_model.count("/") == 1 else ""
         return (
             f"---\nlibrary_name: glue_sparse\n{hub_id}tags: [sparse-diff]\n---\n# {repo_id}\n\n"
-            f"{self.num_entries:,} entries of {self._base()} ({self.info.method}, task {self.info.task}).\n\n"
-            f"```python\nfrom glue_sparse import SparseDiff\n"
-            f'SparseDiff.from_pretrained("{repo_id}").apply(model)\n```\n'
+            f"{self.num_entries:,} entries of {self.info.base_model} ({self.info.method}, task {self.info.task}).\n\n"
+            f'```python\nfrom glue_sparse import SparseDiff\nSparseDiff.from_pretrained("{repo_id}").apply(model)\n```'
         )
 
-    def _base(self) -> str:
-        return self.info.base_model or "its base model"
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Everything that a plain model saves."""
+    return {**dict(model.named_parameters()), **_persistent_buffers(model)}
 
 
 def _persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
@@ -287,24 +293,7 @@ def _persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
     return {name: buffer for name, buffer in model.named_buffers() if name in saved}
 
 
-def _locate(source: str | Path, revision: str | None) -> Path:
-    path = Path(source)
-    if path.is_file():
-        return path
-    if path.is_dir():
-        if not (path / FILE_NAME).is_file():
-            raise ValueError(f"{path} holds no {FILE_NAME}")
-        return path / FILE_NAME
-    try:
-        return Path(hf_hub_download(str(source), FILE_NAME, revision=revision))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(f"{source} is neither a file, a folder nor a reachable hub repository with a diff") from error
-
-
 def is_diff(path: str | Path) -> bool:
-    """Whether `path` is a folder with a diff, or a file with a diff's header."""
-    try:
-        with safe_open(_locate(path, None) if Path(path).exists() else path, framework="pt") as file:
-            return (file.metadata() or {}).get("format") == FORMAT
-    except (OSError, SafetensorError, ValueError):
-        return False
+    """Whether `path` is a diff, or a folder with one."""
+    path = Path(path)
+    return tensor_files.is_format(path / FILE_NAME if path.is_dir() else path, FORMAT)

@@ -4,10 +4,11 @@ import hashlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from glue_sparse import tensor_files
+
+FORMAT = "glue_sparse masks 1"
 Scores = dict[str, Tensor]
 """Parameter name -> worth of each entry; larger = more worth having."""
 Masks = dict[str, Tensor]
@@ -121,8 +122,7 @@ def digest(masks: Masks) -> str:
 def save(masks: Masks, path: str | Path) -> None:
     """Write masks as flat int64 indices of the active entries (safetensors)."""
     tensors = {name: mask.cpu().flatten().nonzero().squeeze(1) for name, mask in masks.items()}
-    shapes = {name: ",".join(map(str, mask.shape)) for name, mask in masks.items()}
-    save_file(tensors, path, metadata={"format": "glue_sparse masks 1", **shapes})
+    tensor_files.write(Path(path), FORMAT, tensors, {"shapes": {name: list(m.shape) for name, m in masks.items()}})
 
 
 def load(path: str | Path) -> Masks:
@@ -131,16 +131,12 @@ def load(path: str | Path) -> Masks:
     Raises:
         ValueError: missing, damaged or foreign file.
     """
+    tensors, header = tensor_files.read(Path(path), FORMAT)
+    masks = {}
     try:
-        with safe_open(path, framework="pt") as file:
-            shapes = dict(file.metadata() or {})
-            if shapes.pop("format", None) != "glue_sparse masks 1":
-                raise ValueError(f"{path} is not a mask file of this library")
-            masks = {}
-            for name, shape in shapes.items():
-                mask = torch.zeros([int(n) for n in shape.split(",") if n], dtype=torch.bool)
-                mask.view(-1)[file.get_tensor(name)] = True
-                masks[name] = mask
-    except (OSError, SafetensorError, IndexError) as error:
-        raise ValueError(f"cannot read masks from {path}: {error}") from error
+        for name, shape in header["shapes"].items():
+            masks[name] = torch.zeros(shape, dtype=torch.bool)
+            masks[name].view(-1)[tensors[name]] = True
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
     return masks

@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from glue_sparse.diff import DiffInfo
 from glue_sparse.params import head_names
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,16 @@ def load_classifier(
     if network.config.pad_token_id is None:
         network.config.pad_token_id = load_tokenizer(model).pad_token_id
     return network
+
+
+def load_base(info: DiffInfo, model: str) -> PreTrainedModel:
+    """The model that a diff belongs to, its head new: apply the diff to it.
+
+    Raises ValueError when the diff is not of a classifier, or the model is not to be had.
+    """
+    if not info.model_class.endswith("ForSequenceClassification"):
+        raise ValueError(f"this diff is of a {info.model_class or 'model of unknown class'}: build it yourself")
+    return load_classifier(model, info.num_labels or len(info.labels) or 1, info.labels, info.dtype)
 
 
 @contextmanager

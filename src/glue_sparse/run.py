@@ -13,6 +13,7 @@ from transformers import set_seed
 
 from glue_sparse import results
 from glue_sparse.arguments import Arguments, RunArguments, parse
+from glue_sparse.commands import Interrupted, one_sentence
 from glue_sparse.cost import cost_of
 from glue_sparse.diff import FILE_NAME as DIFF_FILE
 from glue_sparse.diff import DiffInfo, SparseDiff
@@ -22,10 +23,6 @@ from glue_sparse.results import Result
 from glue_sparse.tasks import load_task
 from glue_sparse.tasks.base import Task
 from glue_sparse.trainer import SparseTrainer
-
-
-class Interrupted(Exception):
-    """The run was stopped by a signal; the message says how to go on."""
 
 
 def run(arguments: Arguments, command: str = "") -> Result:
@@ -135,7 +132,12 @@ def _train(trainer: SparseTrainer, guard: SaveOnSignal, checkpoint: str | None) 
         trainer.choose()
     chosen = time.perf_counter()
     with guard if trainer.args.world_size == 1 else nullcontext():
-        trainer.train(resume_from_checkpoint=checkpoint)
+        try:
+            trainer.train(resume_from_checkpoint=checkpoint)
+        except RuntimeError as error:  # how torch.save reports a full disk
+            if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
+                raise
+            raise OSError(f"cannot write a checkpoint to {trainer.args.output_dir}: is the disk full?") from error
     if guard.received and trainer.state.global_step < trainer.state.max_steps:
         folder = trainer.args.output_dir
         raise Interrupted(f"stopped after step {trainer.state.global_step}; to go on, repeat the command with "
@@ -215,18 +217,9 @@ def summary(result: Result, folder: str) -> str:
 
 def main(description: str, config: Path) -> None:
     """One run from the command line; a problem the user can mend ends it with one sentence."""
-    try:
+    with one_sentence(status=2):
         arguments = parse(sys.argv[1:], description, config)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    try:
+    with one_sentence():
         result = run(arguments, " ".join(sys.argv))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except (Interrupted, KeyboardInterrupt) as error:
-        print(f"interrupted: {error or 'before the first step, nothing was saved'}", file=sys.stderr)
-        sys.exit(130)
     if arguments.training.should_save:
         print(summary(result, str(arguments.training.output_dir)))

@@ -28,11 +28,11 @@ class _SampledLinear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad = grad_outputs[0]
         rows, inputs = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
-        grad_x = grad @ weight if ctx.needs_input_grad[0] else None
-        grad_bias = rows.sum(0) if ctx.needs_input_grad[1] else None
         grad_values = None
-        if ctx.needs_input_grad[2]:
+        if ctx.needs_input_grad[2]:  # first, because its scratch space is freed before grad_x is made
             grad_values = torch.sparse.sampled_addmm(ctx.pattern, rows.t(), inputs, beta=0.0).values()
+        grad_bias = rows.sum(0) if ctx.needs_input_grad[1] else None
+        grad_x = grad @ weight if ctx.needs_input_grad[0] else None
         return grad_x, grad_bias, grad_values, None, None
 
 

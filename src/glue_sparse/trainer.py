@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput
@@ -54,7 +55,7 @@ class SparseTrainer(Trainer):
         self.head = head_names(model) if head is None else head
         config = getattr(model, "config", None)
         self.info = replace(
-            info or DiffInfo(base_model=getattr(config, "_name_or_path", "")),
+            info or DiffInfo(base_model=getattr(config, "_name_or_path", "") or DiffInfo.base_model),
             model_class=type(model).__name__,
             num_labels=getattr(config, "num_labels", None),
         )
@@ -72,9 +73,10 @@ class SparseTrainer(Trainer):
             RuntimeError: ranks chose differently (a score that depends on the rank, or different data).
         """
         masks = self.method.prepare(self.network, self.head, self.sample_batches)
-        if len(set(gather_object([digest(masks)]))) > 1:
-            raise RuntimeError("the ranks chose different masks; scores must depend on the data and the seed alone")
         attach(self.network, masks, self.method.inactive)
+        bases = [entries.base_digest for _, entries in active_tensors(self.network)]
+        if len(set(gather_object([(digest(masks), *bases)]))) > 1:
+            raise RuntimeError("ranks differ in masks or base weights; scores may depend on data and seed alone")
 
     def sample_batches(self, num_samples: int) -> Iterable[Batch]:
         """This rank's share of `num_samples` training examples, drawn by the seed, in batches of similar length."""
@@ -99,6 +101,13 @@ class SparseTrainer(Trainer):
         if not resume_from_checkpoint and not any(True for _ in active_tensors(self.network)):
             self.choose()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _wrap_model(self, model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        """Tell DDP that frozen tensors and constant buffers are the same on all ranks, so that it never sends them."""
+        fixed = [name for name, p in model.named_parameters() if not p.requires_grad]
+        fixed += [name for name, buffer in model.named_buffers() if not buffer.is_floating_point()]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, fixed)
+        return super()._wrap_model(model, *args, **kwargs)
 
     def sparse_diff(self) -> SparseDiff:
         """What has been trained so far."""

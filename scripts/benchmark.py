@@ -1,0 +1,252 @@
+"""Measure what sparse training costs here: for example
+
+    python scripts/benchmark.py
+    python scripts/benchmark.py --bf16
+    python scripts/benchmark.py --fisher --task mrpc --data_dir path/to/glue
+
+Training: full fine-tuning, FISH and random masks of 0.5 %, peft LoRA (r=8) and peft SHiRA (as near to 0.5 % as its
+rank allows) on MiniLM, batch 16 x 128. Each in a process of its own; the processes take turns, step by step, so that
+only one works at a time. Ratios are of medians of step times. `peak` is what tensors take at most, `resident` what the
+whole process took since its start. Fisher: 256 examples, vectorised and one at a time, in turns.
+"""
+
+import multiprocessing as mp
+import resource
+import statistics
+import time
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from transformers import AutoTokenizer, TrainingArguments
+
+from glue_sparse import FixedMask, SparseTrainer, attach, fisher, noise, select
+from glue_sparse.active import active_tensors
+from glue_sparse.arguments import ModelArguments, TaskArguments
+from glue_sparse.budgets import total
+from glue_sparse.masks import overlap
+from glue_sparse.models import load_classifier, resolve
+from glue_sparse.params import body_names, head_names
+from glue_sparse.per_example import example
+from glue_sparse.tables import markdown
+from glue_sparse.tasks import load_task
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+LAYERS = ["query", "key", "value", "dense"]
+
+
+def batch_of(rows: int, tokens: int) -> dict[str, Tensor]:
+    """A fixed batch of random tokens without padding."""
+    generator = torch.Generator().manual_seed(0)
+    size = len(AutoTokenizer.from_pretrained(resolve("minilm")))
+    ids = torch.randint(1000, size, (rows, tokens), generator=generator)
+    labels = torch.randint(0, 2, (rows,), generator=generator)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+
+
+def masked(model: nn.Module, score: Callable) -> nn.Module:
+    """The model with the best 0.5 % by a score attached."""
+    head = head_names(model)
+    names = body_names(model, head)
+    sizes = [p.numel() for p in model.parameters()]
+    budget = total(0.005, sum(sizes), sum(model.get_parameter(name).numel() for name in head))
+    attach(model, select(score(model, names, [on_device(batch_of(16, 128))]), budget))
+    return model
+
+
+def build(kind: str) -> nn.Module:
+    """One contender, on its device, in training mode."""
+    torch.manual_seed(0)
+    model: Any = load_classifier("minilm", 2, ("a", "b")).to(DEVICE)  # pyright: ignore[reportArgumentType]
+    if kind == "fish":
+        model = masked(model, lambda *inputs: fisher(*inputs, progress=False))
+    elif kind == "random":
+        model = masked(model, lambda *inputs: {n: s.to(DEVICE) for n, s in noise(*inputs).items()})
+    elif kind == "lora":
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(model, LoraConfig(r=8, target_modules=LAYERS, modules_to_save=["classifier"]))
+    elif kind == "shira":
+        from peft import ShiraConfig, get_peft_model
+
+        model = get_peft_model(model, ShiraConfig(r=3, target_modules=LAYERS, modules_to_save=["classifier"]))
+    return model.to(DEVICE).train()
+
+
+class Counts(NamedTuple):
+    """What one contender holds; bytes, except for the first two."""
+
+    trainable: int
+    compact: int
+    state: int
+    peak: int
+    resident: int
+
+
+def on_device(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The batch on the measured device."""
+    return {name: tensor.to(DEVICE) for name, tensor in batch.items()}
+
+
+def tensor_peak(step: Callable[[], None], held: int) -> int:
+    """Most bytes that tensors take during one step; `held` is what they take before it."""
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return torch.cuda.max_memory_allocated()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    assert profiler.profiler is not None and profiler.profiler.kineto_results is not None
+    events: list[Any] = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return held + most
+
+
+def resident_peak() -> int:
+    """Most bytes this process ever had in memory, with the interpreter and what malloc keeps for later."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def work(kind: str, bf16: bool, pipe: Connection) -> None:
+    """A contender's process: one training step for each message, then its counts."""
+    model, batch = build(kind), on_device(batch_of(16, 128))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+
+    def step() -> None:
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16):
+            loss = model(**batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+
+    while pipe.recv():
+        started = time.perf_counter()
+        step()
+        pipe.send(time.perf_counter() - started)
+    resident = resident_peak()
+    moments = sum(t.nbytes for s in optimizer.state.values() for t in s.values() if t.dim())
+    held = sum(t.nbytes for t in (*model.parameters(), *model.buffers())) + moments
+    compact = sum(entries.values.numel() for _, entries in active_tensors(model))
+    pipe.send(
+        Counts(
+            trainable=sum(p.numel() for p in trained),
+            compact=compact,
+            state=2 * sum(p.nbytes for p in trained) + moments,  # parameters, gradients, Adam's moments
+            peak=tensor_peak(step, held),
+            resident=resident,
+        )
+    )
+
+
+def train(arguments: Namespace) -> None:
+    """Print the training table and the ratios."""
+    kinds = ("full", "fish", "random", "lora", "shira")
+    context, pipes, workers = mp.get_context("spawn"), {}, []
+    for kind in kinds:
+        pipes[kind], end = context.Pipe()
+        workers.append(context.Process(target=work, args=(kind, arguments.bf16, end), daemon=True))
+        workers[-1].start()
+    times: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for step in range(arguments.steps + 2):
+        for kind in kinds:
+            pipes[kind].send(True)
+            seconds = pipes[kind].recv()
+            if step >= 2:  # warm-up
+                times[kind].append(seconds)
+    counts: dict[str, Counts] = {}
+    for kind in kinds:
+        pipes[kind].send(False)
+        counts[kind] = pipes[kind].recv()
+    precision = "bfloat16 autocast" if arguments.bf16 else "float32"
+    print(f"training on {DEVICE.type} ({torch.get_num_threads()} threads), {precision}, {arguments.steps} steps each\n")
+    median = {kind: statistics.median(times[kind]) for kind in kinds}
+    lines = [
+        (kind, f"{c.trainable:,}", f"{c.state:,}", f"{c.peak / 2**20:,.0f}", f"{c.resident / 2**20:,.0f}",
+         f"{1000 * median[kind]:.0f}", f"{1000 * min(times[kind]):.0f}-{1000 * max(times[kind]):.0f}",
+         f"{median[kind] / median['full']:.2f}")
+        for kind, c in counts.items()
+    ]  # fmt: skip
+    header = ("method", "trainable", "state bytes", "peak MiB", "resident MiB", "median ms", "range ms", "step / full")
+    print(markdown(header, lines))
+    fish, others = counts["fish"], [counts[kind] for kind in ("full", "lora", "shira")]
+    per_entry = (fish.state - 16 * (fish.trainable - fish.compact)) / fish.compact
+    print(f"\nfish: {per_entry:.1f} bytes of state per active entry (target <= 16)")
+    print(f"fish / full step: {median['fish'] / median['full']:.2f} (target <= 0.92)")
+    print(f"fish / shira step: {median['fish'] / median['shira']:.2f} (target <= 1.00)")
+    print(f"fish peak / least of full, lora, shira: {fish.peak / min(c.peak for c in others):.2f} (target < 1)")
+    print(f"the same of resident memory: {fish.resident / min(c.resident for c in others):.2f}\n")
+
+
+def plain_fisher(model: nn.Module, names: tuple[str, ...], batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The definition: one example, one backward pass, one square; each at its own length."""
+    model.eval()
+    totals = {name: torch.zeros_like(model.get_parameter(name)) for name in names}
+    for batch in batches:
+        for i in range(len(batch["labels"])):
+            one = example(batch, i)
+            length = int(one["attention_mask"].sum())
+            model.zero_grad()
+            model(**{k: v[:, :length] if v.dim() == 2 else v for k, v in one.items()}).loss.backward()
+            for name in names:
+                gradient = model.get_parameter(name).grad
+                if gradient is not None:
+                    totals[name] += gradient**2
+    model.zero_grad()
+    return totals
+
+
+def compare_fisher(arguments: Namespace) -> None:
+    """Print the times of both ways and how far they choose the same entries."""
+    source = TaskArguments(task=arguments.task, data_dir=arguments.data_dir, max_eval_samples=16)
+    task = load_task(source, ModelArguments(model="minilm"), seed=0)
+    settings = TrainingArguments(per_device_train_batch_size=16, use_cpu=DEVICE.type == "cpu", report_to="none")
+    trainer = SparseTrainer(
+        task.model, settings, method=FixedMask(masks={}), train_dataset=task.train, data_collator=task.collate
+    )
+    model, names = trainer.network, body_names(trainer.network, task.head)
+    batches = [on_device(dict(batch)) for batch in trainer.sample_batches(256)]
+    times: dict[str, list[float]] = {"vectorised": [], "one at a time": []}
+    scores = {}
+    for _ in range(3):
+        for kind, way in (("vectorised", lambda: fisher(model, names, batches, progress=False)),
+                          ("one at a time", lambda: plain_fisher(model, names, batches))):  # fmt: skip
+            started = time.perf_counter()
+            scores[kind] = way()
+            times[kind].append(time.perf_counter() - started)
+    fast, slow = (statistics.median(seconds) for seconds in times.values())
+    masks = [select(s, int(0.005 * sum(p.numel() for p in model.parameters()))) for s in scores.values()]
+    print(f"Fisher of 256 examples of {task.title.partition(' (')[0]}, {DEVICE.type}: vectorised {fast:.1f} s, "
+          f"one at a time {slow:.1f} s")  # fmt: skip
+    print(f"speed-up {slow / fast:.2f} (target >= 2)")
+    print(f"overlap of the top 0.5 %: {overlap(*masks):.4f} (target >= 0.999)")
+
+
+def main() -> None:
+    """Parse and measure."""
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--fisher", action="store_true", help="measure the Fisher only")
+    parser.add_argument("--training", action="store_true", help="measure training only")
+    parser.add_argument("--steps", type=int, default=12, help="counted steps of each method (default: 12)")
+    parser.add_argument("--bf16", action="store_true", help="train under bfloat16 autocast")
+    parser.add_argument("--task", default="tweets", help="whose examples the Fisher takes (default: tweets)")
+    parser.add_argument("--data_dir", help="folder of GLUE files, for a GLUE task")
+    arguments = parser.parse_args()
+    if not arguments.fisher:
+        train(arguments)
+    if not arguments.training:
+        compare_fisher(arguments)
+
+
+if __name__ == "__main__":
+    main()

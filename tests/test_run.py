@@ -1,0 +1,162 @@
+"""Whole runs from the command line on a tiny BERT, and every kind of bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForSequenceClassification
+
+from glue_sparse import SparseDiff, results
+from glue_sparse.models import load_base
+from glue_sparse.run import main
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / "configs" / "glue.yaml"
+
+
+@pytest.fixture
+def rte(tmp_path: Path) -> Path:
+    """A GLUE folder with a small RTE."""
+    folder = tmp_path / "glue" / "RTE"
+    folder.mkdir(parents=True)
+    label = ("entailment", "not_entailment")
+    for split, count in (("train", 40), ("dev", 12)):
+        lines = [f"{i}\tthe cat sleeps . {'no' * (i % 2)}\ta dog runs\t{label[i % 2]}" for i in range(count)]
+        (folder / f"{split}.tsv").write_text("\n".join(["index\tsentence1\tsentence2\tlabel", *lines]) + "\n")
+    (folder / "test.tsv").write_text("index\tsentence1\tsentence2\n0\tthe cat\ta dog\n1\tthe bird\ta fish\n")
+    return folder.parent
+
+
+def flags(base: str, rte: Path, out: Path, **changes: object) -> list[str]:
+    settings = {
+        "task": "rte", "model": base, "data_dir": rte, "method": "fish", "density": 0.1, "num_samples": 16,
+        "num_train_epochs": 2, "per_device_train_batch_size": 8, "disable_tqdm": "true", "output_dir": out,
+        "learning_rate": 0.01, **changes,
+    }  # fmt: skip
+    return [word for key, value in settings.items() if value is not None for word in (f"--{key}", str(value))]
+
+
+def call(monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> int:
+    """Exit status of scripts/train.py with these flags."""
+    monkeypatch.setattr(sys, "argv", ["train.py", *argv])
+    try:
+        main("", CONFIG)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_a_run_leaves_results_a_diff_and_server_files(tiny_bert, rte, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    assert call(monkeypatch, [*flags(tiny_bert, rte, out), "--do_predict"]) == 0
+    result = results.read(out / "results.json")
+    assert result.task == "rte" and result.title == "RTE (subset)" and result.method == "fish"
+    assert result.cost["trainable"] == int(0.1 * result.cost["num_entries"])
+    assert result.cost["stored_bytes"] == (out / "sparse_diff.safetensors").stat().st_size
+    assert result.source["rows"] == {"train": 40, "validation": 12, "test": 2}
+    assert str(tmp_path) not in json.dumps({k: v for k, v in vars(result).items() if k not in ("command", "arguments")})
+    assert (out / "predictions" / "RTE.tsv").read_text().splitlines()[0] == "index\tprediction"
+    diff = SparseDiff.from_pretrained(out)
+    assert diff.info.labels == ("entailment", "not_entailment")
+    model = load_base(diff.info, tiny_bert)
+    diff.apply(model)
+    model.save_pretrained(tmp_path / "stock")
+    AutoModelForSequenceClassification.from_pretrained(tmp_path / "stock")
+    table = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "table.py", "show", tmp_path], capture_output=True, text=True, check=True
+    )
+    assert "RTE (subset)" in table.stdout and "fish" in table.stdout
+
+
+def test_a_finished_or_unfinished_folder_is_not_overwritten_by_accident(tiny_bert, rte, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    argv = flags(tiny_bert, rte, out, method="random", num_train_epochs=1)
+    assert call(monkeypatch, argv) == 0
+    assert call(monkeypatch, argv) == 1
+    assert "holds a finished run: add --overwrite" in capsys.readouterr().err
+    assert call(monkeypatch, [*argv, "--resume_from_checkpoint", "last"]) == 1
+    (out / "results.json").unlink()
+    assert call(monkeypatch, argv) == 1
+    assert "--resume_from_checkpoint last, or add --overwrite" in capsys.readouterr().err
+    changed = flags(tiny_bert, rte, out, method="fish", num_train_epochs=1)
+    assert call(monkeypatch, [*changed, "--resume_from_checkpoint", "last"]) == 1
+    assert "the checkpoint was made with method random, not fish" in capsys.readouterr().err
+    assert call(monkeypatch, [*argv, "--resume_from_checkpoint", "last"]) == 0
+    assert call(monkeypatch, [*argv, "--overwrite"]) == 0
+
+
+def test_ctrl_c_saves_a_checkpoint_and_the_resumed_run_equals_an_uninterrupted_one(
+    tiny_bert, rte, tmp_path, monkeypatch, capsys
+):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert call(monkeypatch, flags(tiny_bert, rte, whole)) == 0
+    from glue_sparse import trainer
+
+    steps = trainer.SparseTrainer.training_step
+
+    def interrupted_step(self, *args, **kwargs):
+        if self.state.global_step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return steps(self, *args, **kwargs)
+
+    monkeypatch.setattr(trainer.SparseTrainer, "training_step", interrupted_step)
+    assert call(monkeypatch, flags(tiny_bert, rte, cut)) == 130
+    assert "stopped after step 4; to go on" in capsys.readouterr().err
+    assert (cut / "checkpoint-4").is_dir() and not (cut / "results.json").exists()
+    monkeypatch.setattr(trainer.SparseTrainer, "training_step", steps)
+    assert call(monkeypatch, [*flags(tiny_bert, rte, cut), "--resume_from_checkpoint", "last"]) == 0
+    assert (cut / "sparse_diff.safetensors").read_bytes() == (whole / "sparse_diff.safetensors").read_bytes()
+    assert results.read(cut / "results.json").metrics == results.read(whole / "results.json").metrics
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "message"),
+    [
+        ({"density": 0}, 2, "density must be in (0, 1]"),
+        ({"density": 1.5}, 2, "density must be in (0, 1]"),
+        ({"density": "abc"}, 2, "argument --density: invalid float value: 'abc'"),
+        ({"density": 1e-4}, 1, "the head alone has"),
+        ({"task": "rtee"}, 1, "did you mean rte?"),
+        ({"method": "fsh"}, 1, "did you mean fish?"),
+        ({"methd": "fish"}, 2, "unknown argument --methd; did you mean --method?"),
+        ({"task": "mrpc"}, 1, "MRPC"),
+        ({"data_dir": "nowhere"}, 1, "nowhere"),
+        ({"config": "nowhere.yaml"}, 2, "cannot read --config nowhere.yaml"),
+        ({"model": "no/such_model"}, 1, "--model minilm --task tweets"),
+        ({"data_dir": None}, 1, "--data_dir"),
+        ({"method": "fixed_mask"}, 1, "needs --mask_file"),
+        ({"method": "fixed_mask", "mask_file": "nowhere"}, 1, "nowhere is missing or damaged"),
+        ({"output_dir": "/proc/nowhere"}, 1, "cannot write to --output_dir /proc/nowhere"),
+        ({"resume_from_checkpoint": "last"}, 1, "holds no checkpoint to resume from"),
+        ({"resume_from_checkpoint": "nowhere"}, 1, "nowhere is not a checkpoint"),
+        ({"num_samples": 0}, 2, "num_samples must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_sentence(tiny_bert, rte, tmp_path, monkeypatch, capsys, changes, status, message):
+    out = tmp_path / "run"
+    assert call(monkeypatch, flags(tiny_bert, rte, out, **changes)) == status
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0]
+    left = [path.name for path in out.glob("*")] if out.exists() else []
+    assert left in ([], ["command.txt"])
+
+
+def test_a_label_outside_the_set_names_file_and_line(tiny_bert, rte, tmp_path, monkeypatch, capsys):
+    path = rte / "RTE" / "train.tsv"
+    path.write_text(path.read_text().replace("3\tthe cat sleeps . no\ta dog runs\tnot_", "3\tcat\tdog\tmaybe_", 1))
+    assert call(monkeypatch, flags(tiny_bert, rte, tmp_path / "run")) == 1
+    error = capsys.readouterr().err
+    assert "train.tsv" in error and "line 5" in error and "maybe_entailment" in error
+
+
+def test_a_full_disk_ends_with_one_sentence(tiny_bert, rte, tmp_path, monkeypatch, capsys):
+    def full(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr("transformers.trainer.torch.save", full)
+    assert call(monkeypatch, flags(tiny_bert, rte, tmp_path / "run")) == 1
+    assert "error: cannot write a checkpoint" in capsys.readouterr().err

@@ -1,0 +1,55 @@
+"""Two real worker processes (gloo on the CPU) against one process with the same global batch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from glue_sparse import SparseDiff
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(folder of the single process, folder of the two workers)."""
+    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    script = str(HERE / "two_workers.py")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for command in ([sys.executable, script, str(one), "8"], [*torchrun, script, str(two), "4"]):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr[-3000:]
+    return one, two
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def test_ranks_agree_with_each_other_and_with_one_process(runs: tuple[Path, Path]):
+    one, two = runs
+    alone, first, second = read(one / "rank0.json"), read(two / "rank0.json"), read(two / "rank1.json")
+    assert (alone["world"], first["world"], second["world"]) == (1, 2, 2)
+    assert first["digest"] == second["digest"] == alone["digest"]
+    assert first["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+    diffs = [SparseDiff.from_pretrained(path) for path in (one / "rank0", two / "rank0", two / "rank1")]
+    for name, values in diffs[1].values.items():
+        assert torch.equal(values, diffs[2].values[name])
+        torch.testing.assert_close(values, diffs[0].values[name], rtol=1e-4, atol=1e-6)
+
+
+def test_only_active_values_and_the_head_cross_the_wire(runs: tuple[Path, Path]):
+    report = read(runs[1] / "rank0.json")
+    assert report["bytes_per_step"] == 4 * report["trainable"]
+    assert report["buffer_bytes_per_step"] == 0
+
+
+def test_one_rank_writes(runs: tuple[Path, Path]):
+    checkpoint = runs[1] / "run" / "checkpoint-6"
+    assert sorted(p.name for p in checkpoint.glob("*diff*")) == ["sparse_diff.safetensors"]
+    assert len(list(checkpoint.glob("rng_state_*.pth"))) == 2

@@ -1,0 +1,70 @@
+"""One rank of test_two_workers: trains the tiny BERT under DDP and writes what it saw. Run by torchrun."""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from networks import bert, collate, examples
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from transformers import TrainerCallback, TrainingArguments
+
+from glue_sparse import FixedMask, SparseTrainer, fisher
+from glue_sparse.active import current_masks
+from glue_sparse.masks import digest
+
+
+class CountBytes(TrainerCallback):
+    """Counts the bytes that each step hands to the gradient all-reduce."""
+
+    def __init__(self) -> None:
+        self.trainer: Any = None
+        self.sent = self.buffers = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        def hook(group: Any, bucket: Any) -> torch.futures.Future[torch.Tensor]:
+            self.sent += bucket.buffer().nbytes
+            return allreduce_hook(group, bucket)
+
+        wrapped = self.trainer.model_wrapped
+        if isinstance(wrapped, torch.nn.parallel.DistributedDataParallel):
+            wrapped.register_comm_hook(None, hook)
+            self.buffers = sum(buffer.nbytes for buffer in wrapped.modules_buffers)
+
+
+def train(folder: str, batch: int) -> tuple[SparseTrainer, CountBytes]:
+    """Six steps with `batch` examples per rank."""
+    counter = CountBytes()
+    arguments = TrainingArguments(
+        output_dir=folder, per_device_train_batch_size=batch, max_steps=6, learning_rate=1e-2, max_grad_norm=0.5,
+        use_cpu=True, save_strategy="steps", save_steps=6, disable_tqdm=True, optim="sgd", logging_steps=1,
+    )  # fmt: skip
+    trainer = SparseTrainer(
+        bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
+        arguments,
+        method=FixedMask(partial(fisher, progress=False), density=0.05, num_samples=31),
+        train_dataset=examples(48),
+        data_collator=collate,
+        callbacks=[counter],
+    )
+    counter.trainer = trainer
+    trainer.train()
+    return trainer, counter
+
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1])
+    trainer, counter = train(str(out / "run"), int(sys.argv[2]))
+    rank = trainer.args.process_index
+    report = {
+        "world": trainer.args.world_size,
+        "digest": digest(current_masks(trainer.network)),
+        "bytes_per_step": counter.sent / 6,
+        "buffer_bytes_per_step": counter.buffers,
+        "trainable": sum(p.numel() for p in trainer.network.parameters() if p.requires_grad),
+        "losses": [log["loss"] for log in trainer.state.log_history if "loss" in log],
+    }
+    trainer.sparse_diff().save_pretrained(out / f"rank{rank}")
+    (out / f"rank{rank}.json").write_text(json.dumps(report))

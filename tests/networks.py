@@ -44,13 +44,13 @@ def roberta(num_labels: int = 2) -> Any:
 def distilbert(num_labels: int = 2) -> Any:
     """A DistilBERT classifier; its head has two layers."""
     config: dict[str, Any] = {"vocab_size": 50, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}
-    return DistilBertForSequenceClassification(DistilBertConfig(**config, num_labels=num_labels))
+    return DistilBertForSequenceClassification(DistilBertConfig(**{**config, "num_labels": num_labels}))
 
 
 def gpt2(num_labels: int = 2) -> Any:
     """A decoder whose linear layers store their weights transposed."""
     config: dict[str, Any] = {"vocab_size": 50, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}
-    return GPT2ForSequenceClassification(GPT2Config(**config, pad_token_id=0, num_labels=num_labels))
+    return GPT2ForSequenceClassification(GPT2Config(**{**config, "pad_token_id": 0, "num_labels": num_labels}))
 
 
 def llama(num_labels: int = 2) -> Any:

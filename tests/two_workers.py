@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from networks import bert, collate, examples
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from transformers import TrainerCallback, TrainingArguments
@@ -24,7 +25,7 @@ class CountBytes(TrainerCallback):
         self.sent = self.buffers = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        def hook(group: Any, bucket: Any) -> torch.futures.Future[torch.Tensor]:
+        def hook(group: Any, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:  # pyright: ignore
             self.sent += bucket.buffer().nbytes
             return allreduce_hook(group, bucket)
 

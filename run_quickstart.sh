@@ -9,7 +9,7 @@ for method in dense random fish; do
     continue
   fi
   echo "== $method"
-  python scripts/train.py --task tweets --model minilm --method "$method" --max_train_samples 4000 \
+  python scripts/train.py --task tweets --model minilm --method "$method" --max_train_samples 2000 \
     --num_train_epochs 2 --seed 0 --output_dir "runs/quickstart/$method" --overwrite
 done
 

@@ -175,6 +175,18 @@ def test_every_method_trains_what_it_says(tmp_path: Path, name: str):
     assert trainable == expected
 
 
+def test_patterns_limit_where_active_entries_may_be():
+    model, head = bert(), ("classifier.weight", "classifier.bias")
+    masks = FixedMask(noise, density=0.05, tensors=["*.encoder.*weight"]).prepare(model, head, lambda count: [])
+    everything = sum(p.numel() for p in model.parameters())
+    assert sum(int(mask.sum()) for mask in masks.values()) == int(0.05 * everything) - 34
+    chosen = {name for name, mask in masks.items() if mask.any()}
+    assert chosen and all(".encoder." in name and name.endswith("weight") for name in chosen)
+    assert masks.keys() == set(body_names(model, head))
+    with pytest.raises(ValueError, match="matches no parameter"):
+        FixedMask(noise, tensors=["encodr.*"]).prepare(model, head, lambda count: [])
+
+
 def test_mask_from_an_earlier_run(tmp_path: Path):
     first = trainer(tmp_path / "a")
     first.train()

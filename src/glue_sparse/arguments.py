@@ -60,6 +60,13 @@ class MethodArguments:
     density: float = _arg(
         0.005, "Active fraction of all entries, head included, in (0, 1]; for fish, random and magnitude."
     )
+    tensors: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Shell patterns of the tensors that may hold active entries, for example '*.encoder.*'; the budget "
+            "stays. Default: all but the head. For fish, random and magnitude."
+        },
+    )
     num_samples: int = _arg(1024, "Training examples used for a score.")
     fisher_estimator: Literal["label", "expected", "sampled"] = _arg(
         "label",

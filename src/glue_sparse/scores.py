@@ -6,6 +6,7 @@ from functools import partial
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -52,7 +53,7 @@ def fisher(
             the model's classes, `sampled` one label drawn from the model per example.
         power: square of each gradient, or its absolute value.
         seed: for drawn labels.
-        progress: show a progress bar.
+        progress: show a progress bar, on the first rank.
     Raises:
         ValueError: an estimator other than `label` on a model that has no classes.
     """
@@ -63,13 +64,18 @@ def fisher(
     losses = partial(_expected_losses, power=power) if estimator == "expected" else _label_loss
     accumulator = PerExample(model, totals, powers[power], losses)
     with _eval_mode(model), torch.enable_grad():
-        for step, batch in enumerate(tqdm(batches, desc="Fisher", unit="batch", disable=not progress)):
+        shown = tqdm(batches, desc="Fisher", unit="batch", disable=not (progress and _is_first_rank()))
+        for step, batch in enumerate(shown):
             batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
             if estimator == "sampled":
                 batch["labels"] = _sample_labels(model, batch, seeded(seed, "fisher label", step))
             labels = [batch[name] for name in label_names if isinstance(batch.get(name), Tensor)]
             accumulator.add(batch, one_by_one=any(label.dim() > 1 for label in labels))
     return totals
+
+
+def _is_first_rank() -> bool:
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
 def _label_loss(model: nn.Module, batch: Batch) -> list[Tensor]:

@@ -18,15 +18,15 @@ from glue_sparse.scores import fisher, magnitude, noise
 
 def _fish(args: MethodArguments, seed: int) -> SparseMethod:
     score = partial(fisher, estimator=args.fisher_estimator, power=args.fisher_power, seed=seed)
-    return FixedMask(score, density=args.density, num_samples=args.num_samples)
+    return FixedMask(score, density=args.density, tensors=args.tensors, num_samples=args.num_samples)
 
 
 def _random(args: MethodArguments, seed: int) -> SparseMethod:
-    return FixedMask(partial(noise, seed=seed), density=args.density)
+    return FixedMask(partial(noise, seed=seed), density=args.density, tensors=args.tensors)
 
 
 def _magnitude(args: MethodArguments, seed: int) -> SparseMethod:
-    return FixedMask(magnitude, density=args.density)
+    return FixedMask(magnitude, density=args.density, tensors=args.tensors)
 
 
 def _only_biases(model: nn.Module, head: tuple[str, ...]) -> Masks:

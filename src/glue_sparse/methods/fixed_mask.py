@@ -1,7 +1,8 @@
 """Train a set of entries that is chosen once: the best by a score, or given."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 import torch.distributed as dist
 from torch import nn
 
@@ -9,7 +10,7 @@ from glue_sparse import budgets
 from glue_sparse.active import Inactive
 from glue_sparse.masks import Masks, Scores, select
 from glue_sparse.methods.base import Batches, SparseMethod
-from glue_sparse.params import body_names
+from glue_sparse.params import body_names, match
 from glue_sparse.scores import ScoreFunction
 
 
@@ -19,6 +20,7 @@ class FixedMask(SparseMethod):
     Args:
         score: (model, names, batches) -> one number per entry; the best `density` of the model becomes active.
         density: active fraction of all entries of the model, head included, in (0, 1].
+        tensors: shell patterns of the tensors that may hold active entries; by default all but the head.
         num_samples: training examples the score may use, over all ranks.
         masks: instead of a score, the masks themselves or a function of (model, names of the head).
         inactive: what the other entries hold.
@@ -31,13 +33,14 @@ class FixedMask(SparseMethod):
         score: ScoreFunction | None = None,
         *,
         density: float = 0.005,
+        tensors: Sequence[str] = (),
         num_samples: int = 1024,
         masks: Masks | Callable[[nn.Module, tuple[str, ...]], Masks] | None = None,
         inactive: Inactive = "frozen",
     ):
         if (score is None) == (masks is None):
             raise ValueError("FixedMask takes either a score or masks")
-        self.score, self.density, self.num_samples = score, density, num_samples
+        self.score, self.density, self.tensors, self.num_samples = score, density, tensors, num_samples
         self.masks, self.inactive = masks, inactive
 
     def prepare(self, model: nn.Module, head: tuple[str, ...], batches: Batches) -> Masks:
@@ -45,13 +48,15 @@ class FixedMask(SparseMethod):
         if self.score is None:
             assert self.masks is not None
             return self.masks(model, head) if callable(self.masks) else self.masks
-        names = body_names(model, head)
+        body = body_names(model, head)
+        names = match(body, tuple(self.tensors)) if self.tensors else body
         num_head = sum(model.get_parameter(name).numel() for name in head)
         budget = budgets.total(self.density, sum(p.numel() for p in model.parameters()), num_head)
         scores = self.score(model, names, batches(self.num_samples))
         if scores.keys() != set(names):
-            raise ValueError(f"the score must name each of the {len(names)} body tensors, and no other")
-        return select(_add_over_ranks(model, scores), budget)
+            raise ValueError(f"the score must name each of the {len(names)} tensors it is asked for, and no other")
+        masks = {name: torch.zeros(model.get_parameter(name).shape, dtype=torch.bool) for name in body}
+        return {**masks, **select(_add_over_ranks(model, scores), budget)}
 
 
 def _add_over_ranks(model: nn.Module, scores: Scores) -> Scores:

@@ -131,7 +131,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_resumed_run_equals_an_uninterrupted_o
         ({"method": "fixed_mask"}, 1, "needs --mask_file"),
         ({"method": "fixed_mask", "mask_file": "nowhere"}, 1, "nowhere is missing or damaged"),
         ({"output_dir": "/proc/nowhere"}, 1, "cannot write to --output_dir /proc/nowhere"),
-        ({"resume_from_checkpoint": "last"}, 1, "holds no checkpoint to resume from"),
+        ({"resume_from_checkpoint": "last"}, 1, "holds no complete checkpoint to resume from"),
         ({"resume_from_checkpoint": "nowhere"}, 1, "nowhere is not a checkpoint"),
         ({"num_samples": 0}, 2, "num_samples must be at least 1"),
     ],

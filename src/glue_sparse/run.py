@@ -95,7 +95,7 @@ def _checkpoint(folder: Path, training: RunArguments) -> str | None:
         return wanted
     whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]  # the file written last
     if not whole:
-        raise ValueError(f"{folder} holds no checkpoint to resume from; leave out --resume_from_checkpoint")
+        raise ValueError(f"{folder} holds no complete checkpoint to resume from; leave out --resume_from_checkpoint, or give --overwrite instead")
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2])))
 
 

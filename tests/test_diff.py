@@ -108,6 +108,11 @@ def test_a_wrong_base_is_refused_before_anything_changes(other: nn.Module):
     assert same(other, before)
 
 
+def test_masks_of_another_architecture_are_refused():
+    with pytest.raises(ValueError, match="is not in the model"):
+        trained(bert()).masks(bert(hidden_size=8))
+
+
 def test_an_attached_model_is_refused():
     model = bert()
     diff = trained(model)

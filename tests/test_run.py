@@ -86,6 +86,9 @@ def test_a_finished_or_unfinished_folder_is_not_overwritten_by_accident(tiny_ber
     assert call(monkeypatch, [*changed, "--resume_from_checkpoint", "last"]) == 1
     assert "the checkpoint was made with method random, not fish" in capsys.readouterr().err
     assert call(monkeypatch, [*argv, "--resume_from_checkpoint", "last"]) == 0
+    before = (out / "results.json").read_bytes()
+    assert call(monkeypatch, [*argv, "--overwrite", "--data_dir", "nowhere"]) == 1
+    assert (out / "results.json").read_bytes() == before
     assert call(monkeypatch, [*argv, "--overwrite"]) == 0
 
 

@@ -53,8 +53,7 @@ class SparseDiff:
 
     Attributes:
         indices: parameter name -> [k] sorted flat positions, int32 where they fit.
-        values: parameter name -> [k] float32 values at those positions (values, not differences: adding a
-            difference to a base is not bit-exact).
+        values: parameter name -> [k] float32 values there; adding differences to a base would not be bit-exact.
         whole: tensors stored whole: the head, other unmasked parameters that trained, persistent buffers.
         shapes: parameter name -> shape of the full tensor.
         digests: parameter name -> SHA-256 of the base tensor the values belong to.
@@ -122,9 +121,12 @@ class SparseDiff:
         return shared, min(self.num_active, other.num_active), chance
 
     def masks(self, model: nn.Module) -> Masks:
-        """Masks for `attach` that make exactly the stored entries of `model` active."""
-        masks = {}
-        for name, parameter in model.named_parameters():
+        """Masks for `attach` that make exactly the stored entries of `model` active; ValueError where none fits."""
+        masks, parameters = {}, dict(model.named_parameters())
+        for name, shape in self.shapes.items():
+            if name not in parameters or tuple(parameters[name].shape) != shape:
+                raise ValueError(f"{name} {shape} of this diff is not in the model: it is of {self.info.base_model}")
+        for name, parameter in parameters.items():
             if name not in self.whole:
                 masks[name] = torch.zeros(parameter.shape, dtype=torch.bool)
                 masks[name].view(-1)[self.indices.get(name, torch.zeros(0, dtype=torch.int32)).long()] = True
@@ -170,8 +172,7 @@ class SparseDiff:
         """Put the diff into `model` in place and remember what it replaced; `remove` restores it bit for bit.
 
         Args:
-            check: compare the fingerprint of the base tensors first (reads every masked tensor once). Switching
-                among diffs of one model that was checked before may skip it.
+            check: compare the base's fingerprint first, which reads every masked tensor; skip it on a known base.
         Raises:
             ValueError: wrong base, wrong shape or an attached model; nothing is changed then.
         """

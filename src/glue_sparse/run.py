@@ -56,6 +56,8 @@ def run(arguments: Arguments, command: str = "") -> Result:
         compute_metrics=task.metrics,
         callbacks=[guard],
     )
+    if checkpoint is None and training.should_save:
+        _clear(folder)
     seconds = _train(trainer, guard, checkpoint)
     metrics = _evaluate(trainer, task)
     _write_predictions(trainer, task, folder)
@@ -69,14 +71,11 @@ def _claim(folder: Path, training: RunArguments) -> str | None:
     """Make sure that the folder is this run's own; returns the checkpoint to resume from, if any."""
     if training.process_index > 0:
         return _checkpoint(folder, training)
-    finished = folder / results.FILE_NAME
-    if training.overwrite and not training.resume_from_checkpoint:
-        for path in [finished, folder / DIFF_FILE, folder / "predictions", *folder.glob("checkpoint-*")]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    if finished.exists():
+    replace = training.overwrite and not training.resume_from_checkpoint
+    if (folder / results.FILE_NAME).exists() and not replace:
         raise ValueError(f"{folder} holds a finished run: add --overwrite to replace it, or give another --output_dir")
     checkpoint = _checkpoint(folder, training)
-    if checkpoint is None and any(folder.glob("checkpoint-*")):
+    if checkpoint is None and any(folder.glob("checkpoint-*")) and not replace:
         raise ValueError(
             f"{folder} holds an unfinished run: continue it with --resume_from_checkpoint last, or add --overwrite"
         )
@@ -87,6 +86,12 @@ def _claim(folder: Path, training: RunArguments) -> str | None:
     return checkpoint
 
 
+def _clear(folder: Path) -> None:
+    """Delete what an earlier run left; done last before training, so that bad input costs nothing."""
+    for path in [folder / results.FILE_NAME, folder / DIFF_FILE, folder / "predictions", *folder.glob("checkpoint-*")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 def _checkpoint(folder: Path, training: RunArguments) -> str | None:
     wanted = training.resume_from_checkpoint
     if wanted not in ("last", "true", "True"):
@@ -95,7 +100,7 @@ def _checkpoint(folder: Path, training: RunArguments) -> str | None:
         return wanted
     whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]  # the file written last
     if not whole:
-        raise ValueError(f"{folder} holds no complete checkpoint to resume from; leave out --resume_from_checkpoint, or give --overwrite instead")
+        raise ValueError(f"{folder} holds no complete checkpoint to resume from: give --overwrite instead")
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2])))
 
 

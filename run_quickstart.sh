@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The main job on data and a model that need no network: fine-tune MiniLM on tweets with all weights, with a random
-# 0.5 % of them and with the 0.5 % that FISH chooses; then a table. About 6 minutes on 2 cores after installation.
+# 0.5 % of them and with the 0.5 % that FISH chooses; then a table. About 7 minutes on 2 cores after installation.
 source "$(dirname "$0")/scripts/environment.sh" offline
 
 for method in dense random fish; do

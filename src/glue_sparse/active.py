@@ -128,7 +128,7 @@ def attach(model: nn.Module, masks: Masks, inactive: Inactive = "frozen") -> Non
     Raises:
         ValueError: already attached, an unknown name or a wrong shape; nothing is changed then.
     """
-    if any(True for _ in active_tensors(model)):
+    if is_attached(model):
         raise ValueError("this model already has active entries; call detach(model) first")
     parameters = dict(model.named_parameters())
     for name, mask in masks.items():
@@ -174,6 +174,11 @@ def active_tensors(model: nn.Module) -> Iterator[tuple[str, ActiveEntries]]:
             if isinstance(entries, ActiveEntries) and id(entries) not in seen:
                 seen.add(id(entries))
                 yield f"{module_name}.{attribute}".lstrip("."), entries
+
+
+def is_attached(model: nn.Module) -> bool:
+    """Whether any tensor of the model has active entries of its own."""
+    return next(active_tensors(model), None) is not None
 
 
 def original(model: nn.Module, name: str) -> Tensor:

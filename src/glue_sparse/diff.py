@@ -17,6 +17,7 @@ from glue_sparse.active import (
     Inactive,
     active_tensors,
     attach,
+    is_attached,
     original,
     read_entries,
     tensor_digest,
@@ -155,7 +156,7 @@ class SparseDiff:
         Raises:
             ValueError: wrong base, or a model that is attached with other active entries; nothing is changed then.
         """
-        if not any(True for _ in active_tensors(model)):
+        if not is_attached(model):
             self.check(model)
             attach(model, self.masks(model), self.info.inactive)
         for name, entries in active_tensors(model):
@@ -176,7 +177,7 @@ class SparseDiff:
         Raises:
             ValueError: wrong base, wrong shape or an attached model; nothing is changed then.
         """
-        if any(True for _ in active_tensors(model)):
+        if is_attached(model):
             raise ValueError("the model has active entries of its own; call detach(model) before applying a diff")
         self.check(model, fingerprint=check)
         tensors = _tensors(model)
@@ -222,8 +223,7 @@ class SparseDiff:
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write `sparse_diff.safetensors` into a folder, whole or not at all; returns the file's path."""
-        path = Path(folder) / FILE_NAME
-        parts = {"indices": self.indices, "values": self.values, "whole": self.whole}
+        path, parts = Path(folder) / FILE_NAME, {"indices": self.indices, "values": self.values, "whole": self.whole}
         tensors = {f"{part}/{name}": t for part, named in parts.items() for name, t in named.items()}
         header = {"info": asdict(self.info), "shapes": self.shapes, "digests": self.digests}
         tensor_files.write(path, FORMAT, tensors, header)

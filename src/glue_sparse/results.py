@@ -1,12 +1,12 @@
 """One run = one directory; `results.json` in it holds the facts, and is written last and at once."""
 
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from glue_sparse.tensor_files import replacing
 
 FILE_NAME = "results.json"
 
@@ -57,15 +57,8 @@ def write(result: Result, folder: Path) -> Path:
 
 def write_text(path: Path, text: str) -> Path:
     """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 

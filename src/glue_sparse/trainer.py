@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
-from glue_sparse.active import active_tensors, attach
+from glue_sparse.active import active_tensors, attach, is_attached
 from glue_sparse.diff import DiffInfo, SparseDiff
 from glue_sparse.masks import digest
 from glue_sparse.methods.base import SparseMethod
@@ -98,7 +98,7 @@ class SparseTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
         """As in `Trainer`, on the active entries; a resumed run takes them from its checkpoint."""
-        if not resume_from_checkpoint and not any(True for _ in active_tensors(self.network)):
+        if not resume_from_checkpoint and not is_attached(self.network):
             self.choose()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 

@@ -8,6 +8,7 @@
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
+from glue_sparse.analysis import density_by_layer, overlap
 from glue_sparse.commands import one_sentence
 from glue_sparse.diff import SparseDiff
 from glue_sparse.models import load_base, load_tokenizer
@@ -23,7 +24,7 @@ def show(source: str) -> None:
     print(f"{diff.num_entries:,} entries, {diff.nbytes:,} bytes\n")
     lines = [
         (layer, f"{active:,}", f"{entries:,}", f"{active / entries:.3%}")
-        for layer, (active, entries) in diff.density_by_layer().items()
+        for layer, (active, entries) in density_by_layer(diff).items()
     ]
     lines += [(name, f"{t.numel():,}", f"{t.numel():,}", "whole") for name, t in diff.whole.items()]
     print(markdown(("layer", "active", "entries", "density"), lines))
@@ -45,7 +46,7 @@ def apply(source: str, folder: Path, base: str | None) -> None:
 def compare(first: str, second: str) -> None:
     """How far two diffs chose the same entries."""
     one, other = SparseDiff.from_pretrained(first), SparseDiff.from_pretrained(second)
-    shared, smaller, chance = one.overlap(other)
+    shared, smaller, chance = overlap(one, other)
     print(f"active entries: {one.num_active:,} and {other.num_active:,}; in both: {shared:,}")
     if smaller:
         print(f"overlap (in both / the smaller): {shared / smaller:.4f}; by chance about {chance / smaller:.4f}")

@@ -1,25 +1,107 @@
-"""Print a table of finished runs: for example
+"""Run a grid of experiments and print its table: for example
 
+    python scripts/table.py run configs/table_1.yaml --model minilm --data_dir path/to/glue --tasks rte mrpc
+    python scripts/table.py show configs/table_1.yaml --model minilm --data_dir path/to/glue --tasks rte mrpc
     python scripts/table.py show runs/quickstart
+
+`run` does the runs that are missing and can be stopped and started again at any time; a failed run is listed with its
+log and tried again by the next call. Then, as `show` does, it prints the table, writes it to results/NAME.{md,csv,tex}
+and draws the figure if the grid has one. `show` also takes a folder, and prints all runs below it. Other flags
+(--num_train_epochs 3 --bf16 true ...) are those of scripts/train.py, for all runs.
 """
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from glue_sparse import results, tables
+from glue_sparse import figures, grids, results, runner, tables
 from glue_sparse.commands import one_sentence
 
+TRAIN = Path(__file__).with_name("train.py")
 
-def main() -> None:
-    """Parse and print."""
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    show = verbs.add_parser("show", help="a markdown table of all runs below a folder")
-    show.add_argument("folder", type=Path)
-    arguments = parser.parse_args()
+
+def add_grid_flags(parser: ArgumentParser) -> None:
+    """Flags that choose a part of a grid; scripts/figure.py has them too."""
+    parser.add_argument("--tasks", nargs="+", default=[], help="only the columns of these tasks")
+    parser.add_argument("--rows", nargs="+", default=[], help="only these rows")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[], help="instead of the grid's seeds")
+    parser.add_argument("--output_dir", type=Path, help="folder of the runs; default: runs/GRID")
+    parser.add_argument("--results_dir", type=Path, default=Path("results"), help="where table and figure are written")
+
+
+def read_grid(path: Path, arguments: Namespace, flags: list[str]) -> grids.Grid:
+    """The part of a grid that the flags choose."""
+    chosen = {key: getattr(arguments, key) for key in ("tasks", "rows", "seeds", "output_dir")}
+    return grids.read(path, TRAIN, **chosen, flags=flags)
+
+
+def parser() -> ArgumentParser:
+    """The command line."""
+    top = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    verbs = top.add_subparsers(dest="verb", required=True)
+    run = verbs.add_parser("run", help="do the missing runs of a grid", allow_abbrev=False)
+    run.add_argument("config", type=Path, help="a grid, for example configs/table_1.yaml")
+    run.add_argument("--jobs", type=int, default=1, help="runs side by side; with GPUs each gets one")
+    run.add_argument("--dry_run", action="store_true", help="print the commands of the missing runs instead")
+    run.add_argument("--launcher", choices=("local", "slurm"), default="local", help="slurm: submit an array job")
+    run.add_argument(
+        "--slurm", nargs="+", default=[], metavar="NAME=VALUE", help="options of the array job: gpus_per_node=1 ..."
+    )
+    add_grid_flags(run)
+    show = verbs.add_parser("show", help="print a grid's table, or all runs below a folder", allow_abbrev=False)
+    show.add_argument("config", type=Path, help="a grid, or a folder of runs")
+    add_grid_flags(show)
+    return top
+
+
+def run_grid(arguments: Namespace, flags: list[str]) -> int:
+    """Do what is missing, then show it; 1 when a run failed."""
+    if arguments.jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, got {arguments.jobs}")
+    grid = read_grid(arguments.config, arguments, flags)
+    if arguments.dry_run:
+        print(runner.dry_run(grid))
+        return 0
+    if arguments.launcher == "slurm":
+        print(runner.run_slurm(grid, arguments.jobs, arguments.slurm))
+        return 0
+    failed = runner.run_here(grid, arguments.jobs)
+    show_grid(grid, arguments.results_dir)
+    for cell in failed:
+        print(f"failed: {cell.name}, log: {cell.log}", file=sys.stderr)
+    if failed:
+        count = f"{len(failed)} of {len(grid.cells)}"
+        print(f"error: {count} runs failed; the same command tries them again", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def show_grid(grid: grids.Grid, folder: Path) -> None:
+    """Print and write the table; draw the figure where there is one and something to draw."""
+    paths = tables.write(grid, folder)
+    print(paths[0].read_text())
+    if grid.figure and any(cell.result() for cell in grid.cells):
+        paths += figures.draw(grid, folder)
+    print(f"written: {', '.join(map(str, paths))}")
+
+
+def show(arguments: Namespace, flags: list[str]) -> int:
+    """A grid's table, or all runs below a folder."""
+    if not arguments.config.is_dir():
+        show_grid(read_grid(arguments.config, arguments, flags), arguments.results_dir)
+        return 0
+    if flags:
+        raise ValueError(f"{flags[0]} goes with a grid, not with a folder of runs")
+    print(tables.markdown(tables.HEADER, tables.rows(results.collect(arguments.config))))
+    return 0
+
+
+def main() -> int:
+    """Parse and do it."""
+    arguments, flags = parser().parse_known_args()
     with one_sentence():
-        print(tables.markdown(tables.HEADER, tables.rows(results.collect(arguments.folder))))
+        return run_grid(arguments, flags) if arguments.verb == "run" else show(arguments, flags)
+    return 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

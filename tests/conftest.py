@@ -4,6 +4,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizer
@@ -37,3 +39,16 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
         torch.manual_seed(0)
         BertModel(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def rte(tmp_path: Path) -> Path:
+    """A GLUE folder with a small RTE."""
+    folder = tmp_path / "glue" / "RTE"
+    folder.mkdir(parents=True)
+    label = ("entailment", "not_entailment")
+    for split, count in (("train", 40), ("dev", 12)):
+        lines = [f"{i}\tthe cat sleeps . {'no' * (i % 2)}\ta dog runs\t{label[i % 2]}" for i in range(count)]
+        (folder / f"{split}.tsv").write_text("\n".join(["index\tsentence1\tsentence2\tlabel", *lines]) + "\n")
+    (folder / "test.tsv").write_text("index\tsentence1\tsentence2\n0\tthe cat\ta dog\n1\tthe bird\ta fish\n")
+    return folder.parent

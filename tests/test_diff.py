@@ -186,7 +186,7 @@ def test_push_uploads_the_file_and_a_card(monkeypatch: pytest.MonkeyPatch):
             calls.append((Path(folder_path) / "README.md").read_text())
             return "https://hub/commit"
 
-    monkeypatch.setattr("glue_sparse.diff.HfApi", Hub)
+    monkeypatch.setattr("glue_sparse.hub.HfApi", Hub)
     assert trained(bert()).push_to_hub("me/rte-fish", private=True) == "https://hub/commit"
     assert calls[0] == ("me/rte-fish", {"private": True, "exist_ok": True})
     assert 'SparseDiff.from_pretrained("me/rte-fish")' in calls[1]

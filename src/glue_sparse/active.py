@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +78,10 @@ class ActiveEntries(nn.Module):
         super()._apply(fn, recurse)
         self.indices, self._pattern = fn(self.indices), None
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, which rebuild the pattern: torch cannot copy a sparse tensor in CSR form."""
+        return {**self.__dict__, "_pattern": None}
 
     def extra_repr(self) -> str:
         return f"{len(self.indices):,} active, inactive={self.inactive}"
@@ -191,6 +195,24 @@ def original(model: nn.Module, name: str) -> Tensor:
         assert isinstance(stack, parametrize.ParametrizationList) and isinstance(stack.original, Tensor)
         return stack.original
     return module.get_parameter(attribute)
+
+
+def current_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What a plain model saves: original name -> full tensor with the current values written into it."""
+    tensors: dict[str, Tensor] = {}
+    hidden: set[int] = set()
+    for name, entries in active_tensors(model):
+        tensors[name] = original(model, name)
+        entries.write(tensors[name])
+        hidden |= {id(entries.values), id(tensors[name])}
+    plain = {name: p for name, p in model.named_parameters() if id(p) not in hidden}
+    return {**tensors, **plain, **persistent_buffers(model)}
+
+
+def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers that `state_dict` saves."""
+    saved = model.state_dict(keep_vars=True)
+    return {name: buffer for name, buffer in model.named_buffers() if name in saved}
 
 
 def current_masks(model: nn.Module) -> Masks:

@@ -1,6 +1,8 @@
 """Arguments of a run as dataclasses: YAML gives defaults, flags win, unknown keys are errors."""
 
+import os
 from argparse import SUPPRESS, ArgumentParser
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -84,6 +86,40 @@ class MethodArguments:
 
 
 @dataclass
+class MergeArguments:
+    """Workers that train apart and add their updates (FISH mask, section 4.2)."""
+
+    merge_every: int | None = _arg(
+        None,
+        "Train as several workers, each on its own for this many steps before their updates are merged. A worker is a "
+        "process: torchrun --nproc_per_node 2 scripts/train.py ... Default: one ordinary run.",
+    )
+    num_workers: int | None = _arg(None, "Number of workers; needed with --simulate only.")
+    simulate: bool = _arg(False, "Run the workers one after another in this one process, with the same result.")
+    merge_rule: Literal["sum", "mean"] = _arg(
+        "sum", "How the workers' updates of the body are merged; those of the head are always averaged."
+    )
+    worker_masks: Literal["disjoint", "shared"] = _arg(
+        "disjoint", "Each worker has entries of its own (ranks i, i + workers, ... of the score), or all have the same."
+    )
+    worker_data: Literal["all", "sharded"] = _arg(
+        "all", "Each worker sees all training data in its own order, or only its share. The number of steps is equal."
+    )
+    refresh_every: int = _arg(10, "Choose the active entries anew after this many merges; 0 = never.")
+    dense_steps: int = _arg(0, "Local steps at the start in which all entries train and are merged.")
+
+    def __post_init__(self):
+        for name, least in (("merge_every", 1), ("num_workers", 1), ("refresh_every", 0), ("dense_steps", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"--{name} must be at least {least}, got {value}")
+        if self.merge_every is None and (self.simulate or self.num_workers):
+            raise ValueError("--num_workers and --simulate need --merge_every")
+        if self.simulate and self.num_workers is None:
+            raise ValueError("--simulate needs --num_workers")
+
+
+@dataclass
 class RunArguments(TrainingArguments):
     """Output and training: all of transformers.TrainingArguments, of which --help shows the usual ones."""
 
@@ -95,6 +131,10 @@ class RunArguments(TrainingArguments):
 
     def __post_init__(self):
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        if self.ddp_backend is None and not self.use_cpu and torch.cuda.is_available():
+            # nccl needs a GPU per process; several processes on one GPU can talk over gloo
+            shared = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > torch.cuda.device_count()
+            self.ddp_backend = "gloo" if shared else None
         super().__post_init__()
 
 
@@ -115,9 +155,21 @@ class Arguments:
     task: TaskArguments
     model: ModelArguments
     method: MethodArguments
+    merge: MergeArguments
     training: RunArguments
     given: dict[str, Any]
     """The values that differ from a flag's own default, for results.json."""
+
+    def value(self, flag: str) -> Any:
+        """The value of any flag.
+
+        Raises:
+            ValueError: no such flag.
+        """
+        for group in (self.task, self.model, self.method, self.merge, self.training):
+            if hasattr(group, flag):
+                return getattr(group, flag)
+        raise ValueError(f"there is no setting {flag!r}")
 
 
 class _Parser(HfArgumentParser):
@@ -138,8 +190,9 @@ def parse(argv: list[str], description: str = "", config: Path | None = None) ->
     Raises:
         ValueError: an unknown flag or key (with the closest one), a value of the wrong type, a contradiction.
     """
-    groups = (TaskArguments, ModelArguments, MethodArguments, RunArguments)
-    for group, title in zip(groups, ("Task", "Model", "Method", "Output and training"), strict=True):
+    groups = (TaskArguments, ModelArguments, MethodArguments, MergeArguments, RunArguments)
+    titles = ("Task", "Model", "Method", "Workers that merge", "Output and training")
+    for group, title in zip(groups, titles, strict=True):
         group._argument_group_name = title  # pyright: ignore  # read by HfArgumentParser
     parser = _Parser(groups, description=description, allow_abbrev=False, add_help=False)  # pyright: ignore
     flags = [action.dest for action in parser._actions]
@@ -147,7 +200,7 @@ def parse(argv: list[str], description: str = "", config: Path | None = None) ->
     _add_help(parser, argv)
     first, unknown = parser.parse_known_args(argv)
     if unknown:
-        raise ValueError(f"unknown argument {unknown[0]}{_closest(unknown[0].lstrip('-'), flags, '--')}")
+        raise ValueError(f"unknown argument {unknown[0]}{closest(unknown[0].lstrip('-'), flags, '--')}")
     path = Path(first.config) if first.config else config
     if path and first.config != "none":
         defaults = _layered(path, vars(first), _on_line(argv), flags)
@@ -155,8 +208,8 @@ def parse(argv: list[str], description: str = "", config: Path | None = None) ->
     final = vars(parser.parse_args(argv))
     given = {key: value for key, value in final.items() if value != plain[key]}
     final["output_dir"] = final["output_dir"] or _default_folder(final)
-    task, model, method, training = parser.parse_dict(final)
-    return Arguments(task, model, method, training, given)
+    task, model, method, merge, training = parser.parse_dict(final)
+    return Arguments(task, model, method, merge, training, given)
 
 
 def _default_folder(values: dict[str, Any]) -> str:
@@ -205,12 +258,13 @@ def _layered(path: Path, values: dict[str, Any], on_line: set[str], flags: list[
 def _known(keys: dict[str, Any], flags: list[str], path: Path) -> None:
     for key in keys:
         if key not in flags:
-            raise ValueError(f"{path}: unknown key {key!r}{_closest(key, flags)}")
+            raise ValueError(f"{path}: unknown key {key!r}{closest(key, flags)}")
 
 
-def _closest(word: str, flags: list[str], prefix: str = "") -> str:
+def closest(word: str, flags: Iterable[str], prefix: str = "", otherwise: str = "; see --help") -> str:
+    """The end of a message about an unknown word: the closest known one, or `otherwise`."""
     close = get_close_matches(word.partition("=")[0], flags, n=1)
-    return f"; did you mean {prefix}{close[0]}?" if close else "; see --help"
+    return f"; did you mean {prefix}{close[0]}?" if close else otherwise
 
 
 def _as_text(value: Any) -> Any:

@@ -1,7 +1,5 @@
 """SparseDiff, what a run produces: the active entries of each tensor, whole new tensors, and where they belong."""
 
-import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -9,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi
 from torch import Tensor, nn
 
-from glue_sparse import tensor_files
+from glue_sparse import hub, tensor_files
 from glue_sparse.active import (
     Inactive,
     active_tensors,
     attach,
+    current_tensors,
     is_attached,
     original,
+    persistent_buffers,
     read_entries,
     tensor_digest,
     wholly_active,
@@ -81,10 +80,38 @@ class SparseDiff:
             indices[name] = entries.indices.to("cpu", torch.int32 if small else torch.int64, copy=True)
             values[name] = entries.values.detach().to("cpu", copy=True)
             shapes[name], digests[name] = tuple(weight.shape), entries.base_digest
-        kept = {**wholly_active(model), **_persistent_buffers(model)}
+        kept = {**wholly_active(model), **persistent_buffers(model)}
         whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in kept.items()}
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
         info = DiffInfo(**{**asdict(info or DiffInfo()), "inactive": inactive, "dtype": dtype})
+        return cls(indices, values, whole, shapes, digests, info)
+
+    @classmethod
+    def between(
+        cls, base: dict[str, Tensor], model: nn.Module, head: tuple[str, ...] = (), info: DiffInfo | None = None
+    ) -> "SparseDiff":
+        """What differs, bit for bit, between a base and a model trained from it, however that was done.
+
+        A tensor of which more than half differs is stored whole, since indices would cost more than they save.
+
+        Args:
+            base: what `current_tensors` gave for the base, copied to the CPU.
+            model: plain or attached.
+            head: names to store whole in any case.
+        """
+        indices, values, shapes, digests, whole = {}, {}, {}, {}, {}
+        tensors, always = current_tensors(model), {*head, *persistent_buffers(model)}
+        for name, old in base.items():
+            new = tensors[name].detach().cpu().contiguous()
+            found = _bits(new).ne(_bits(old)).flatten().nonzero().squeeze(1)
+            if name in always or len(found) > new.numel() // 2:
+                whole[name] = new.clone()
+            elif len(found):
+                indices[name] = found.int() if new.numel() <= torch.iinfo(torch.int32).max else found
+                values[name] = read_entries(new, found).float()
+                shapes[name], digests[name] = tuple(new.shape), tensor_digest(old)
+        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        info = DiffInfo(**{**asdict(info or DiffInfo()), "inactive": "frozen", "dtype": dtype})
         return cls(indices, values, whole, shapes, digests, info)
 
     @property
@@ -102,25 +129,6 @@ class SparseDiff:
         """Active entries of masked tensors."""
         return sum(t.numel() for t in self.values.values())
 
-    def density_by_layer(self) -> dict[str, tuple[int, int]]:
-        """Layer -> (active, all) entries of its masked tensors; a layer is the name up to its first number."""
-        counts: dict[str, tuple[int, int]] = {}
-        for name, shape in self.shapes.items():
-            numbered = re.match(r"(.*?\.\d+)\.", name)
-            layer = numbered[1] if numbered else name.rpartition(".")[0]
-            active, entries = counts.get(layer, (0, 0))
-            counts[layer] = (active + len(self.indices[name]), entries + torch.Size(shape).numel())
-        return counts
-
-    def overlap(self, other: "SparseDiff") -> tuple[int, int, float]:
-        """(entries in both, entries of the smaller diff, entries in both if each tensor's were drawn at random)."""
-        shared, chance = 0, 0.0
-        for name in self.indices.keys() & other.indices.keys():
-            one, two = self.indices[name], other.indices[name]
-            shared += int(torch.isin(one, two).sum())
-            chance += len(one) * len(two) / max(1, torch.Size(self.shapes[name]).numel())
-        return shared, min(self.num_active, other.num_active), chance
-
     def masks(self, model: nn.Module) -> Masks:
         """Masks for `attach` that make exactly the stored entries of `model` active; ValueError where none fits."""
         masks, parameters = {}, dict(model.named_parameters())
@@ -135,7 +143,7 @@ class SparseDiff:
 
     def check(self, model: nn.Module, *, fingerprint: bool = True) -> None:
         """Raise a ValueError unless `model` is the base this diff was made from; changes nothing."""
-        tensors = _tensors(model)
+        tensors = current_tensors(model)
         stored = {**self.shapes, **{name: tuple(t.shape) for name, t in self.whole.items()}}
         for name, shape in stored.items():
             if name not in tensors:
@@ -165,7 +173,7 @@ class SparseDiff:
         for name, entries in active_tensors(model):
             if name in self.values:
                 entries.values.data.copy_(self.values[name])
-        tensors = {**wholly_active(model), **_persistent_buffers(model)}
+        tensors = {**wholly_active(model), **persistent_buffers(model)}
         for name, tensor in self.whole.items():
             tensors[name].data.copy_(tensor)
 
@@ -177,23 +185,34 @@ class SparseDiff:
         Raises:
             ValueError: wrong base, wrong shape or an attached model; nothing is changed then.
         """
-        if is_attached(model):
-            raise ValueError("the model has active entries of its own; call detach(model) before applying a diff")
-        self.check(model, fingerprint=check)
-        tensors = _tensors(model)
+        tensors = self._checked(model, check)
         replaced: dict[str, Tensor] = {name: tensors[name].detach().clone() for name in self.whole}
         for name, indices in self.indices.items():
             weight = tensors[name]
+            kept = indices.long().to(weight.device)
+            replaced[name] = weight.detach().clone() if self.info.inactive == "zero" else read_entries(weight, kept)
+        self._write(tensors)
+        model.__dict__.setdefault(_STACK, []).append((self, replaced))
+
+    def merge_into(self, model: nn.Module, *, check: bool = True) -> None:
+        """Put the diff into `model` for good, without the memory that `apply` needs to undo it; raises as `apply`."""
+        self._write(self._checked(model, check))
+
+    def _checked(self, model: nn.Module, fingerprint: bool) -> dict[str, Tensor]:
+        if is_attached(model):
+            raise ValueError("the model has active entries of its own; call detach(model) before applying a diff")
+        self.check(model, fingerprint=fingerprint)
+        return current_tensors(model)
+
+    def _write(self, tensors: dict[str, Tensor]) -> None:
+        for name, indices in self.indices.items():
+            weight = tensors[name]
             if self.info.inactive == "zero":
-                replaced[name] = weight.detach().clone()
                 weight.data.zero_()
-            else:
-                replaced[name] = read_entries(weight, indices.long().to(weight.device))
             weight.data = weight.data.contiguous()
             write_entries(weight, indices.long().to(weight.device), self.values[name])
         for name, tensor in self.whole.items():
             tensors[name].data.copy_(tensor)
-        model.__dict__.setdefault(_STACK, []).append((self, replaced))
 
     def remove(self, model: nn.Module) -> None:
         """Undo the last `apply` on this model; every byte is as before.
@@ -205,7 +224,7 @@ class SparseDiff:
         if not stack or stack[-1][0] is not self:
             raise ValueError("this diff is not the one applied last; remove the others first, latest first")
         _, replaced = stack.pop()
-        tensors = _tensors(model)
+        tensors = current_tensors(model)
         for name, old in replaced.items():
             if name in self.whole or self.info.inactive == "zero":
                 tensors[name].data.copy_(old)
@@ -268,30 +287,12 @@ class SparseDiff:
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
         """Upload the diff with a short model card; returns the commit's address."""
-        api = HfApi(token=token)
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            (Path(folder) / "README.md").write_text(self._card(repo_id))
-            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload sparse diff"))
-
-    def _card(self, repo_id: str) -> str:
-        hub_id = f"base_model: {self.info.base_model}\n" if self.info.base_model.count("/") == 1 else ""
-        return (
-            f"---\nlibrary_name: glue_sparse\n{hub_id}tags: [sparse-diff]\n---\n# {repo_id}\n\n"
-            f"{self.num_entries:,} entries of {self.info.base_model} ({self.info.method}, task {self.info.task}).\n\n"
-            f'```python\nfrom glue_sparse import SparseDiff\nSparseDiff.from_pretrained("{repo_id}").apply(model)\n```'
-        )
+        return hub.push(self, repo_id, private=private, token=token)
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Everything that a plain model saves."""
-    return {**dict(model.named_parameters()), **_persistent_buffers(model)}
-
-
-def _persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
-    saved = model.state_dict(keep_vars=True)
-    return {name: buffer for name, buffer in model.named_buffers() if name in saved}
+def _bits(tensor: Tensor) -> Tensor:
+    """A tensor's bits as integers, so that -0.0 differs from 0.0 and a NaN equals itself."""
+    return tensor.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.itemsize])
 
 
 def is_diff(path: str | Path) -> bool:

@@ -17,12 +17,14 @@ Masks = dict[str, Tensor]
 _HALF = 1 << 16
 
 
-def select(scores: Scores, budget: int | dict[str, int]) -> Masks:
+def select(scores: Scores, budget: int | dict[str, int], *, share: tuple[int, int] = (0, 1)) -> Masks:
     """The `budget` best entries, exactly; of equal scores the earlier (order of names, then flat index) wins.
 
     Args:
         scores: finite scores, any shapes.
         budget: one number for all tensors together, or one per tensor.
+        share: (i, n) takes, of the n * budget best, those of ranks i, i + n, i + 2n, ...: n disjoint masks of nearly
+            equal worth (FISH mask, section 4.2).
     Raises:
         ValueError: a budget outside [0, number of entries], or a score that is not finite.
     """
@@ -30,18 +32,32 @@ def select(scores: Scores, budget: int | dict[str, int]) -> Masks:
         if not torch.isfinite(score).all():
             raise ValueError(f"the score of {name} holds values that are not finite")
     if isinstance(budget, int):
-        return _select_jointly(scores, budget)
+        return _select_jointly(scores, budget, share)
     if budget.keys() != scores.keys():
         raise ValueError(f"budgets and scores name different tensors: {sorted(budget.keys() ^ scores.keys())[:3]}")
-    return {name: _select_jointly({name: score}, budget[name])[name] for name, score in scores.items()}
+    return {name: _select_jointly({name: score}, budget[name], share)[name] for name, score in scores.items()}
 
 
-def _select_jointly(scores: Scores, budget: int) -> Masks:
+def _select_jointly(scores: Scores, budget: int, share: tuple[int, int]) -> Masks:
+    index, num_shares = share
     num_entries = sum(score.numel() for score in scores.values())
-    if not 0 <= budget <= num_entries:
-        raise ValueError(f"cannot choose {budget:,} of {num_entries:,} entries")
+    if not 0 <= budget * num_shares <= num_entries:
+        times = f"{num_shares} times " if num_shares > 1 else ""
+        raise ValueError(f"cannot choose {times}{budget:,} of {num_entries:,} entries")
     if budget == 0:
         return {name: torch.zeros_like(score, dtype=torch.bool) for name, score in scores.items()}
+    masks = _best(scores, budget * num_shares)
+    if num_shares > 1:
+        keys = torch.cat([_ordered_key(score)[masks[name]] for name, score in scores.items()])
+        mine = torch.zeros_like(keys, dtype=torch.bool)
+        mine[keys.argsort(descending=True, stable=True)[index::num_shares]] = True
+        for mask, part in zip(masks.values(), mine.split([int(m.sum()) for m in masks.values()]), strict=True):
+            mask[mask.clone()] = part
+    return masks
+
+
+def _best(scores: Scores, budget: int) -> Masks:
+    """Masks of the `budget` best entries, for a budget above 0."""
     threshold, num_ties = _kth_largest(scores, budget)
     masks = {}
     for name, score in scores.items():
@@ -89,6 +105,21 @@ def _bin_of(counts: Tensor, k: int) -> tuple[int, int]:
     position = int((from_top >= k).nonzero()[0])
     above = int(from_top[position - 1]) if position else 0
     return len(counts) - 1 - position, k - above
+
+
+def positions(masks: Masks) -> Tensor:
+    """Sorted flat positions of the active entries in the concatenation of all masked tensors; int32 where it fits."""
+    flat = torch.cat([mask.detach().flatten().cpu() for mask in masks.values()])
+    small = flat.numel() <= torch.iinfo(torch.int32).max
+    return flat.nonzero().squeeze(1).to(torch.int32 if small else torch.int64)
+
+
+def from_positions(found: Tensor, shapes: dict[str, torch.Size]) -> Masks:
+    """The masks that `positions` was called with, on the CPU."""
+    flat = torch.zeros(sum(shape.numel() for shape in shapes.values()), dtype=torch.bool)
+    flat[found.cpu().long()] = True
+    parts = flat.split([shape.numel() for shape in shapes.values()])
+    return {name: part.view(shape) for part, (name, shape) in zip(parts, shapes.items(), strict=True)}
 
 
 def num_active(masks: Masks) -> int:

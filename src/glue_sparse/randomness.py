@@ -5,7 +5,12 @@ import hashlib
 import torch
 
 
+def seed_of(seed: int, *keys: str | int) -> int:
+    """A 63-bit seed that depends on the seed and the keys alone."""
+    digest = hashlib.sha256(repr((seed, *keys)).encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=False) >> 1
+
+
 def seeded(seed: int, *keys: str | int) -> torch.Generator:
     """A CPU generator that depends on the seed and the keys alone; the global random state is not touched."""
-    digest = hashlib.sha256(repr((seed, *keys)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=False) >> 1)
+    return torch.Generator().manual_seed(seed_of(seed, *keys))

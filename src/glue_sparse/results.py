@@ -9,6 +9,14 @@ from typing import Any
 from glue_sparse.tensor_files import replacing
 
 FILE_NAME = "results.json"
+LOCK = ".lock"
+"""Held in a run's folder while a process works there."""
+
+NOT_SETTINGS = {
+    "output_dir", "overwrite", "resume_from_checkpoint", "config", "data_dir", "disable_tqdm", "report_to", "run_name",
+    "dataloader_num_workers", "use_cpu", "world_size", "simulate",
+}  # fmt: skip
+"""Arguments that say where and how a run is done, not what it computes."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +45,28 @@ class Result:
     command: str
     date: str
     versions: dict[str, str] = field(default_factory=dict)
+    communication: dict[str, Any] = field(default_factory=dict)
+    """Of workers that merge: bytes sent, per merge and in total."""
 
     @property
     def score(self) -> float:
         """Mean of the main metric over the evaluation splits."""
         values = [metrics[self.main_metric] for metrics in self.metrics.values()]
         return sum(values) / len(values)
+
+
+def settings(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that decide what a run computes, as JSON has them."""
+    return json.loads(json.dumps({k: v for k, v in sorted(arguments.items()) if k not in NOT_SETTINGS}))
+
+
+def check_same_settings(folder: Path, was: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise a ValueError that names the first setting in which an earlier run in `folder` differs."""
+    was, now = settings(was), settings(now)
+    for key in sorted(was.keys() | now.keys()):
+        if was.get(key) != now.get(key):
+            old, new = (f"--{key} {d[key]}" if key in d else f"the default {key}" for d in (was, now))
+            raise ValueError(f"{folder} holds a run with {old}, not {new}: choose another --output_dir, or delete it")
 
 
 def installed_versions() -> dict[str, str]:

@@ -1,24 +1,26 @@
 """run(arguments) -> Result: the straight line that every experiment follows."""
 
-import shutil
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
 
-from glue_sparse import results
+from glue_sparse import results, run_folder
 from glue_sparse.arguments import Arguments, RunArguments, parse
 from glue_sparse.commands import Interrupted, one_sentence
 from glue_sparse.cost import cost_of
 from glue_sparse.diff import FILE_NAME as DIFF_FILE
-from glue_sparse.diff import DiffInfo, SparseDiff
+from glue_sparse.diff import DiffInfo
 from glue_sparse.interrupt import SaveOnSignal
+from glue_sparse.merge import MergedTraining
 from glue_sparse.methods import WITH_DENSITY, build_method
+from glue_sparse.methods.base import SparseMethod
+from glue_sparse.randomness import seed_of
 from glue_sparse.results import Result
 from glue_sparse.tasks import load_task
 from glue_sparse.tasks.base import Task
@@ -34,10 +36,12 @@ def run(arguments: Arguments, command: str = "") -> Result:
     """
     training = arguments.training
     folder = Path(training.output_dir or ".")
-    with training.main_process_first(local=False, desc="claiming the output folder"):
-        checkpoint = _claim(folder, training)
-        if checkpoint:
-            _check_same_run(checkpoint, arguments)
+    with run_folder.claimed(training, arguments.given) as checkpoint:
+        return _run(arguments, folder, checkpoint, command)
+
+
+def _run(arguments: Arguments, folder: Path, checkpoint: str | None, command: str) -> Result:
+    training = arguments.training
     set_seed(training.seed)
     method = build_method(arguments.method, training.seed)
     with training.main_process_first(desc="loading the task"):
@@ -56,62 +60,20 @@ def run(arguments: Arguments, command: str = "") -> Result:
         compute_metrics=task.metrics,
         callbacks=[guard],
     )
+    merged = _merged(arguments, trainer) if arguments.merge.merge_every else None
     if checkpoint is None and training.should_save:
-        _clear(folder)
-    seconds = _train(trainer, guard, checkpoint)
+        run_folder.clear(folder, arguments.given)
+    seconds = _train_merged(merged, checkpoint) if merged else _train(trainer, guard, checkpoint)
+    if training.should_save:
+        (merged or trainer).sparse_diff().save_pretrained(folder)
     metrics = _evaluate(trainer, task)
     _write_predictions(trainer, task, folder)
     result = _result(arguments, task, trainer, metrics, seconds, command)
+    if merged:
+        result = replace(result, communication=merged.communication())
     if training.should_save:
         results.write(result, folder)
     return result
-
-
-def _claim(folder: Path, training: RunArguments) -> str | None:
-    """Make sure that the folder is this run's own; returns the checkpoint to resume from, if any."""
-    if training.process_index > 0:
-        return _checkpoint(folder, training)
-    replace = training.overwrite and not training.resume_from_checkpoint
-    if (folder / results.FILE_NAME).exists() and not replace:
-        raise ValueError(f"{folder} holds a finished run: add --overwrite to replace it, or give another --output_dir")
-    checkpoint = _checkpoint(folder, training)
-    if checkpoint is None and any(folder.glob("checkpoint-*")) and not replace:
-        raise ValueError(
-            f"{folder} holds an unfinished run: continue it with --resume_from_checkpoint last, or add --overwrite"
-        )
-    try:
-        results.write_text(folder / "command.txt", " ".join(sys.argv) + "\n")
-    except OSError as error:
-        raise ValueError(f"cannot write to --output_dir {folder}: {error.strerror}") from error
-    return checkpoint
-
-
-def _clear(folder: Path) -> None:
-    """Delete what an earlier run left; done last before training, so that bad input costs nothing."""
-    for path in [folder / results.FILE_NAME, folder / DIFF_FILE, folder / "predictions", *folder.glob("checkpoint-*")]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _checkpoint(folder: Path, training: RunArguments) -> str | None:
-    wanted = training.resume_from_checkpoint
-    if wanted not in ("last", "true", "True"):
-        if wanted and not Path(wanted, "trainer_state.json").is_file():
-            raise ValueError(f"--resume_from_checkpoint {wanted} is not a checkpoint; say `last` for the latest one")
-        return wanted
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]  # the file written last
-    if not whole:
-        raise ValueError(f"{folder} holds no complete checkpoint to resume from: give --overwrite instead")
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2])))
-
-
-def _check_same_run(checkpoint: str, arguments: Arguments) -> None:
-    was, now = SparseDiff.from_pretrained(checkpoint).info, _info(arguments, None)
-    for key in ("base_model", "task", "method", "density"):
-        if getattr(was, key) != getattr(now, key):
-            raise ValueError(
-                f"the checkpoint was made with {key} {getattr(was, key)}, not {getattr(now, key)}: resume with the "
-                "same arguments, or choose another --output_dir"
-            )
 
 
 def _info(arguments: Arguments, task: Task | None) -> DiffInfo:
@@ -147,9 +109,21 @@ def _train(trainer: SparseTrainer, guard: SaveOnSignal, checkpoint: str | None) 
         folder = trainer.args.output_dir
         raise Interrupted(f"stopped after step {trainer.state.global_step}; to go on, repeat the command with "
                           f"--resume_from_checkpoint last (checkpoint in {folder})")  # fmt: skip
-    if trainer.args.should_save:
-        trainer.sparse_diff().save_pretrained(str(trainer.args.output_dir))
     return {"choose": chosen - started, "train": time.perf_counter() - chosen}
+
+
+def _merged(arguments: Arguments, trainer: SparseTrainer) -> MergedTraining:
+    def method(choice: int) -> SparseMethod:
+        seed = arguments.training.seed
+        return build_method(arguments.method, seed_of(seed, "choice", choice) if choice else seed)
+
+    return MergedTraining(trainer, method, arguments.merge)
+
+
+def _train_merged(merged: MergedTraining, checkpoint: str | None) -> dict[str, float]:
+    started = time.perf_counter()
+    merged.run(checkpoint)
+    return {"choose": 0.0, "train": time.perf_counter() - started}
 
 
 def _evaluate(trainer: SparseTrainer, task: Task) -> dict[str, dict[str, float]]:
@@ -212,10 +186,18 @@ def summary(result: Result, folder: str) -> str:
     """A few lines for the end of a run."""
     cost = result.cost
     scores = ", ".join(f"{split} {m[result.main_metric]:.4f}" for split, m in result.metrics.items())
+    sent = result.communication
+    exchanged = (
+        f"each of {sent['num_workers']} workers sent {sent['sent_per_worker']:,.0f} bytes in {sent['num_merges']} "
+        f"merges; a dense run sends {sent['dense_sent_per_worker']:,}\n"
+        if sent
+        else ""
+    )
     return (
         f"{result.title} | {result.method} | {result.main_metric}: {scores}\n"
         f"trained {cost['trainable']:,} of {cost['num_entries']:,} weights ({cost['density']:.3%}), "
         f"stored {cost['stored_bytes']:,} bytes, {result.seconds['train']:.0f} s\n"
+        f"{exchanged}"
         f"results: {folder}/{results.FILE_NAME}   diff: {folder}/{DIFF_FILE}"
     )
 

@@ -1,13 +1,21 @@
-"""Tables from result files; imports no model."""
+"""Tables from result files as markdown, CSV and LaTeX; loads no model."""
 
+import csv
+import io
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
 
+from glue_sparse import published, results
+from glue_sparse.grids import Grid
+from glue_sparse.published import Published
 from glue_sparse.results import Result
 
 HEADER = ("task", "method", "density", "score", "metric", "trainable weights", "of all", "stored bytes", "train s")
 
 
-def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
+def rows(found: Sequence[Result]) -> list[tuple[str, ...]]:
     """One line of text cells per run, as in `HEADER`; scores in percent."""
     return [
         (
@@ -21,7 +29,7 @@ def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
             f"{result.cost['stored_bytes']:,}",
             f"{result.seconds['train'] + result.seconds['choose']:.0f}",
         )
-        for result in results
+        for result in found
     ]
 
 
@@ -31,3 +39,156 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rule = ["-" * width for width in widths]
     padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in (header, rule, *lines)]
     return "\n".join(f"| {' | '.join(line)} |" for line in padded)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One place of a table: the runs of a row and a column that are there, out of those that should be."""
+
+    found: tuple[Result, ...]
+    wanted: int
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.found) == self.wanted
+
+    @property
+    def mean(self) -> float:
+        """Percent."""
+        return 100 * mean(result.score for result in self.found)
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation over seeds in percent; none for a single seed."""
+        return 100 * stdev(result.score for result in self.found) if len(self.found) > 1 else None
+
+    def text(self, plus_minus: str = "±") -> str:
+        """`mean ± std (seeds)`; says so when seeds are missing, and `-` when there is nothing."""
+        if not self.found:
+            return "-"
+        spread = "" if self.std is None else f" {plus_minus} {self.std:.2f}"
+        count = str(self.wanted) if self.is_complete else f"{len(self.found)} of {self.wanted}"
+        return f"{self.mean:.2f}{spread} ({count})"
+
+
+def places(grid: Grid) -> dict[tuple[str, str], Place]:
+    """(row, column) -> what was found there."""
+    found = {}
+    for row in grid.rows:
+        for column in grid.columns:
+            cells = [cell.result() for cell in grid.at(row, column)]
+            found[row, column] = Place(tuple(result for result in cells if result), len(cells))
+    return found
+
+
+def table(grid: Grid, plus_minus: str = "±") -> tuple[list[str], list[list[str]]]:
+    """Header and lines: one per row, and below it what was published for it."""
+    all_places = places(grid)
+    sources = [published.read(name) for name in grid.published]
+    several = len(grid.columns) > 1
+    header = ["", "weights trained", *(_column_title(grid, all_places, column) for column in grid.columns)]
+    lines = []
+    for row in grid.rows:
+        line = [all_places[row, column] for column in grid.columns]
+        means = [place.mean for place in line] if all(place.is_complete for place in line) else []
+        last = [_mean_text(means)] if several else []
+        lines.append([row, _trained(line), *(place.text(plus_minus) for place in line), *last])
+        lines += [_published_line(source, row, grid, several) for source in sources if source.has(row, grid.columns)]
+    return [*header, *(["mean"] if several else [])], lines
+
+
+def _column_title(grid: Grid, all_places: dict[tuple[str, str], Place], column: str) -> str:
+    titles = {
+        f"{result.title} {result.main_metric}": None for row in grid.rows for result in all_places[row, column].found
+    }
+    return " / ".join(titles) or column
+
+
+def _trained(line: Sequence[Place]) -> str:
+    shares = {f"{result.cost['density']:.3%}": None for place in line for result in place.found}
+    return next(iter(shares), "-")
+
+
+def _mean_text(values: Sequence[float]) -> str:
+    return f"{mean(values):.2f}" if values else "-"
+
+
+def _published_line(source: Published, row: str, grid: Grid, several: bool) -> list[str]:
+    values = [source.value(row, column) for column in grid.columns]
+    known = [value for value in values if value is not None]
+    texts = ["-" if value is None else f"{value:.2f}" for value in values]
+    last = [_mean_text(known if len(known) == len(values) else [])] if several else []
+    return [f"{row}, {source.name}", "", *texts, *last]
+
+
+def captions(grid: Grid) -> list[str]:
+    """What a reader must know to read the table: how cells are written, and where published numbers come from."""
+    lines = ["Mean ± sample standard deviation over seeds in percent (number of seeds); - : no run."]
+    if len(grid.columns) > 1:
+        lines.append("`mean`: of the columns, where each of them has all its seeds.")
+    for source in map(published.read, grid.published):
+        if any(source.has(row, grid.columns) for row in grid.rows):
+            lines += [f"{source.name}: {source.source}.", *source.notes]
+    return lines
+
+
+def communication(grid: Grid) -> tuple[list[str], list[list[str]]]:
+    """Bytes that each worker sent, for grids whose runs merge; no lines for others."""
+    header = ["", "task", "merges", "sent per merge", "sent in all", "a dense run sends", "share"]
+    lines = []
+    for (row, _), place in places(grid).items():
+        if not (place.found and place.found[0].communication):
+            continue
+        sent = place.found[0].communication
+        merges, total, dense = sent["num_merges"], sent["sent_per_worker"], sent["dense_sent_per_worker"]
+        sizes = [f"{number / 1e6:,.2f} MB" for number in (total / max(1, merges), total, dense)]
+        lines.append([row, place.found[0].title, str(merges), *sizes, f"{total / dense:.2%}"])
+    return header, lines
+
+
+def as_markdown(grid: Grid) -> str:
+    """The table with its captions, and that of the bytes sent where runs merge."""
+    parts = [f"## {grid.title}", markdown(*table(grid)), "\n".join(f"* {line}" for line in captions(grid))]
+    header, lines = communication(grid)
+    if lines:
+        parts += ["Bytes sent by each worker (seed of the first run found):", markdown(header, lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def as_csv(grid: Grid) -> str:
+    """One line per row, column and source of numbers."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("row", "column", "title", "metric", "mean", "std", "seeds", "seeds_wanted", "source"))
+    sources = [published.read(name) for name in grid.published]
+    for (row, column), place in places(grid).items():
+        first = place.found[0] if place.found else None
+        title, metric = (first.title, first.main_metric) if first else ("", "")
+        value, std = (place.mean if first else "", "" if place.std is None else place.std)
+        writer.writerow((row, column, title, metric, value, std, len(place.found), place.wanted, "measured"))
+        for source in sources:
+            number = source.value(row, column)
+            if number is not None:
+                writer.writerow((row, column, "", "", number, "", "", "", f"{source.name}: {source.source}"))
+    return out.getvalue()
+
+
+def as_latex(grid: Grid) -> str:
+    """A table for the `booktabs` package."""
+    header, lines = table(grid, plus_minus=r"\pm")
+    body = [" & ".join(map(_latex, line)) + r" \\" for line in (header, *lines)]
+    rules = [rf"\begin{{tabular}}{{ll{'r' * (len(header) - 2)}}}", r"\toprule", body[0], r"\midrule", *body[1:]]
+    notes = [f"% {line}" for line in (grid.title, *captions(grid))]
+    return "\n".join([*notes, *rules, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _latex(text: str) -> str:
+    for character in "&%_#":
+        text = text.replace(character, rf"\{character}")
+    return text.replace(r"\pm", r"$\pm$")
+
+
+def write(grid: Grid, folder: Path) -> list[Path]:
+    """Write NAME.md, NAME.csv and NAME.tex; returns their paths."""
+    texts = {"md": as_markdown(grid), "csv": as_csv(grid), "tex": as_latex(grid)}
+    return [results.write_text(folder / f"{grid.name}.{ending}", text) for ending, text in texts.items()]

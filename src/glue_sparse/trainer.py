@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate.utils import gather_object
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -16,7 +18,7 @@ from transformers.trainer_utils import TrainOutput
 
 from glue_sparse.active import active_tensors, attach, is_attached
 from glue_sparse.diff import DiffInfo, SparseDiff
-from glue_sparse.masks import digest
+from glue_sparse.masks import Scores, digest
 from glue_sparse.methods.base import SparseMethod
 from glue_sparse.params import head_names
 from glue_sparse.per_example import Batch
@@ -72,21 +74,38 @@ class SparseTrainer(Trainer):
         Raises:
             RuntimeError: ranks chose differently (a score that depends on the rank, or different data).
         """
-        masks = self.method.prepare(self.network, self.head, self.sample_batches)
+        share = (self.args.process_index, self.args.world_size)
+        batches = partial(self.sample_batches, share=share)
+        masks = self.method.prepare(self.network, self.head, batches, self._add_over_ranks)
         attach(self.network, masks, self.method.inactive)
         bases = [entries.base_digest for _, entries in active_tensors(self.network)]
         if len(set(gather_object([(digest(masks), *bases)]))) > 1:
             raise RuntimeError("ranks differ in masks or base weights; scores may depend on data and seed alone")
 
-    def sample_batches(self, num_samples: int) -> Iterable[Batch]:
-        """This rank's share of `num_samples` training examples, drawn by the seed, in batches of similar length."""
+    def _add_over_ranks(self, scores: Scores) -> Scores:
+        """Sums over ranks, which then all choose alike. A score that uses no data is only multiplied by it."""
+        if self.args.world_size == 1:
+            return scores
+        scores = {name: score.to(self.args.device) for name, score in scores.items()}
+        for score in scores.values():
+            dist.all_reduce(score)
+        return scores
+
+    def sample_batches(self, num_samples: int, share: tuple[int, int] = (0, 1), draw: int = 0) -> Iterable[Batch]:
+        """`num_samples` training examples, drawn by the seed, in batches of similar length.
+
+        Args:
+            share: (i, n): only the i-th of n equal parts of them.
+            draw: number of the draw; another one gives other examples.
+        """
         data: Any = self.train_dataset
         if hasattr(data, "__len__"):
-            order = torch.randperm(len(data), generator=seeded(self.args.seed, "score samples"))[:num_samples]
+            keys = ("score samples", draw) if draw else ("score samples",)
+            order = torch.randperm(len(data), generator=seeded(self.args.seed, *keys))[:num_samples]
             examples = [data[i] for i in order.tolist()]
         else:
             examples = list(islice(data, num_samples))
-        examples = examples[self.args.process_index :: self.args.world_size]
+        examples = examples[share[0] :: share[1]]
         if examples and isinstance(examples[0], dict) and "input_ids" in examples[0]:
             examples.sort(key=lambda example: len(example["input_ids"]))
         return DataLoader(

@@ -64,14 +64,19 @@ WITH_DENSITY = ("fish", "random", "magnitude")
 """Methods whose budget is --density."""
 
 
+def check_method(name: str) -> None:
+    """Raise a ValueError for a method that does not exist."""
+    if name not in METHODS:
+        close = get_close_matches(name, METHODS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"unknown method {name!r}{hint} Methods: {', '.join(METHODS)}")
+
+
 def build_method(args: MethodArguments, seed: int) -> SparseMethod:
     """The method that `args.method` names.
 
     Raises:
         ValueError: unknown method, or arguments that do not fit it.
     """
-    if args.method not in METHODS:
-        close = get_close_matches(args.method, METHODS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"unknown method {args.method!r}{hint} Methods: {', '.join(METHODS)}")
+    check_method(args.method)
     return METHODS[args.method](args, seed)

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from glue_sparse import budgets
 from glue_sparse.active import Inactive
-from glue_sparse.masks import Masks, Scores, select
-from glue_sparse.methods.base import Batches, SparseMethod
+from glue_sparse.masks import Masks, select
+from glue_sparse.methods.base import Batches, Combine, SparseMethod, alone
 from glue_sparse.params import body_names, match
 from glue_sparse.scores import ScoreFunction
 
@@ -42,12 +41,29 @@ class FixedMask(SparseMethod):
             raise ValueError("FixedMask takes either a score or masks")
         self.score, self.density, self.tensors, self.num_samples = score, density, tensors, num_samples
         self.masks, self.inactive = masks, inactive
+        self.needs_data = score is not None
 
-    def prepare(self, model: nn.Module, head: tuple[str, ...], batches: Batches) -> Masks:
+    def prepare(
+        self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine = alone
+    ) -> Masks:
         """See `SparseMethod.prepare`; raises ValueError when the head alone exceeds the budget."""
         if self.score is None:
             assert self.masks is not None
             return self.masks(model, head) if callable(self.masks) else self.masks
+        return self._select(model, head, batches, combine, 1)[0]
+
+    def prepare_shares(
+        self, model: nn.Module, head: tuple[str, ...], batches: Batches, num_shares: int
+    ) -> list[Masks]:
+        """With a score: of the `num_shares` budgets of best entries each worker gets every n-th rank."""
+        if self.score is None:
+            return [self.prepare(model, head, batches)]
+        return self._select(model, head, batches, alone, num_shares)
+
+    def _select(
+        self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine, num_shares: int
+    ) -> list[Masks]:
+        assert self.score is not None
         body = body_names(model, head)
         names = match(body, tuple(self.tensors)) if self.tensors else body
         num_head = sum(model.get_parameter(name).numel() for name in head)
@@ -55,14 +71,6 @@ class FixedMask(SparseMethod):
         scores = self.score(model, names, batches(self.num_samples))
         if scores.keys() != set(names):
             raise ValueError(f"the score must name each of the {len(names)} tensors it is asked for, and no other")
-        masks = {name: torch.zeros(model.get_parameter(name).shape, dtype=torch.bool) for name in body}
-        return {**masks, **select(_add_over_ranks(model, scores), budget)}
-
-
-def _add_over_ranks(model: nn.Module, scores: Scores) -> Scores:
-    """Sums over ranks, which then all choose alike. A score that uses no data is only multiplied by it."""
-    scores = {name: score.to(model.get_parameter(name).device) for name, score in scores.items()}
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        for score in scores.values():
-            dist.all_reduce(score)
-    return scores
+        scores = combine(scores)
+        nothing = {name: torch.zeros(model.get_parameter(name).shape, dtype=torch.bool) for name in body}
+        return [{**nothing, **select(scores, budget, share=(i, num_shares))} for i in range(num_shares)]

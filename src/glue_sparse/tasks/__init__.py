@@ -16,20 +16,26 @@ NO_FOLDER = ("tweets", "file")
 """Tasks that --data_dir says nothing about."""
 
 
+def check_task(name: str | None) -> None:
+    """Raise a ValueError for a task that is missing or does not exist."""
+    known = f"the tasks are {', '.join(TASKS)}"
+    if name is None:
+        raise ValueError(f"a task is missing ({known}); your own --train_file needs --task file")
+    if name not in TASKS:
+        close = get_close_matches(name.lower(), TASKS, n=1, cutoff=0.5)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"unknown task {name!r}{hint} ({known})")
+
+
 def load_task(task: TaskArguments, model: ModelArguments, seed: int, do_predict: bool = False) -> Task:
     """The task that the arguments describe.
 
     Raises:
         ValueError: an unknown task, arguments that contradict each other, or data or model not to be had.
     """
-    known = f"the tasks are {', '.join(TASKS)}"
+    check_task(task.task)
+    assert task.task is not None
     own = [name for name in ("train_file", "validation_file", "test_file") if getattr(task, name) is not None]
-    if task.task is None:
-        raise ValueError(f"a task is missing ({known}); your own --train_file needs --task file")
-    if task.task not in TASKS:
-        close = get_close_matches(task.task.lower(), TASKS, n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"unknown task {task.task!r}{hint} ({known})")
     if own and task.task != "file":
         raise ValueError(f"--{own[0]} goes with --task file, not with --task {task.task}")
     if task.data_dir is not None and task.task in NO_FOLDER:

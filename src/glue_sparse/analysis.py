@@ -1,0 +1,28 @@
+"""What diffs and results say about themselves: where entries lie and how much diffs share; loads no model."""
+
+import re
+
+import torch
+
+from glue_sparse.diff import SparseDiff
+
+
+def density_by_layer(diff: SparseDiff) -> dict[str, tuple[int, int]]:
+    """Layer -> (active, all) entries of its masked tensors; a layer is the name up to its first number."""
+    counts: dict[str, tuple[int, int]] = {}
+    for name, shape in diff.shapes.items():
+        numbered = re.match(r"(.*?\.\d+)\.", name)
+        layer = numbered[1] if numbered else name.rpartition(".")[0]
+        active, entries = counts.get(layer, (0, 0))
+        counts[layer] = (active + len(diff.indices[name]), entries + torch.Size(shape).numel())
+    return counts
+
+
+def overlap(one: SparseDiff, two: SparseDiff) -> tuple[int, int, float]:
+    """(entries in both, entries of the smaller diff, entries in both if each tensor's were drawn at random)."""
+    shared, chance = 0, 0.0
+    for name in one.indices.keys() & two.indices.keys():
+        first, second = one.indices[name], two.indices[name]
+        shared += int(torch.isin(first, second).sum())
+        chance += len(first) * len(second) / max(1, torch.Size(one.shapes[name]).numel())
+    return shared, min(one.num_active, two.num_active), chance

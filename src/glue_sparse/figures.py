@@ -1,0 +1,115 @@
+"""Figures from result files: score over a setting, one line per task, PNG and SVG; loads no model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from glue_sparse.arguments import closest
+from glue_sparse.grids import Cell, Grid
+from glue_sparse.tables import Place, places
+from glue_sparse.tensor_files import replacing
+
+PANEL_KEYS = ("x", "label", "where", "line")
+
+
+def check(grid: Grid) -> list[dict[str, Any]]:
+    """The panels that a grid's YAML asks for.
+
+    Raises:
+        ValueError: none, an unknown key, or a panel that no row belongs to.
+    """
+    panels = grid.figure.get("panels") if isinstance(grid.figure, dict) else None
+    if not isinstance(panels, list) or not panels:
+        raise ValueError(f"{grid.name} describes no figure: its YAML needs `figure: {{panels: [{{x: density}}]}}`")
+    for panel in panels:
+        for key in panel:
+            if key not in PANEL_KEYS:
+                raise ValueError(f"figure of {grid.name}: unknown key {key!r}{closest(key, PANEL_KEYS)}")
+        if "x" not in panel:
+            raise ValueError(f"figure of {grid.name}: a panel needs `x`, the setting on its horizontal axis")
+        members = _members(grid, panel)
+        if not members:
+            raise ValueError(f"figure of {grid.name}: no row has {panel.get('where')}")
+        members[0].arguments.value(panel["x"])
+    return panels
+
+
+def _members(grid: Grid, panel: dict[str, Any]) -> list[Cell]:
+    """The first cell of each place that belongs to a panel."""
+    where = panel.get("where") or {}
+    cells = [grid.at(row, column)[0] for row in grid.rows for column in grid.columns]
+    return [cell for cell in cells if all(cell.arguments.value(key) == want for key, want in where.items())]
+
+
+def lines(grid: Grid, panel: dict[str, Any]) -> dict[str, list[tuple[float, Place]]]:
+    """Label -> (x, what was found there), sorted by x, places without a run left out."""
+    found, all_places = {}, places(grid)
+    for cell in _members(grid, panel):
+        place = all_places[cell.row, cell.column]
+        if place.found:
+            parts = [place.found[0].title] if len(grid.columns) > 1 or "line" not in panel else []
+            parts += [str(cell.arguments.value(panel["line"]))] if "line" in panel else []
+            found.setdefault(", ".join(parts), []).append((float(cell.arguments.value(panel["x"])), place))
+    return {label: sorted(points, key=lambda point: point[0]) for label, points in found.items()}
+
+
+def draw(grid: Grid, folder: Path) -> list[Path]:
+    """Draw NAME.png and NAME.svg; returns their paths.
+
+    Raises:
+        ValueError: matplotlib is missing, or there is nothing to draw yet.
+    """
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ValueError('figures need matplotlib: pip install "glue_sparse[plots]"') from error
+    panels = check(grid)
+    if not any(lines(grid, panel) for panel in panels):
+        raise ValueError(f"{grid.name} has no finished run yet: python scripts/table.py run configs/{grid.name}.yaml")
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(5 * len(panels), 4), sharey=True, squeeze=False)
+    for index, (axis, panel) in enumerate(zip(axes[0], panels, strict=True)):
+        _panel(axis, panel, lines(grid, panel))
+        if index == 0:
+            axis.set_ylabel(_score_label(grid))
+    figure.suptitle(grid.title)
+    figure.tight_layout()
+    paths = [folder / f"{grid.name}.{ending}" for ending in ("png", "svg")]
+    matplotlib.rcParams["svg.hashsalt"] = grid.name  # equal figures are equal files
+    for path in paths:
+        metadata = {"Date": None} if path.suffix == ".svg" else None
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:], dpi=150, metadata=metadata)
+    pyplot.close(figure)
+    return paths
+
+
+def _panel(axis: Any, panel: dict[str, Any], named: dict[str, list[tuple[float, Place]]]) -> None:
+    ticks = sorted({x for points in named.values() for x, _ in points})
+    for label, points in named.items():
+        x, mean = [p[0] for p in points], [p[1].mean for p in points]
+        std = [p[1].std or 0.0 for p in points]
+        (line,) = axis.plot(x, mean, marker="o", label=f"{label} ({_seeds([p[1] for p in points])})")
+        low, high = ([m + sign * s for m, s in zip(mean, std, strict=True)] for sign in (-1, 1))
+        axis.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    if ticks and ticks[0] > 0:
+        axis.set_xscale("log")
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+    axis.set_xlabel(panel.get("label", panel["x"]))
+    axis.grid(alpha=0.3)
+    axis.legend()
+
+
+def _seeds(line: Sequence[Place]) -> str:
+    counts = sorted({len(place.found) for place in line})
+    if len(counts) > 1:
+        return f"{counts[0]} to {counts[-1]} seeds"
+    return f"{counts[0]} seed{'s' if counts[0] > 1 else ''}"
+
+
+def _score_label(grid: Grid) -> str:
+    metrics = {result.main_metric: None for place in places(grid).values() for result in place.found}
+    return f"{' / '.join(metrics)} in percent, mean and standard deviation"

@@ -1,0 +1,292 @@
+"""Workers train apart, then add their updates (Sung et al., 2021, section 4.2): when they meet, what they agree on."""
+
+import copy
+import logging
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+from transformers import TrainerState
+
+from glue_sparse import tensor_files
+from glue_sparse.active import current_tensors, tensor_digest
+from glue_sparse.arguments import MergeArguments, RunArguments
+from glue_sparse.diff import SparseDiff
+from glue_sparse.exchange import Ledger, open_exchange, summary
+from glue_sparse.masks import Masks, from_positions, positions
+from glue_sparse.methods.base import SparseMethod
+from glue_sparse.params import body_names
+from glue_sparse.trainer import SparseTrainer
+from glue_sparse.worker import LocalOrder, Worker
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "glue_sparse worker 1"
+NumberedMethod = Callable[[int], SparseMethod]
+"""Number of the choice (0 = the first) -> the method that makes it; a random one chooses anew each time."""
+
+
+class MergedTraining:
+    """Several workers, one merged model.
+
+    Between merges each worker trains its own active entries. At a merge, entries that one worker has to itself take its
+    values (`sum`) or its values' mean with the others' zero updates (`mean`); of entries that all workers train, the
+    updates are added or averaged. The head and floating-point buffers are averaged in any case.
+
+    Args:
+        trainer: holds the model, the data and the arguments; evaluates and logs. Its `train` is not used.
+        method: chooses the active entries.
+        plan: when workers meet and how they merge.
+    Raises:
+        ValueError: arguments that this kind of training cannot honour.
+    """
+
+    def __init__(self, trainer: SparseTrainer, method: NumberedMethod, plan: MergeArguments):
+        assert plan.merge_every is not None and isinstance(trainer.args, RunArguments)
+        self.trainer, self.method, self.plan, self.args = trainer, method, plan, trainer.args
+        self.exchange = open_exchange(plan, self.args.world_size)
+        _check(self.args, plan, self.exchange.num_workers)
+        self.merge_every = plan.merge_every
+        self.num_refreshes, self.is_dense_phase, self.first_merge = 0, False, 0
+        self.shares: list[Masks] = []
+        network = trainer.network
+        self.shapes = {name: network.get_parameter(name).shape for name in body_names(network, trainer.head)}
+        self.base = {name: t.detach().to("cpu", copy=True) for name, t in current_tensors(trainer.network).items()}
+        # a copy without active entries, by which worker 0 chooses
+        self.plain = copy.deepcopy(network) if 0 in self.exchange.local and method(0).needs_data else None
+        self.workers = self._build_workers()
+
+    def _build_workers(self) -> list[Worker]:
+        data: Any = self.trainer.train_dataset
+        collate = self.trainer._get_collator_with_removed_columns(self.trainer.data_collator)
+        accumulation = self.args.gradient_accumulation_steps
+        batch_size = self.args.per_device_train_batch_size
+        steps_per_pass = math.ceil(len(data) / (batch_size * accumulation))
+        # one pass = as many steps as it takes to see all data once, whether a worker sees all of it or only its share
+        passes = self.args.num_train_epochs
+        self.num_steps = self.args.max_steps if self.args.max_steps > 0 else max(1, round(passes * steps_per_pass))
+        self.steps_per_pass, count = steps_per_pass, self.exchange.num_workers
+        workers, network = [], self.trainer.network
+        for index in self.exchange.local:
+            sharded = self.plan.worker_data == "sharded"
+            order = LocalOrder(len(data), batch_size, self.args.seed, (index, count), sharded)
+            model = copy.deepcopy(network) if workers else network
+            workers.append(
+                Worker(
+                    model, self.trainer.head, self.args, self.num_steps, order,
+                    lambda rows: collate([data[row] for row in rows]),
+                )  # fmt: skip
+            )
+        return workers
+
+    def run(self, checkpoint: str | None = None) -> None:
+        """Train, from a checkpoint if one is given; the trainer's model is the merged one afterwards.
+
+        Raises:
+            RuntimeError: processes ended with different models.
+        """
+        if checkpoint:
+            self._load(Path(checkpoint))
+        else:
+            self._start()
+        bar = tqdm(
+            total=self.num_steps, initial=self.step, desc="merged training", unit="step",
+            disable=self.args.disable_tqdm or self.exchange.local[0] > 0,
+        )  # fmt: skip
+        self.trainer.state.max_steps = self.num_steps
+        with bar:
+            while self.step < self.num_steps:
+                before, target = self.step, self._next_merge()
+                ticks = [bar.update] + [lambda: None] * len(self.workers)
+                losses = [w.train_until(target, tick) for w, tick in zip(self.workers, ticks, strict=False)]
+                self._merge()
+                self._choose_again()
+                self._report(before, losses[0])
+        self._check_agreement()
+
+    @property
+    def step(self) -> int:
+        """Local steps that every worker has done."""
+        return self.workers[0].step
+
+    def _start(self) -> None:
+        if self.plan.dense_steps and self.method(0).needs_data:
+            self.is_dense_phase = True
+            everything = {name: torch.ones(shape, dtype=torch.bool) for name, shape in self.shapes.items()}
+            self._activate([everything])
+        else:
+            self._activate(self._choose(0))
+
+    def _next_merge(self) -> int:
+        target = min((self.step // self.merge_every + 1) * self.merge_every, self.num_steps)
+        return min(target, self.plan.dense_steps) if self.is_dense_phase else target
+
+    def _merge(self) -> None:
+        exchange, count = self.exchange, self.exchange.num_workers
+        exchange.merge += 1
+        scale = 1.0 if self.plan.merge_rule == "sum" else 1.0 / count
+        if len(self.shares) > 1:
+            self._swap_values(scale)
+        else:
+            self._add("values", "values", scale)
+        self._add("body", "values", scale)
+        self._add("head", "head", 1.0 / count)
+        self._add("buffers", "buffers", 1.0 / count)
+        for worker in self.workers:
+            worker.remember()
+
+    def _add(self, part: str, kind: str, scale: float) -> None:
+        updates = [worker.update(part) for worker in self.workers]
+        if not updates[0].numel():
+            return
+        total = self.exchange.add(kind, updates) * scale
+        for worker in self.workers:
+            worker.put(part, worker.at_start_plus(part, total))
+
+    def _swap_values(self, scale: float) -> None:
+        """Entries with one owner: it sends their final values, so that all workers hold the same bits."""
+        own = [worker.own("values", scale) for worker in self.workers]
+        everyones = self.exchange.gather("values", own)
+        for worker, index in zip(self.workers, self.exchange.local, strict=True):
+            worker.put("values", everyones[index])
+            for other, values in enumerate(everyones):
+                if other != index:
+                    worker.write(self.shares[other], values)
+
+    def _choose_again(self) -> None:
+        if not self.method(0).needs_data or self.step >= self.num_steps:
+            return
+        if self.is_dense_phase:
+            if self.step < self.plan.dense_steps:
+                return
+            self.is_dense_phase, self.first_merge = False, self.exchange.merge
+            self._activate(self._choose(0))
+            return
+        every, done = self.plan.refresh_every, self.exchange.merge - self.first_merge
+        if every and done % every == 0:
+            self.num_refreshes += 1
+            self._activate(self._choose(self.num_refreshes))
+
+    def _choose(self, number: int) -> list[Masks]:
+        """Masks for every worker, or one for all; chosen by worker 0 on the merged model and sent to the others."""
+        method, head = self.method(number), self.trainer.head
+        num_shares = self.exchange.num_workers if self.plan.worker_masks == "disjoint" else 1
+        if not method.needs_data:
+            return method.prepare_shares(self.workers[0].model, head, lambda count: (), num_shares)
+        found = None
+        if self.plain is not None:
+            tensors = current_tensors(self.plain)
+            for name, tensor in current_tensors(self.workers[0].model).items():
+                tensors[name].data.copy_(tensor)
+            batches = partial(self.trainer.sample_batches, draw=number)
+            chosen = method.prepare_shares(self.plain, head, batches, num_shares)
+            found = torch.stack([positions(masks) for masks in chosen])
+        return [from_positions(row, self.shapes) for row in self.exchange.broadcast("indices", found)]
+
+    def _activate(self, shares: list[Masks]) -> None:
+        self.shares = shares
+        for worker, index in zip(self.workers, self.exchange.local, strict=True):
+            worker.activate(shares[index % len(shares)])
+
+    def _report(self, before: int, loss: float) -> None:
+        """Log, evaluate and save where the Trainer would, at the first merge that comes."""
+        state, args = self.trainer.state, self.args
+        state.global_step, state.epoch = self.step, self.step / self.steps_per_pass
+        if self._passed(before, int(args.logging_steps)):
+            logs = {"loss": loss, "learning_rate": self.workers[0].learning_rate, "merge": self.exchange.merge}
+            self.trainer.log(logs)
+        if self._due(args.eval_strategy, args.eval_steps, before):
+            self.trainer.evaluate()
+        if self._due(args.save_strategy, args.save_steps, before):
+            self._save()
+
+    def _due(self, strategy: str, every: float | None, before: int) -> bool:
+        if strategy == "epoch":
+            return self._passed(before, self.steps_per_pass) or self.step == self.num_steps
+        return strategy == "steps" and self._passed(before, int(every or 0))
+
+    def _passed(self, before: int, every: int) -> bool:
+        return every > 0 and self.step // every > before // every
+
+    def _check_agreement(self) -> None:
+        for worker in self.workers:
+            digests = [tensor_digest(tensor) for tensor in current_tensors(worker.model).values()]
+            if not self.exchange.agree("".join(digests)):
+                raise RuntimeError("the workers' models differ after the last merge; that is a mistake of ours")
+
+    def sparse_diff(self) -> SparseDiff:
+        """The merged model against the base."""
+        info = self.trainer.info
+        return SparseDiff.between(self.base, self.workers[0].model, self.trainer.head, info)
+
+    def communication(self) -> dict[str, Any]:
+        """What all workers sent, beside what they would have sent with everything training."""
+        dense = sum(4 * tensor.numel() for tensor in self.base.values() if tensor.is_floating_point())
+        found = summary(self.exchange.entries(), self.exchange.num_workers, dense)
+        return {**asdict(self.plan), **found, "num_refreshes": self.num_refreshes}
+
+    def _save(self) -> None:
+        """Merged model, each worker's own state, and last of all the Trainer's state, which makes it complete."""
+        root = Path(str(self.args.output_dir))
+        folder = root / f"checkpoint-{self.step}"
+        header = {
+            "step": self.step,
+            "merge": self.exchange.merge,
+            "first_merge": self.first_merge,
+            "num_refreshes": self.num_refreshes,
+            "is_dense_phase": self.is_dense_phase,
+            "num_shares": len(self.shares),
+        }
+        shares = {f"share/{i}": positions(masks) for i, masks in enumerate(self.shares) if masks}
+        for worker, index in zip(self.workers, self.exchange.local, strict=True):
+            sent = [row for row in self.exchange.ledger.as_rows() if row["worker"] == index]
+            tensors = {**shares, **{f"state/{name}": tensor for name, tensor in worker.state().items()}}
+            tensor_files.write(folder / f"worker{index}.safetensors", FORMAT, tensors, {**header, "ledger": sent})
+        if self.exchange.local[0] == 0:
+            self.sparse_diff().save_pretrained(folder)
+        self.exchange.wait()
+        if self.exchange.local[0] == 0:
+            self.trainer.state.save_to_json(str(folder / "trainer_state.json"))
+            rotate(root, self.args.save_total_limit)
+        self.exchange.wait()
+
+    def _load(self, folder: Path) -> None:
+        self.trainer.state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
+        merged, rows = SparseDiff.from_pretrained(folder), []
+        for worker, index in zip(self.workers, self.exchange.local, strict=True):
+            tensors, header = tensor_files.read(folder / f"worker{index}.safetensors", FORMAT)
+            merged.merge_into(worker.model, check=index == 0)
+            shares = [tensors.get(f"share/{i}") for i in range(header["num_shares"])]
+            known = [from_positions(share, self.shapes) for share in shares if share is not None]
+            self.shares = known or self._choose(0)
+            worker.activate(self.shares[index % len(self.shares)])
+            state = {k.removeprefix("state/"): t for k, t in tensors.items() if k.startswith("state/")}
+            worker.load_state(state, header["step"])
+            rows += header["ledger"]
+            self.exchange.merge, self.first_merge = header["merge"], header["first_merge"]
+            self.num_refreshes, self.is_dense_phase = header["num_refreshes"], header["is_dense_phase"]
+        self.exchange.ledger = Ledger.from_rows(rows)
+
+
+def rotate(root: Path, keep: int | None) -> None:
+    """Delete the oldest checkpoints until `keep` are left."""
+    found = sorted(root.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for path in found[: -keep if keep else 0]:
+        shutil.rmtree(path)
+
+
+def _check(args: RunArguments, plan: MergeArguments, num_workers: int) -> None:
+    for flag in ("fp16", "load_best_model_at_end", "label_smoothing_factor", "gradient_checkpointing", "torch_compile"):
+        if getattr(args, flag):
+            raise ValueError(f"--{flag} does not work with --merge_every")
+    if num_workers >= 4 and plan.merge_rule == "sum":
+        logger.warning(
+            "%d workers whose updates are summed: in the FISH authors' logs runs with 4 and 8 workers diverged; "
+            "--merge_rule mean is the safe choice", num_workers,
+        )  # fmt: skip

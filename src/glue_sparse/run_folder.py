@@ -1,0 +1,89 @@
+"""A run's folder: one process at a time works there, and nothing in it is lost by accident."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from glue_sparse import results
+from glue_sparse.arguments import RunArguments
+from glue_sparse.diff import FILE_NAME as DIFF_FILE
+
+ARGUMENTS_FILE = "arguments.json"
+
+
+@contextmanager
+def claimed(training: RunArguments, given: dict[str, Any]) -> Iterator[str | None]:
+    """Hold the output folder for this run; gives the checkpoint to resume from, if any.
+
+    Args:
+        given: the run's arguments; a resumed run must have the settings of the one it continues.
+    Raises:
+        ValueError: the folder is in use, cannot be written, or holds another run.
+    """
+    folder = Path(training.output_dir or ".")
+    lock = FileLock(folder / results.LOCK, timeout=0)
+    try:
+        with training.main_process_first(local=False, desc="claiming the output folder"):
+            if training.process_index == 0:
+                _lock(folder, lock)
+            checkpoint = _checkpoint(folder, training)
+            if checkpoint:
+                _check_same_settings(Path(checkpoint).parent, given)
+            if training.process_index == 0:
+                _check_free(folder, training, checkpoint)
+                results.write_text(folder / "command.txt", " ".join(sys.argv) + "\n")
+        yield checkpoint
+    finally:
+        lock.release()
+
+
+def _lock(folder: Path, lock: FileLock) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(f"another process works in {folder}: wait for it, or give another --output_dir") from error
+    except OSError as error:
+        raise ValueError(f"cannot write to --output_dir {folder}: {error.strerror}") from error
+
+
+def clear(folder: Path, given: dict[str, Any]) -> None:
+    """Delete what an earlier run left; done last before training, so that bad input costs nothing."""
+    for path in [folder / results.FILE_NAME, folder / DIFF_FILE, folder / "predictions", *folder.glob("checkpoint-*")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    results.write_text(folder / ARGUMENTS_FILE, json.dumps(results.settings(given), indent=2) + "\n")
+
+
+def _check_free(folder: Path, training: RunArguments, checkpoint: str | None) -> None:
+    if training.overwrite and not training.resume_from_checkpoint:
+        return
+    if (folder / results.FILE_NAME).exists():
+        raise ValueError(f"{folder} holds a finished run: add --overwrite to replace it, or give another --output_dir")
+    if checkpoint is None and any(folder.glob("checkpoint-*")):
+        raise ValueError(
+            f"{folder} holds an unfinished run: continue it with --resume_from_checkpoint last, or add --overwrite"
+        )
+
+
+def _checkpoint(folder: Path, training: RunArguments) -> str | None:
+    wanted = training.resume_from_checkpoint
+    if wanted not in ("last", "true", "True"):
+        if wanted and not Path(wanted, "trainer_state.json").is_file():
+            raise ValueError(f"--resume_from_checkpoint {wanted} is not a checkpoint; say `last` for the latest one")
+        return wanted
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]  # the file written last
+    if not whole:
+        raise ValueError(f"{folder} holds no complete checkpoint to resume from: give --overwrite instead")
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2])))
+
+
+def _check_same_settings(folder: Path, given: dict[str, Any]) -> None:
+    path = folder / ARGUMENTS_FILE
+    if path.exists():
+        results.check_same_settings(folder, json.loads(path.read_text()), given)

@@ -1,0 +1,228 @@
+"""One worker: its own copy of the model, entries, order of the data and optimizer; it trains alone between merges."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, get_scheduler
+
+from glue_sparse.active import (
+    active_tensors,
+    attach,
+    is_attached,
+    original,
+    persistent_buffers,
+    reindex,
+    wholly_active,
+    write_entries,
+)
+from glue_sparse.arguments import RunArguments
+from glue_sparse.masks import Masks
+from glue_sparse.per_example import Batch
+from glue_sparse.randomness import seed_of, seeded
+
+
+class LocalOrder:
+    """Which examples a worker sees at each of its steps: a function of (seed, worker, step) alone.
+
+    Args:
+        num_examples: size of the training set.
+        batch_size: examples per batch; the last one of a pass may be smaller.
+        worker: (i, n), this worker's number and how many there are.
+        sharded: pass over an n-th of the data instead of all of it.
+    """
+
+    def __init__(self, num_examples: int, batch_size: int, seed: int, worker: tuple[int, int], sharded: bool):
+        self.batch_size, self.seed, self.worker = batch_size, seed, worker
+        everything = torch.randperm(num_examples, generator=seeded(seed, "shards"))
+        self.rows = everything[worker[0] :: worker[1]] if sharded else torch.arange(num_examples)
+        if not len(self.rows):
+            raise ValueError(f"{num_examples} training examples are too few for {worker[1]} workers")
+        self.batches_per_pass = -(-len(self.rows) // batch_size)
+        self._order: tuple[int, Tensor] = (-1, self.rows)
+
+    def batch(self, number: int) -> list[int]:
+        """Row numbers of a batch."""
+        number_of_pass, within = divmod(number, self.batches_per_pass)
+        if self._order[0] != number_of_pass:
+            shuffle = torch.randperm(
+                len(self.rows), generator=seeded(self.seed, "local order", self.worker[0], number_of_pass)
+            )
+            self._order = (number_of_pass, self.rows[shuffle])
+        return self._order[1][within * self.batch_size : (within + 1) * self.batch_size].tolist()
+
+
+class Worker:
+    """Trains a model of its own for some steps, then says what changed and takes over what all workers agreed on.
+
+    Args:
+        model: this worker's alone; plain, on its device.
+        head: names of the parameters that are averaged when workers merge.
+        args: optimizer, schedule, clipping, precision, seed.
+        num_steps: local steps of the whole run, for the schedule.
+        order: which examples to see.
+        fetch: row numbers -> collated batch.
+
+    Attributes:
+        step: local steps done.
+        optimizer: made by the first `activate`.
+    """
+
+    optimizer: torch.optim.Optimizer
+    _multiplier: Callable[[int], float]
+    _start: dict[str, Tensor]
+
+    def __init__(
+        self,
+        model: nn.Module,
+        head: tuple[str, ...],
+        args: RunArguments,
+        num_steps: int,
+        order: LocalOrder,
+        fetch: Callable[[list[int]], Batch],
+    ):
+        self.model, self.head, self.args, self.num_steps = model, set(head), args, num_steps
+        self.order, self.fetch, self.step = order, fetch, 0
+
+    def activate(self, masks: Masks) -> None:
+        """Make these entries the active ones: the first time with a new optimizer, then with its state carried over."""
+        if is_attached(self.model):
+            reindex(self.model, masks, self.optimizer)
+        else:
+            attach(self.model, masks)
+            self.optimizer = self._new_optimizer()
+            self._multiplier = self._schedule()
+        self.remember()
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        """The Trainer's choice of optimizer over all active values, also those of tensors that have none yet."""
+        kind, options = Trainer.get_optimizer_cls_and_kwargs(self.args)
+        named = dict(wholly_active(self.model))
+        named |= {name: entries.values for name, entries in active_tensors(self.model)}
+        # as in Trainer: neither biases nor the weights of norms, which are vectors, decay
+        decayed = [p for name, p in named.items() if _num_dimensions(self.model, name) > 1]
+        rest = [p for name, p in named.items() if _num_dimensions(self.model, name) <= 1]
+        groups = [{"params": decayed, "weight_decay": self.args.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        return kind([group for group in groups if group["params"]], **options)
+
+    def _schedule(self) -> Callable[[int], float]:
+        warmup = self.args.get_warmup_steps(self.num_steps)
+        scheduler: Any = get_scheduler(self.args.lr_scheduler_type, self.optimizer, warmup, self.num_steps)
+        if not hasattr(scheduler, "lr_lambdas"):
+            raise ValueError(f"--lr_scheduler_type {self.args.lr_scheduler_type} depends on scores, not steps alone")
+        return scheduler.lr_lambdas[0]
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return self.args.learning_rate * self._multiplier(self.step)
+
+    def train_until(self, step: int, progress: Callable[[], object] = lambda: None) -> float:
+        """Train alone up to a step; returns the mean loss."""
+        losses: list[Tensor] = []
+        self.model.train()
+        while self.step < step:
+            # chance is a function of (seed, worker, step), so workers may take turns and runs may resume
+            torch.manual_seed(seed_of(self.args.seed, "local step", self.order.worker[0], self.step))
+            losses.append(self._train_step())
+            self.step += 1
+            progress()
+        return float(torch.stack(losses).mean()) if losses else float("nan")
+
+    def _train_step(self) -> Tensor:
+        parts, device = self.args.gradient_accumulation_steps, next(self.model.parameters()).device
+        total = torch.zeros((), device=device)
+        for part in range(parts):
+            batch = self.fetch(self.order.batch(self.step * parts + part))
+            batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+            with torch.autocast(device.type, torch.bfloat16) if self.args.bf16 else nullcontext():
+                output = self.model(**batch)
+            loss = (output["loss"] if isinstance(output, dict) else output[0]) / parts
+            loss.backward()
+            total += loss.detach().float()
+        trained = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if self.args.max_grad_norm:
+            nn.utils.clip_grad_norm_(trained, self.args.max_grad_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total
+
+    def parts(self) -> dict[str, list[Tensor]]:
+        """What this worker trains: active `values`, whole tensors of the `body`, those of the `head`, and `buffers`."""
+        whole = wholly_active(self.model)
+        return {
+            "values": [entries.values.data for _, entries in active_tensors(self.model)],
+            "body": [p.data for name, p in whole.items() if name not in self.head],
+            "head": [p.data for name, p in whole.items() if name in self.head],
+            "buffers": [b for b in persistent_buffers(self.model).values() if b.is_floating_point()],
+        }
+
+    def remember(self) -> None:
+        """Updates are counted from here."""
+        self._start = {part: flat(tensors) for part, tensors in self.parts().items()}
+
+    def update(self, part: str) -> Tensor:
+        """[n] float32 change since `remember`."""
+        return flat(self.parts()[part]) - self._start[part]
+
+    def at_start_plus(self, part: str, update: Tensor) -> Tensor:
+        """[n] float32 numbers that a part held at `remember`, with an update."""
+        return self._start[part] + update
+
+    def own(self, part: str, scale: float) -> Tensor:
+        """[n] float32 numbers of a part when this worker's update, times `scale`, is the only one."""
+        return flat(self.parts()[part]) if scale == 1.0 else self.at_start_plus(part, self.update(part) * scale)
+
+    def put(self, part: str, numbers: Tensor) -> None:
+        """Write [n] numbers into a part."""
+        tensors = self.parts()[part]
+        for tensor, new in zip(tensors, numbers.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(new.view(tensor.shape))
+
+    def write(self, masks: Masks, values: Tensor) -> None:
+        """Write another worker's values where it is active, into tensors that this worker has masked."""
+        counts = [int(mask.sum()) for mask in masks.values()]
+        for (name, mask), new in zip(masks.items(), values.split(counts), strict=True):
+            if len(new):
+                weight = original(self.model, name)
+                write_entries(weight, mask.flatten().nonzero().squeeze(1).to(weight.device), new)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint needs beside the merged model: exact values, and the optimizer's state by name."""
+        tensors = {f"values/{name}": entries.values.detach() for name, entries in active_tensors(self.model)}
+        for name, parameter in self._trained().items():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer/{name}/{key}"] = value if isinstance(value, Tensor) else torch.tensor(value)
+        return {name: tensor.cpu().clone() for name, tensor in tensors.items()}
+
+    def load_state(self, tensors: dict[str, Tensor], step: int) -> None:
+        """Continue from what `state` gave, with the same entries active."""
+        trained = self._trained()
+        for key, tensor in tensors.items():
+            part, _, rest = key.partition("/")
+            name, _, field = rest.rpartition("/")
+            if part == "values":
+                trained[rest].data.copy_(tensor)
+            else:
+                # a step count stays where Adam made it, on the CPU
+                there = trained[name].device if tensor.dim() else "cpu"
+                self.optimizer.state[trained[name]][field] = tensor.to(there)
+        self.step = step
+        self.remember()
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        compact = {name: entries.values for name, entries in active_tensors(self.model)}
+        return {**compact, **wholly_active(self.model)}
+
+
+def flat(tensors: Sequence[Tensor]) -> Tensor:
+    """All numbers in one new float32 vector."""
+    return torch.cat([t.detach().reshape(-1).float() for t in tensors]) if tensors else torch.zeros(0)
+
+
+def _num_dimensions(model: nn.Module, name: str) -> int:
+    return original(model, name).dim()

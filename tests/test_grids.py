@@ -1,0 +1,133 @@
+"""Grids: what a YAML stands for, and every kind of bad one."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from glue_sparse import grids, results
+from glue_sparse.results import Result
+
+ROOT = Path(__file__).parents[1]
+TRAIN = ROOT / "scripts" / "train.py"
+SMALL: dict[str, Any] = {
+    "title": "small",
+    "base": {"model": "minilm", "num_train_epochs": 2},
+    "rows": {"random": {"method": "random"}, "long": {"method": "dense", "num_train_epochs": 3}},
+    "columns": {"rte": {"task": "rte"}, "cola": {"task": "cola", "num_train_epochs": 1}},
+    "seeds": [0, 1],
+}
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    """A grid's YAML, SMALL with changes; a change to None leaves the key out."""
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in {**SMALL, **changes}.items() if v is not None}, sort_keys=False))
+    return path
+
+
+def read(folder: Path, **changes: Any) -> grids.Grid:
+    return grids.read(write(folder, **changes), TRAIN, output_dir=folder / "runs")
+
+
+def finished(cell: grids.Cell, score: float = 0.5, **changes: Any) -> Result:
+    """A result as a run of this cell would write it, written to its folder."""
+    arguments = cell.arguments
+    result = Result(
+        task=str(arguments.task.task), title=str(arguments.task.task).upper(), method=arguments.method.method,
+        density=None, seed=cell.seed, model="minilm", main_metric="accuracy",
+        metrics={"validation": {"accuracy": score}}, history=[], cost={"density": 0.005}, seconds={}, source={},
+        arguments={**arguments.given, "world_size": 1}, command="", date="", **changes,
+    )  # fmt: skip
+    results.write(result, cell.folder)
+    return result
+
+
+def test_cells_are_base_then_column_then_row(tmp_path: Path):
+    grid = read(tmp_path)
+    assert len(grid.cells) == 8
+    epochs = {(c.row, c.column): c.arguments.training.num_train_epochs for c in grid.cells}
+    assert epochs == {("random", "rte"): 2, ("long", "rte"): 3, ("random", "cola"): 1, ("long", "cola"): 3}
+    assert [cell.seed for cell in grid.at("long", "cola")] == [0, 1]
+    first = grid.cells[0]
+    assert first.folder == tmp_path / "runs" / "minilm" / "random" / "rte" / "seed0"
+    assert first.arguments.training.learning_rate == 1e-2  # from configs/glue.yaml, for random on minilm
+
+
+def test_flags_choose_tasks_rows_and_seeds_and_win_over_the_yaml(tmp_path: Path):
+    path = write(tmp_path)
+    grid = grids.read(path, TRAIN, tasks=["cola"], rows=["random"], seeds=[7], flags=["--bf16", "true"])
+    (cell,) = grid.cells
+    assert (cell.row, cell.column, cell.seed, cell.arguments.training.bf16) == ("random", "cola", 7, True)
+    assert "--seed 7" in " ".join(cell.argv)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": {"fish": {"densty": 0.1}}}, "fish/rte: unknown argument --densty; did you mean --density?"),
+        ({"rows": {"fish": {"method": "fsh"}}}, "fish/rte: unknown method 'fsh'; did you mean fish?"),
+        ({"rows": {"fish": {"density": 2}}}, "fish/rte: --density must be in (0, 1]"),
+        ({"rows": {"a b": {}}}, "'a b' in `rows` becomes a folder"),
+        ({"rows": {"fish": "fish"}}, "fish in `rows` maps flags to values"),
+        ({"columns": {"rte": {"task": "rtee"}}}, "random/rte: unknown task 'rtee'; did you mean rte?"),
+        ({"columns": {"rte": {}}}, "a task is missing"),
+        ({"columns": {}}, "the grid is empty: `columns` names nothing"),
+        ({"rows": None}, "the grid is empty: `rows` names nothing"),
+        ({"seeds": []}, "the grid is empty: `seeds` names none"),
+        ({"seeds": [0, 1, 0]}, "seed 0 is given twice"),
+        ({"seeds": [0, "one"]}, "a seed is a whole number from 0 on, not 'one'"),
+        ({"seed": [0]}, "unknown key 'seed'; did you mean seeds?"),
+        ({"base": {"learning_rat": 1}}, "unknown argument --learning_rat; did you mean --learning_rate?"),
+        ({"base": ["fish"]}, "`base` maps flags to values"),
+        ({"published": ["nothing"]}, "no published numbers are called 'nothing'"),
+    ],
+)
+def test_bad_grids_are_one_sentence_before_anything_runs(tmp_path: Path, changes: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        read(tmp_path, **changes)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tasks": ["rtee"]}, "has no column for task 'rtee'; did you mean rte?"),
+        ({"rows": ["lang"]}, "has no row 'lang'; did you mean long?"),
+        ({"seeds": [1, 1]}, "seed 1 is given twice"),
+        ({"flags": ["--method", "fish"]}, "--method is decided by"),
+        ({"flags": ["--output_dir=x"]}, "--output_dir=x is decided by"),
+        ({"flags": ["--epochs", "3"]}, "unknown argument --epochs"),
+    ],
+)
+def test_bad_choices(tmp_path: Path, options: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        grids.read(write(tmp_path), TRAIN, **options)
+    (tmp_path / "broken.yaml").write_text("rows: [")
+    with pytest.raises(ValueError, match="cannot read"):
+        grids.read(tmp_path / "broken.yaml", TRAIN)
+
+
+def test_a_result_counts_only_with_the_same_settings(tmp_path: Path):
+    cell = read(tmp_path).cells[0]
+    assert cell.result() is None
+    finished(cell)
+    assert cell.result() is not None
+    elsewhere = grids.read(write(tmp_path), TRAIN, output_dir=tmp_path / "runs", flags=["--data_dir", "x"])
+    assert elsewhere.cells[0].result() is not None  # where data lies is not a setting
+    other = grids.read(write(tmp_path), TRAIN, output_dir=tmp_path / "runs", flags=["--learning_rate", "1"])
+    with pytest.raises(ValueError, match=r"holds a run with --learning_rate 0.01, not --learning_rate 1.0"):
+        other.cells[0].result()
+
+
+def test_a_cell_resumes_only_from_a_complete_checkpoint(tmp_path: Path):
+    cell = read(tmp_path).cells[0]
+    assert cell.command()[-2:] == ["--overwrite", "true"]
+    (cell.folder / "checkpoint-5").mkdir(parents=True)
+    assert cell.command()[-2:] == ["--overwrite", "true"]
+    (cell.folder / "checkpoint-5" / "trainer_state.json").write_text(json.dumps({}))
+    assert cell.command()[-2:] == ["--resume_from_checkpoint", "last"]

@@ -1,0 +1,133 @@
+"""Real grids of real runs on a tiny BERT: failures, kills and restarts."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from glue_sparse import SparseDiff, grids, results, runner
+
+ROOT = Path(__file__).parents[1]
+TRAIN = ROOT / "scripts" / "train.py"
+
+
+@pytest.fixture
+def config(tiny_bert: str, rte: Path, tmp_path: Path) -> Path:
+    """Two short runs."""
+    grid: dict[str, Any] = {
+        "base": {"model": tiny_bert, "data_dir": str(rte), "num_train_epochs": 2, "disable_tqdm": True},
+        "rows": {"random": {"method": "random", "density": 0.1}},
+        "columns": {"rte": {"task": "rte"}},
+        "seeds": [0, 1],
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(grid))
+    return path
+
+
+def start(config: Path, *more: str) -> subprocess.Popen:
+    """scripts/table.py run, in a process group of its own."""
+    command = [sys.executable, str(ROOT / "scripts" / "table.py"), "run", str(config), *more]
+    runs = ["--output_dir", str(config.parent / "runs")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    options: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    return subprocess.Popen([*command, *runs], env=environment, **options)
+
+
+def until(happened: Any, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def check_whole(config: Path) -> None:
+    """Every cell was finished, once, and no file is damaged or left over."""
+    grid = grids.read(config, TRAIN, output_dir=config.parent / "runs")
+    for cell in grid.cells:
+        assert cell.result() is not None
+        assert SparseDiff.from_pretrained(cell.folder).num_active > 0
+        assert cell.log.read_text().count("results: ") == 1
+    assert not list((config.parent / "runs").rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("orphan", [False, True], ids=["with_its_run", "the_grid_alone"])
+def test_a_killed_grid_is_finished_by_the_next_call(config: Path, orphan: bool):
+    """SIGKILL in the second run; if that run lives on, the next call waits for it instead of doing it twice."""
+    runs = config.parent / "runs"
+    first = start(config)
+    until(lambda: len(list(runs.rglob("results.json"))) == 1 and len(list(runs.rglob("command.txt"))) == 2)
+    first.kill() if orphan else os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    (one,) = runs.rglob("results.json")
+    before = one.stat().st_mtime_ns
+    second = start(config)
+    _, error = second.communicate(timeout=240)
+    assert second.returncode == 0, error
+    assert one.stat().st_mtime_ns == before
+    check_whole(config)
+    assert runner.missing(grids.read(config, TRAIN, output_dir=runs)) == []
+
+
+def test_sigterm_stops_the_grid_and_its_run(config: Path):
+    process = start(config)
+    until(lambda: list((config.parent / "runs").rglob("command.txt")))
+    process.terminate()
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130 and "interrupted: stopped; the same command goes on" in error
+    grid = grids.read(config, TRAIN, output_dir=config.parent / "runs")
+    assert not any(cell.is_running() for cell in grid.cells)
+
+
+def test_a_failed_run_is_listed_and_tried_again(config: Path, rte: Path, capfd: pytest.CaptureFixture[str]):
+    (rte / "RTE").rename(rte / "away")
+    process = start(config, "--seeds", "0")
+    _, error = process.communicate(timeout=240)
+    assert process.returncode == 1 and "failed: random/rte/seed0, log: " in error
+    assert "error: 1 of 1 runs failed" in error and "RTE" in error
+    (rte / "away").rename(rte / "RTE")
+    grid = grids.read(config, TRAIN, seeds=[0], output_dir=config.parent / "runs")
+    assert runner.run_here(grid) == []
+    assert "done: random/rte/seed0: accuracy" in capfd.readouterr().err
+
+
+def test_dry_run_prints_a_command_per_missing_run(config: Path):
+    grid = grids.read(config, TRAIN, output_dir=config.parent / "runs")
+    lines = runner.dry_run(grid).splitlines()
+    assert len(lines) == 2 and all(str(TRAIN) in line and "--overwrite true" in line for line in lines)
+
+
+def test_merging_workers_get_processes_of_their_own(config: Path):
+    def command(*flags: str) -> list[str]:
+        return grids.read(config, TRAIN, flags=flags).cells[0].command()
+
+    assert command("--merge_every", "5", "--num_workers", "3")[1:6] == [
+        "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "3",
+    ]  # fmt: skip
+    assert command("--merge_every", "5", "--num_workers", "3", "--simulate", "true")[1] == str(TRAIN)
+
+
+def test_jobs_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    gpus = [runner._environment(slot, 4)["CUDA_VISIBLE_DEVICES"] for slot in range(4)]
+    assert gpus == ["4", "6", "4", "6"] and runner._environment(0, 4)["OMP_NUM_THREADS"] == "2"
+    assert "OMP_NUM_THREADS" not in runner._environment(0, 1)
+
+
+def test_an_array_job_runs_every_cell(config: Path, monkeypatch: pytest.MonkeyPatch):
+    submitit = pytest.importorskip("submitit")
+    monkeypatch.chdir(config.parent)
+    grid = grids.read(config, TRAIN, seeds=[0], output_dir=config.parent / "runs")
+    assert "submitted 1 runs" in runner.run_slurm(grid, 1, ["timeout_min=5"], cluster="local")
+    until(lambda: results.FILE_NAME in {p.name for p in grid.cells[0].folder.glob("*")})
+    assert submitit and runner.run_slurm(grid, 1, cluster="local").startswith("nothing to submit")
+    with pytest.raises(ValueError, match="NAME=VALUE"):
+        runner.run_slurm(grids.read(config, TRAIN, output_dir=config.parent / "other"), 1, ["gpus"], cluster="local")

@@ -1,0 +1,110 @@
+"""Tables and figures from result files, worked by hand."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_grids import finished, read
+
+from glue_sparse import figures, published, tables
+from glue_sparse.grids import Grid
+
+FIGURE: dict[str, Any] = {"panels": [{"x": "num_train_epochs", "label": "epochs", "line": "method"}]}
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Grid:
+    """Complete for random, one seed missing for long/rte, nothing for long/cola."""
+    small = read(tmp_path, figure=FIGURE)
+    for row, column, scores in (("random", "rte", (0.5, 0.7)), ("random", "cola", (0.2, 0.2)), ("long", "rte", (0.9,))):
+        for cell, score in zip(small.at(row, column), scores, strict=False):
+            finished(cell, score)
+    return small
+
+
+def test_means_spreads_and_missing_seeds_are_said(grid: Grid):
+    header, lines = tables.table(grid)
+    assert header == ["", "weights trained", "RTE accuracy", "COLA accuracy", "mean"]
+    assert lines[0] == ["random", "0.500%", "60.00 ± 14.14 (2)", "20.00 ± 0.00 (2)", "40.00"]
+    assert lines[1] == ["long", "0.500%", "90.00 (1 of 2)", "-", "-"]
+
+
+def test_subsets_keep_their_names(tmp_path: Path):
+    small = read(tmp_path, rows={"random": {"method": "random"}}, columns={"rte": {"task": "rte"}}, seeds=[0])
+    finished(small.cells[0], 0.5)
+    path = small.cells[0].folder / "results.json"
+    path.write_text(path.read_text().replace('"RTE"', '"RTE (subset)"'))
+    assert tables.table(small)[0] == ["", "weights trained", "RTE (subset) accuracy"]
+
+
+def test_csv_and_latex_say_the_same(grid: Grid, tmp_path: Path):
+    lines = list(csv.DictReader(io.StringIO(tables.as_csv(grid))))
+    assert {(x["row"], x["column"]): (x["seeds"], x["seeds_wanted"]) for x in lines} == {
+        ("random", "rte"): ("2", "2"),
+        ("random", "cola"): ("2", "2"),
+        ("long", "rte"): ("1", "2"),
+        ("long", "cola"): ("0", "2"),
+    }
+    latex = tables.as_latex(grid)
+    assert r"random & 0.500\% & 60.00 $\pm$ 14.14 (2) & 20.00 $\pm$ 0.00 (2) & 40.00 \\" in latex
+    assert latex.count("\\begin{tabular}") == latex.count("\\end{tabular}") == 1
+    written = tables.write(grid, tmp_path / "results")
+    assert [path.name for path in written] == ["small.md", "small.csv", "small.tex"]
+
+
+def test_published_numbers_stand_below_ours_with_their_source(tmp_path: Path):
+    rows = {"fish-merge10": {"method": "fish"}, "mine": {"method": "random"}}
+    small = read(tmp_path, rows=rows, columns={"mrpc": {"task": "mrpc"}}, published=["fish_distributed_logs"])
+    header, lines = tables.table(small)
+    assert [line[0] for line in lines] == ["fish-merge10", "fish-merge10, authors' logs, seed 0", "mine"]
+    assert lines[1][2] == "88.88"
+    text = tables.as_markdown(small)
+    assert "glue_asgd_logs.zip" in text and "not" not in lines[1][0]
+
+
+def test_every_published_file_reads():
+    folder = Path(published.__file__).parent
+    for path in folder.glob("*.yaml"):
+        source = published.read(path.stem)
+        assert source.name and source.source and source.values
+    assert published.read("fish_distributed_logs").value("fish-merge30", "mrpc") == 89.99
+    assert published.read("fish_distributed_logs").value("random-merge30", "mnli") is None
+
+
+def test_bytes_sent_stand_beside_the_dense_run(tmp_path: Path):
+    small = read(tmp_path, columns={"rte": {"task": "rte"}}, seeds=[0])
+    sent = {"num_merges": 4, "sent_per_worker": 2_000_000, "dense_sent_per_worker": 80_000_000}
+    finished(small.cells[0], 0.5, communication=sent)
+    _, lines = tables.communication(small)
+    assert lines == [["random", "RTE", "4", "0.50 MB", "2.00 MB", "80.00 MB", "2.50%"]]
+    assert "Bytes sent by each worker" in tables.as_markdown(small)
+
+
+def test_a_figure_is_drawn_twice_the_same(grid: Grid, tmp_path: Path):
+    first = {path.name: path.read_bytes() for path in figures.draw(grid, tmp_path / "a")}
+    second = {path.name: path.read_bytes() for path in figures.draw(grid, tmp_path / "b")}
+    assert sorted(first) == ["small.png", "small.svg"] and first == second
+    found = figures.lines(grid, FIGURE["panels"][0])
+    assert {label: [x for x, _ in points] for label, points in found.items()} == {
+        "RTE, random": [2.0],
+        "COLA, random": [1.0],
+        "RTE, dense": [3.0],
+    }
+
+
+@pytest.mark.parametrize(
+    ("figure", "message"),
+    [
+        ({}, "describes no figure"),
+        ({"panels": [{"label": "x"}]}, "a panel needs `x`"),
+        ({"panels": [{"x": "density", "were": {}}]}, "unknown key 'were'; did you mean where?"),
+        ({"panels": [{"x": "density", "where": {"method": "fish"}}]}, "no row has"),
+        ({"panels": [{"x": "densty"}]}, "there is no setting 'densty'"),
+        (FIGURE, "has no finished run yet"),
+    ],
+)
+def test_bad_figures(tmp_path: Path, figure: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        figures.draw(read(tmp_path, figure=figure), tmp_path)

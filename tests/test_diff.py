@@ -11,7 +11,7 @@ from torch import nn
 from transformers import BertForSequenceClassification
 
 from glue_sparse import DiffInfo, SparseDiff, attach, detach, noise, select
-from glue_sparse.active import Inactive, active_tensors, wholly_active
+from glue_sparse.active import Inactive, active_tensors, current_tensors, wholly_active
 from glue_sparse.diff import FILE_NAME, FORMAT
 from glue_sparse.params import body_names, head_names
 
@@ -190,3 +190,39 @@ def test_push_uploads_the_file_and_a_card(monkeypatch: pytest.MonkeyPatch):
     assert trained(bert()).push_to_hub("me/rte-fish", private=True) == "https://hub/commit"
     assert calls[0] == ("me/rte-fish", {"private": True, "exist_ok": True})
     assert 'SparseDiff.from_pretrained("me/rte-fish")' in calls[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_between_finds_every_changed_bit(dtype: torch.dtype):
+    model = cast(bert(), dtype)
+    base = {name: tensor.detach().clone() for name, tensor in current_tensors(model).items()}
+    names = list(body_names(model, head_names(model)))
+    dense, few, sign = (model.get_parameter(name) for name in names[:3])
+    base[names[2]].view(-1)[7] = 0.0
+    with torch.no_grad():
+        dense += 1
+        few.view(-1)[3] += 1
+        sign.view(-1)[7] = -0.0  # equal as a number, different as bits
+    diff = SparseDiff.between(base, model, head_names(model), DiffInfo(base_model="tiny"))
+    assert {names[0], *head_names(model)} <= diff.whole.keys()
+    assert {name: indices.tolist() for name, indices in diff.indices.items()} == {names[1]: [3], names[2]: [7]}
+    fresh = cast(bert(), dtype)
+    fresh.load_state_dict(base, strict=False)
+    diff.merge_into(fresh)
+    bits = torch.int32 if dtype == torch.float32 else torch.int16
+    wanted, found = current_tensors(model), current_tensors(fresh)
+    assert all(torch.equal(found[name].view(bits), wanted[name].view(bits)) for name in names)
+    with pytest.raises(ValueError, match="differs from the base"):
+        diff.merge_into(fresh)
+
+
+def test_between_sees_the_values_of_an_attached_model():
+    model, base = bert(), current_tensors(bert())
+    diff = trained(model)
+    between = SparseDiff.between(base, model, head_names(model))
+    for name, values in between.values.items():
+        assert torch.equal(between.indices[name], diff.indices[name]) and torch.equal(values, diff.values[name])
+    merged = bert()
+    between.merge_into(merged)
+    detach(model)
+    assert same(merged, snapshot(model))

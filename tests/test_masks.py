@@ -84,3 +84,22 @@ def test_file_round_trip_and_foreign_files(tmp_path: Path):
         masks.load(path)
     with pytest.raises(ValueError, match="missing"):
         masks.load(tmp_path / "absent")
+
+
+def test_shares_take_every_nth_rank():
+    scores = {"a": torch.tensor([[9.0, 1.0], [7.0, 8.0]]), "b": torch.tensor([6.0, 10.0, 0.0])}
+    shares = [masks.select(scores, 2, share=(i, 3)) for i in range(3)]
+    # ranks: b1 = 10, a0 = 9, a3 = 8, a2 = 7, b0 = 6, a1 = 1
+    assert [masks.positions(share).tolist() for share in shares] == [[2, 5], [0, 4], [1, 3]]
+    assert torch.equal(masks.select(scores, 3)["a"], masks.select(scores, 3, share=(0, 1))["a"])
+    ties = {"a": torch.ones(6)}
+    assert [masks.positions(masks.select(ties, 2, share=(i, 2))).tolist() for i in (0, 1)] == [[0, 2], [1, 3]]
+    with pytest.raises(ValueError, match="cannot choose 4 times 2 of 7 entries"):
+        masks.select(scores, 2, share=(0, 4))
+
+
+def test_positions_and_back():
+    found = {"a": torch.rand(3, 4) < 0.5, "b": torch.rand(5) < 0.5, "c": torch.zeros(2, dtype=torch.bool)}
+    there = masks.from_positions(masks.positions(found), {name: mask.shape for name, mask in found.items()})
+    assert masks.positions(found).dtype == torch.int32
+    assert all(torch.equal(there[name], mask) for name, mask in found.items())

@@ -103,6 +103,34 @@ def test_ctrl_c_saves_a_checkpoint_and_the_resumed_run_equals_an_uninterrupted_o
     assert results.read(cut / "results.json").metrics == results.read(whole / "results.json").metrics
 
 
+def test_workers_that_merge_leave_what_a_run_leaves(tiny_bert, rte, tmp_path, monkeypatch, capsys):
+    merge = {"merge_every": 2, "simulate": "true", "num_workers": 2, "refresh_every": 2}
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert call(monkeypatch, flags(tiny_bert, rte, whole, **merge)) == 0
+    assert "each of 2 workers sent" in capsys.readouterr().out
+    result = results.read(whole / "results.json")
+    assert result.communication["num_merges"] == 5 and result.communication["num_refreshes"] == 2
+    assert [log["epoch"] for log in result.history if "eval_validation_loss" in log] == [1.2, 2.0]
+    SparseDiff.from_pretrained(whole).apply(load_base(SparseDiff.from_pretrained(whole).info, tiny_bert))
+    from glue_sparse.worker import Worker
+
+    train_until = Worker.train_until
+
+    def interrupted(self, step, *args):
+        if (self.step, self.order.worker[0]) == (4, 0):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train_until(self, step, *args)
+
+    monkeypatch.setattr(Worker, "train_until", interrupted)
+    assert call(monkeypatch, flags(tiny_bert, rte, cut, **merge)) == 130
+    assert "stopped after step 6; to go on" in capsys.readouterr().err
+    monkeypatch.setattr(Worker, "train_until", train_until)
+    assert call(monkeypatch, [*flags(tiny_bert, rte, cut, **merge), "--resume_from_checkpoint", "last"]) == 0
+    assert (cut / "sparse_diff.safetensors").read_bytes() == (whole / "sparse_diff.safetensors").read_bytes()
+    assert results.read(cut / "results.json").metrics == result.metrics
+    assert results.read(cut / "results.json").communication == result.communication
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "message"),
     [
@@ -124,6 +152,11 @@ def test_ctrl_c_saves_a_checkpoint_and_the_resumed_run_equals_an_uninterrupted_o
         ({"resume_from_checkpoint": "last"}, 1, "holds no complete checkpoint to resume from"),
         ({"resume_from_checkpoint": "nowhere"}, 1, "nowhere is not a checkpoint"),
         ({"num_samples": 0}, 2, "num_samples must be at least 1"),
+        ({"merge_every": 5}, 1, "start it with torchrun --nproc_per_node 2"),
+        ({"merge_every": 0}, 2, "--merge_every must be at least 1"),
+        ({"num_workers": 2}, 2, "--num_workers and --simulate need --merge_every"),
+        ({"merge_every": 5, "simulate": "true"}, 2, "--simulate needs --num_workers"),
+        ({"merge_every": 5, "simulate": "true", "num_workers": 60}, 1, "cannot choose 60 times"),
     ],
 )
 def test_bad_input_is_one_sentence(tiny_bert, rte, tmp_path, monkeypatch, capsys, changes, status, message):

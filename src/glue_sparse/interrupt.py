@@ -29,7 +29,7 @@ class SaveOnSignal(TrainerCallback):
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = True
         signal.signal(number, self._before[signal.Signals(number)])
-        print("\ninterrupted: saving a checkpoint after this step (once more to stop at once)", flush=True)
+        print("\ninterrupted: saving a checkpoint as soon as possible (once more to stop at once)", flush=True)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

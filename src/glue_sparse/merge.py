@@ -85,9 +85,11 @@ class MergedTraining:
             )
         return workers
 
-    def run(self, checkpoint: str | None = None) -> None:
+    def run(self, checkpoint: str | None = None, interrupted: Callable[[], bool] = lambda: False) -> None:
         """Train, from a checkpoint if one is given; the trainer's model is the merged one afterwards.
 
+        Args:
+            interrupted: asked after each merge; when true, a checkpoint is saved and training ends early.
         Raises:
             RuntimeError: processes ended with different models.
         """
@@ -108,6 +110,9 @@ class MergedTraining:
                 self._merge()
                 self._choose_again()
                 self._report(before, losses[0])
+                if interrupted():
+                    self._save()
+                    return
         self._check_agreement()
 
     @property

@@ -63,7 +63,7 @@ def _run(arguments: Arguments, folder: Path, checkpoint: str | None, command: st
     merged = _merged(arguments, trainer) if arguments.merge.merge_every else None
     if checkpoint is None and training.should_save:
         run_folder.clear(folder, arguments.given)
-    seconds = _train_merged(merged, checkpoint) if merged else _train(trainer, guard, checkpoint)
+    seconds = _train_merged(merged, guard, checkpoint) if merged else _train(trainer, guard, checkpoint)
     if training.should_save:
         (merged or trainer).sparse_diff().save_pretrained(folder)
     metrics = _evaluate(trainer, task)
@@ -105,11 +105,15 @@ def _train(trainer: SparseTrainer, guard: SaveOnSignal, checkpoint: str | None) 
             if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
                 raise
             raise OSError(f"cannot write a checkpoint to {trainer.args.output_dir}: is the disk full?") from error
+    _raise_if_interrupted(trainer, guard)
+    return {"choose": chosen - started, "train": time.perf_counter() - chosen}
+
+
+def _raise_if_interrupted(trainer: SparseTrainer, guard: SaveOnSignal) -> None:
     if guard.received and trainer.state.global_step < trainer.state.max_steps:
         folder = trainer.args.output_dir
         raise Interrupted(f"stopped after step {trainer.state.global_step}; to go on, repeat the command with "
                           f"--resume_from_checkpoint last (checkpoint in {folder})")  # fmt: skip
-    return {"choose": chosen - started, "train": time.perf_counter() - chosen}
 
 
 def _merged(arguments: Arguments, trainer: SparseTrainer) -> MergedTraining:
@@ -120,9 +124,11 @@ def _merged(arguments: Arguments, trainer: SparseTrainer) -> MergedTraining:
     return MergedTraining(trainer, method, arguments.merge)
 
 
-def _train_merged(merged: MergedTraining, checkpoint: str | None) -> dict[str, float]:
-    started = time.perf_counter()
-    merged.run(checkpoint)
+def _train_merged(merged: MergedTraining, guard: SaveOnSignal, checkpoint: str | None) -> dict[str, float]:
+    started, trainer = time.perf_counter(), merged.trainer
+    with guard if trainer.args.world_size == 1 else nullcontext():
+        merged.run(checkpoint, lambda: guard.received)
+    _raise_if_interrupted(trainer, guard)
     return {"choose": 0.0, "train": time.perf_counter() - started}
 
 

@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
+from test_grids import finished
 
 from glue_sparse import SparseDiff, grids, results, runner
 
@@ -73,6 +76,24 @@ def test_a_killed_grid_is_finished_by_the_next_call(config: Path, orphan: bool):
     assert one.stat().st_mtime_ns == before
     check_whole(config)
     assert runner.missing(grids.read(config, TRAIN, output_dir=runs)) == []
+
+
+def test_a_cell_that_another_process_works_on_is_waited_for(config: Path):
+    grid = grids.read(config, TRAIN, seeds=[0], output_dir=config.parent / "runs")
+    (cell,) = grid.cells
+    cell.folder.mkdir(parents=True)
+    lock = FileLock(cell.folder / results.LOCK, thread_local=False)  # released by another thread
+    lock.acquire()
+
+    def finish_elsewhere() -> None:
+        finished(cell)
+        lock.release()
+
+    timer = threading.Timer(1.0, finish_elsewhere)
+    timer.start()
+    assert cell.is_running() and runner.run_here(grid) == []
+    timer.join()
+    assert not cell.log.exists()
 
 
 def test_sigterm_stops_the_grid_and_its_run(config: Path):

@@ -76,9 +76,10 @@ def test_every_published_file_reads():
 def test_bytes_sent_stand_beside_the_dense_run(tmp_path: Path):
     small = read(tmp_path, columns={"rte": {"task": "rte"}}, seeds=[0])
     sent = {"num_merges": 4, "sent_per_worker": 2_000_000, "dense_sent_per_worker": 80_000_000}
+    sent["changed_entries"] = 30
     finished(small.cells[0], 0.5, communication=sent)
     _, lines = tables.communication(small)
-    assert lines == [["random", "RTE", "4", "0.50 MB", "2.00 MB", "80.00 MB", "2.50%"]]
+    assert lines == [["random", "RTE", "4", "0.50 MB", "2.00 MB", "80.00 MB", "2.50%", "3.00%"]]
     assert "Bytes sent by each worker" in tables.as_markdown(small)
 
 

@@ -231,10 +231,11 @@ class MergedTraining:
         return SparseDiff.between(self.base, self.workers[0].model, self.trainer.head, info)
 
     def communication(self) -> dict[str, Any]:
-        """What all workers sent, beside what they would have sent with everything training."""
+        """What all workers sent, beside what they would have sent with everything training; all ranks must call it."""
         dense = sum(4 * tensor.numel() for tensor in self.base.values() if tensor.is_floating_point())
         found = summary(self.exchange.entries(), self.exchange.num_workers, dense)
-        return {**asdict(self.plan), **found, "num_refreshes": self.num_refreshes}
+        changed = self.sparse_diff().num_entries
+        return {**asdict(self.plan), **found, "num_refreshes": self.num_refreshes, "changed_entries": changed}
 
     def _save(self) -> None:
         """Merged model, each worker's own state, and last of all the Trainer's state, which makes it complete."""

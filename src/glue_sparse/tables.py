@@ -134,7 +134,7 @@ def captions(grid: Grid) -> list[str]:
 
 def communication(grid: Grid) -> tuple[list[str], list[list[str]]]:
     """Bytes that each worker sent, for grids whose runs merge; no lines for others."""
-    header = ["", "task", "merges", "sent per merge", "sent in all", "a dense run sends", "share"]
+    header = ["", "task", "merges", "sent per merge", "sent in all", "a dense run sends", "share", "weights changed"]
     lines = []
     for (row, _), place in places(grid).items():
         if not (place.found and place.found[0].communication):
@@ -142,7 +142,8 @@ def communication(grid: Grid) -> tuple[list[str], list[list[str]]]:
         sent = place.found[0].communication
         merges, total, dense = sent["num_merges"], sent["sent_per_worker"], sent["dense_sent_per_worker"]
         sizes = [f"{number / 1e6:,.2f} MB" for number in (total / max(1, merges), total, dense)]
-        lines.append([row, place.found[0].title, str(merges), *sizes, f"{total / dense:.2%}"])
+        changed = sent["changed_entries"] / place.found[0].cost["num_entries"]
+        lines.append([row, place.found[0].title, str(merges), *sizes, f"{total / dense:.2%}", f"{changed:.2%}"])
     return header, lines
 
 

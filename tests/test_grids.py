@@ -39,7 +39,8 @@ def finished(cell: grids.Cell, score: float = 0.5, **changes: Any) -> Result:
     result = Result(
         task=str(arguments.task.task), title=str(arguments.task.task).upper(), method=arguments.method.method,
         density=None, seed=cell.seed, model="minilm", main_metric="accuracy",
-        metrics={"validation": {"accuracy": score}}, history=[], cost={"density": 0.005, "num_entries": 1000}, seconds={}, source={},
+        metrics={"validation": {"accuracy": score}}, history=[], seconds={}, source={},
+        cost={"density": 0.005, "num_entries": 1000},
         arguments={**arguments.given, "world_size": 1}, command="", date="", **changes,
     )  # fmt: skip
     results.write(result, cell.folder)

@@ -19,4 +19,6 @@ echo
 echo "runs:             runs/quickstart/{dense,random,fish}: results.json, sparse_diff.safetensors, checkpoints"
 echo "look at a diff:   python scripts/diff.py show runs/quickstart/fish"
 echo "ordinary model:   python scripts/diff.py apply runs/quickstart/fish merged_model"
-[ -n "${VIRTUAL_ENV:-}" ] && echo "environment:      source ${VIRTUAL_ENV#"$PWD"/}/bin/activate"
+if [ -n "${VIRTUAL_ENV:-}" ]; then
+  echo "environment:      source ${VIRTUAL_ENV#"$PWD"/}/bin/activate"
+fi

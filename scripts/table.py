@@ -59,6 +59,8 @@ def run_grid(arguments: Namespace, flags: list[str]) -> int:
     if arguments.jobs < 1:
         raise ValueError(f"--jobs must be at least 1, got {arguments.jobs}")
     grid = read_grid(arguments.config, arguments, flags)
+    if grid.figure:
+        figures.check(grid)
     if arguments.dry_run:
         print(runner.dry_run(grid))
         return 0
@@ -66,12 +68,12 @@ def run_grid(arguments: Namespace, flags: list[str]) -> int:
         print(runner.run_slurm(grid, arguments.jobs, arguments.slurm))
         return 0
     failed = runner.run_here(grid, arguments.jobs)
-    show_grid(grid, arguments.results_dir)
     for cell in failed:
         print(f"failed: {cell.name}, log: {cell.log}", file=sys.stderr)
     if failed:
         count = f"{len(failed)} of {len(grid.cells)}"
         print(f"error: {count} runs failed; the same command tries them again", file=sys.stderr)
+    show_grid(grid, arguments.results_dir)
     return 1 if failed else 0
 
 

@@ -16,6 +16,7 @@ from networks import bert, collate, examples
 from glue_sparse import FixedMask, SparseMethod, SparseTrainer, fisher, noise
 from glue_sparse.arguments import MergeArguments, RunArguments
 from glue_sparse.merge import MergedTraining
+from glue_sparse.params import is_bias
 
 PLANS: dict[str, dict[str, Any]] = {
     "disjoint_sum": {"merge_every": 3, "refresh_every": 2},
@@ -28,9 +29,12 @@ PLANS: dict[str, dict[str, Any]] = {
 
 
 def method_of(name: str, choice: int) -> SparseMethod:
-    """FISH, the same with noise, or dense."""
+    """FISH, the same with noise, dense, or biases alone."""
     if name == "dense":
         return FixedMask(masks={})
+    if name == "biases":
+        matrices = {n: p.shape for n, p in bert().bert.named_parameters(prefix="bert") if not is_bias(n)}
+        return FixedMask(masks={n: torch.zeros(shape, dtype=torch.bool) for n, shape in matrices.items()})
     score = partial(fisher, progress=False) if name == "fish" else partial(noise, seed=choice)
     return FixedMask(score, density=0.1, num_samples=16)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from glue_sparse import grids, results
+from glue_sparse import grids, results, run_folder
 from glue_sparse.results import Result
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +40,7 @@ def finished(cell: grids.Cell, score: float = 0.5, **changes: Any) -> Result:
         task=str(arguments.task.task), title=str(arguments.task.task).upper(), method=arguments.method.method,
         density=None, seed=cell.seed, model="minilm", main_metric="accuracy",
         metrics={"validation": {"accuracy": score}}, history=[], seconds={}, source={},
-        cost={"density": 0.005, "num_entries": 1000},
+        cost={"trainable": 5, "num_entries": 1000},
         arguments={**arguments.given, "world_size": 1}, command="", date="", **changes,
     )  # fmt: skip
     results.write(result, cell.folder)
@@ -83,6 +83,7 @@ def test_flags_choose_tasks_rows_and_seeds_and_win_over_the_yaml(tmp_path: Path)
         ({"seeds": [0, "one"]}, "a seed is a whole number from 0 on, not 'one'"),
         ({"seed": [0]}, "unknown key 'seed'; did you mean seeds?"),
         ({"base": {"learning_rat": 1}}, "unknown argument --learning_rat; did you mean --learning_rate?"),
+        ({"rows": {"fish": {"merge_every": 5}}}, "merge_every needs num_workers in a grid"),
         ({"base": ["fish"]}, "`base` maps flags to values"),
         ({"published": ["nothing"]}, "no published numbers are called 'nothing'"),
     ],
@@ -130,5 +131,24 @@ def test_a_cell_resumes_only_from_a_complete_checkpoint(tmp_path: Path):
     assert cell.command()[-2:] == ["--overwrite", "true"]
     (cell.folder / "checkpoint-5").mkdir(parents=True)
     assert cell.command()[-2:] == ["--overwrite", "true"]
+    (cell.folder / "checkpoint-5" / "trainer_state.json").write_text('{"half')
+    assert cell.command()[-2:] == ["--overwrite", "true"]
     (cell.folder / "checkpoint-5" / "trainer_state.json").write_text(json.dumps({}))
     assert cell.command()[-2:] == ["--resume_from_checkpoint", "last"]
+
+
+def test_old_and_broken_checkpoints_go_and_the_newest_stays(tmp_path: Path):
+    for step in (50, 100, 150, 200):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}" if step < 200 else '{"half')
+    assert run_folder.complete_checkpoints(tmp_path)[-1].name == "checkpoint-150"
+    run_folder.rotate(tmp_path, tmp_path / "checkpoint-100", None)
+    assert len(list(tmp_path.iterdir())) == 4
+    run_folder.rotate(tmp_path, tmp_path / "checkpoint-100", 2)  # written last, by a run that resumed from 50
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-100", "checkpoint-150"]
+
+
+def test_columns_may_share_a_task(tmp_path: Path):
+    columns = {"short": {"task": "rte", "max_length": 64}, "long": {"task": "rte"}, "cola": {"task": "cola"}}
+    assert list(read(tmp_path, columns=columns).columns) == ["short", "long", "cola"]
+    assert list(grids.read(write(tmp_path, columns=columns), TRAIN, tasks=["rte"]).columns) == ["short", "long"]

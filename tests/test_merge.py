@@ -174,6 +174,20 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, plan: dict[st
     assert merged.trainer.state.log_history[-1]["step"] == resumed.trainer.state.log_history[-1]["step"]
 
 
+def test_a_resumed_run_of_biases_equals_an_uninterrupted_one(tmp_path: Path):
+    """A method by rule masks some tensors only; the others train whole before and after."""
+    options = {"save_strategy": "steps", "save_steps": 0.3}
+    merged = build(tmp_path, method="biases", options=options, merge_every=4)
+    merged.run()
+    resumed = build(tmp_path / "again", method="biases", options=options, merge_every=4)
+    resumed.run(str(tmp_path / "checkpoint-4"))
+    assert_same_diff(merged.sparse_diff(), resumed.sparse_diff())
+    with pytest.raises(ValueError, match="is of 2 workers, not 3: resume with as many"):
+        build(tmp_path / "more", method="biases", merge_every=4, num_workers=3).run(str(tmp_path / "checkpoint-4"))
+    with pytest.raises(ValueError, match="for methods that choose by a score"):
+        build(tmp_path / "more", method="biases", merge_every=4, dense_steps=4)
+
+
 def test_dense_steps_train_everything_first(tmp_path: Path):
     merged = build(tmp_path, merge_every=5, dense_steps=7, refresh_every=0)
     merged.run()
@@ -222,7 +236,7 @@ def test_an_order_is_a_function_of_the_step():
 def test_a_run_is_as_long_with_shards_as_with_all_data(tmp_path: Path):
     options = {"max_steps": -1, "num_train_epochs": 1.5}
     runs = [build(tmp_path, options=options, merge_every=4, worker_data=data) for data in ("all", "sharded")]
-    assert [run.num_steps for run in runs] == [10, 10]  # 7 batches of 4 in 26 examples, 1.5 times
+    assert [run.num_steps for run in runs] == [11, 11]  # 7 batches of 4 in 26 examples, 1.5 times
 
 
 def test_exchange_in_one_process():
@@ -253,6 +267,7 @@ def test_many_workers_that_sum_are_warned_of(tmp_path: Path, caplog: pytest.LogC
         ({"merge_every": 4, "num_workers": None}, {}, "--simulate needs --num_workers"),
         ({"merge_every": None}, {}, "need --merge_every"),
         ({"merge_every": 4, "simulate": False}, {}, "start it with torchrun --nproc_per_node 2"),
+        ({"merge_every": 4}, {"bf16_full_eval": True}, "--bf16_full_eval does not work"),
         ({"merge_every": 4}, {"label_smoothing_factor": 0.1}, "--label_smoothing_factor does not work"),
         ({"merge_every": 4, "num_workers": 50}, {}, "cannot choose 50 times"),
     ],

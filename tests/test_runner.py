@@ -138,9 +138,28 @@ def test_jobs_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    gpus = [runner._environment(slot, 4)["CUDA_VISIBLE_DEVICES"] for slot in range(4)]
-    assert gpus == ["4", "6", "4", "6"] and runner._environment(0, 4)["OMP_NUM_THREADS"] == "2"
-    assert "OMP_NUM_THREADS" not in runner._environment(0, 1)
+    gpus = [runner._environment(slot, 4, True)["CUDA_VISIBLE_DEVICES"] for slot in range(4)]
+    assert gpus == ["4", "6", "4", "6"] and runner._environment(0, 4, False)["OMP_NUM_THREADS"] == "2"
+    assert "OMP_NUM_THREADS" not in runner._environment(0, 1, False)
+    alone, workers = (runner._environment(0, 1, several)["CUDA_VISIBLE_DEVICES"] for several in (False, True))
+    assert (alone, workers) == ("4", "4,6")  # a plain process would split its batch over all GPUs that it sees
+
+
+def test_last_words_of_a_log(tmp_path: Path):
+    log = tmp_path / "log.txt"
+    assert runner.last_words(log) == "it wrote nothing"
+    log.write_text("error: an earlier attempt\n")
+    start = log.stat().st_size
+    log.write_text(log.read_text() + "[rank1]: ValueError: too few\n  raise ChildFailedError(\n=====\n-----\n")
+    assert runner.last_words(log, start) == "[rank1]: ValueError: too few"
+    assert runner.last_words(log) == "error: an earlier attempt"
+
+
+def test_a_cell_that_cannot_even_start_is_a_failed_one(config: Path):
+    grid = grids.read(config, TRAIN, output_dir=config.parent / "runs")
+    (config.parent / "runs").mkdir()
+    grid.cells[0].folder.parents[2].write_text("a file where a folder should be")
+    assert runner.run_here(grid) == list(grid.cells)
 
 
 def test_an_array_job_runs_every_cell(config: Path, monkeypatch: pytest.MonkeyPatch):

@@ -55,10 +55,16 @@ def test_csv_and_latex_say_the_same(grid: Grid, tmp_path: Path):
 
 
 def test_published_numbers_stand_below_ours_with_their_source(tmp_path: Path):
-    rows = {"fish-merge10": {"method": "fish"}, "mine": {"method": "random"}}
+    merge = {"merge_every": 10, "num_workers": 2}
+    rows = {
+        "fish-merge10": {"method": "fish", **merge},
+        "mine": {"method": "random"},
+        "fish-merge30": {"method": "fish", **merge, "merge_rule": "mean"},  # theirs is of `sum`
+    }
     small = read(tmp_path, rows=rows, columns={"mrpc": {"task": "mrpc"}}, published=["fish_distributed_logs"])
     header, lines = tables.table(small)
-    assert [line[0] for line in lines] == ["fish-merge10", "fish-merge10, authors' logs, seed 0", "mine"]
+    names = ["fish-merge10", "fish-merge10, authors' logs, seed 0", "mine", "fish-merge30"]
+    assert [line[0] for line in lines] == names
     assert lines[1][2] == "88.88"
     text = tables.as_markdown(small)
     assert "glue_asgd_logs.zip" in text and "not" not in lines[1][0]
@@ -79,7 +85,8 @@ def test_bytes_sent_stand_beside_the_dense_run(tmp_path: Path):
     sent["changed_entries"] = 30
     finished(small.cells[0], 0.5, communication=sent)
     _, lines = tables.communication(small)
-    assert lines == [["random", "RTE", "4", "0.50 MB", "2.00 MB", "80.00 MB", "2.50%", "3.00%"]]
+    assert lines == [["random", "RTE", "4", "0.50 MB", "2.00 MB", "80.00 MB", "2.50%"]]
+    assert tables.table(small)[1][0][1] == "3.000%"
     assert "Bytes sent by each worker" in tables.as_markdown(small)
 
 
@@ -92,7 +99,11 @@ def test_a_figure_is_drawn_twice_the_same(grid: Grid, tmp_path: Path):
         "RTE, random": [2.0],
         "COLA, random": [1.0],
         "RTE, dense": [3.0],
+        "COLA, dense": [3.0],
     }
+    assert figures._seeds([place for _, place in found["RTE, random"]]) == "2 seeds"
+    assert figures._seeds([place for _, place in found["RTE, dense"]]) == "1 of 2 seeds"
+    assert figures._seeds([place for line in found.values() for _, place in line]) == "0 to 2 of 2 seeds"
 
 
 @pytest.mark.parametrize(

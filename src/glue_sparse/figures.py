@@ -16,7 +16,7 @@ def check(grid: Grid) -> list[dict[str, Any]]:
     """The panels that a grid's YAML asks for.
 
     Raises:
-        ValueError: none, an unknown key, or a panel that no row belongs to.
+        ValueError: none, an unknown key, or only panels that no row belongs to.
     """
     panels = grid.figure.get("panels") if isinstance(grid.figure, dict) else None
     if not isinstance(panels, list) or not panels:
@@ -27,11 +27,11 @@ def check(grid: Grid) -> list[dict[str, Any]]:
                 raise ValueError(f"figure of {grid.name}: unknown key {key!r}{closest(key, PANEL_KEYS)}")
         if "x" not in panel:
             raise ValueError(f"figure of {grid.name}: a panel needs `x`, the setting on its horizontal axis")
-        members = _members(grid, panel)
-        if not members:
-            raise ValueError(f"figure of {grid.name}: no row has {panel.get('where')}")
-        members[0].arguments.value(panel["x"])
-    return panels
+        grid.cells[0].arguments.value(panel["x"])
+    shown = [panel for panel in panels if _members(grid, panel)]  # a part of a grid may have no row of some panel
+    if not shown:
+        raise ValueError(f"figure of {grid.name}: no row has {panels[0].get('where')}")
+    return shown
 
 
 def _members(grid: Grid, panel: dict[str, Any]) -> list[Cell]:
@@ -42,14 +42,14 @@ def _members(grid: Grid, panel: dict[str, Any]) -> list[Cell]:
 
 
 def lines(grid: Grid, panel: dict[str, Any]) -> dict[str, list[tuple[float, Place]]]:
-    """Label -> (x, what was found there), sorted by x, places without a run left out."""
+    """Label -> (x, what was found there), sorted by x; places without a run are among them."""
     found, all_places = {}, places(grid)
+    titles = {column: result.title for (_, column), place in all_places.items() for result in place.found}
     for cell in _members(grid, panel):
-        place = all_places[cell.row, cell.column]
-        if place.found:
-            parts = [place.found[0].title] if len(grid.columns) > 1 or "line" not in panel else []
-            parts += [str(cell.arguments.value(panel["line"]))] if "line" in panel else []
-            found.setdefault(", ".join(parts), []).append((float(cell.arguments.value(panel["x"])), place))
+        parts = [titles.get(cell.column, cell.column)] if len(grid.columns) > 1 or "line" not in panel else []
+        parts += [str(cell.arguments.value(panel["line"]))] if "line" in panel else []
+        point = float(cell.arguments.value(panel["x"])), all_places[cell.row, cell.column]
+        found.setdefault(", ".join(parts), []).append(point)
     return {label: sorted(points, key=lambda point: point[0]) for label, points in found.items()}
 
 
@@ -67,7 +67,7 @@ def draw(grid: Grid, folder: Path) -> list[Path]:
     except ImportError as error:
         raise ValueError('figures need matplotlib: pip install "glue_sparse[plots]"') from error
     panels = check(grid)
-    if not any(lines(grid, panel) for panel in panels):
+    if not any(place.found for place in places(grid).values()):
         raise ValueError(f"{grid.name} has no finished run yet: python scripts/table.py run configs/{grid.name}.yaml")
     figure, axes = pyplot.subplots(1, len(panels), figsize=(5 * len(panels), 4), sharey=True, squeeze=False)
     for index, (axis, panel) in enumerate(zip(axes[0], panels, strict=True)):
@@ -89,9 +89,12 @@ def draw(grid: Grid, folder: Path) -> list[Path]:
 def _panel(axis: Any, panel: dict[str, Any], named: dict[str, list[tuple[float, Place]]]) -> None:
     ticks = sorted({x for points in named.values() for x, _ in points})
     for label, points in named.items():
-        x, mean = [p[0] for p in points], [p[1].mean for p in points]
-        std = [p[1].std or 0.0 for p in points]
-        (line,) = axis.plot(x, mean, marker="o", label=f"{label} ({_seeds([p[1] for p in points])})")
+        done = [(x, place) for x, place in points if place.found]
+        if not done:
+            continue
+        x, mean = [x for x, _ in done], [place.mean for _, place in done]
+        std = [place.std or 0.0 for _, place in done]
+        (line,) = axis.plot(x, mean, marker="o", label=f"{label} ({_seeds([place for _, place in points])})")
         low, high = ([m + sign * s for m, s in zip(mean, std, strict=True)] for sign in (-1, 1))
         axis.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     if ticks and ticks[0] > 0:
@@ -104,10 +107,11 @@ def _panel(axis: Any, panel: dict[str, Any], named: dict[str, list[tuple[float, 
 
 
 def _seeds(line: Sequence[Place]) -> str:
-    counts = sorted({len(place.found) for place in line})
-    if len(counts) > 1:
-        return f"{counts[0]} to {counts[-1]} seeds"
-    return f"{counts[0]} seed{'s' if counts[0] > 1 else ''}"
+    """How many seeds the points of a line have, out of those wanted."""
+    counts, wanted = sorted({len(place.found) for place in line}), line[0].wanted
+    number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    number = number if counts == [wanted] else f"{number} of {wanted}"
+    return f"{number} seed{'s' if wanted > 1 else ''}"
 
 
 def _score_label(grid: Grid) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from glue_sparse import published, results
+from glue_sparse import published, results, run_folder
 from glue_sparse.arguments import Arguments, closest, parse
 from glue_sparse.methods import check_method
 from glue_sparse.results import Result
@@ -69,12 +69,17 @@ class Cell:
         except Timeout:
             return True
 
+    @property
+    def takes_processes(self) -> bool:
+        """Whether this one run consists of several processes."""
+        return bool(self.arguments.merge.merge_every) and not self.arguments.merge.simulate
+
     def command(self) -> list[str]:
         """What runs this cell: from its last complete checkpoint if it has one, else from the start."""
         python, merge = [sys.executable], self.arguments.merge
-        if merge.merge_every and not merge.simulate:
+        if self.takes_processes:
             python += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(merge.num_workers)]
-        resume = any(self.folder.glob("checkpoint-*/trainer_state.json"))
+        resume = run_folder.complete_checkpoints(self.folder)
         how = ["--resume_from_checkpoint", "last"] if resume else ["--overwrite", "true"]
         return [*python, *self.argv, *how]
 
@@ -182,11 +187,11 @@ def _chosen(path: Path, kind: str, named: dict[str, dict[str, Any]], wanted: Seq
 
 
 def _of_tasks(path: Path, columns: dict[str, dict[str, Any]], tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
-    by_task = {str(settings.get("task", name)): name for name, settings in columns.items()}
+    task_of = {name: str(settings.get("task", name)) for name, settings in columns.items()}
     for task in tasks:
-        if task not in by_task:
-            raise ValueError(f"{path} has no column for task {task!r}{closest(task, list(by_task))}")
-    return {name: columns[name] for task, name in by_task.items() if not tasks or task in tasks}
+        if task not in task_of.values():
+            raise ValueError(f"{path} has no column for task {task!r}{closest(task, list(task_of.values()))}")
+    return {name: settings for name, settings in columns.items() if not tasks or task_of[name] in tasks}
 
 
 def _seeds(path: Path, seeds: Any) -> tuple[int, ...]:
@@ -232,6 +237,8 @@ def _cell(script: Path, row: str, column: str, seed: int, argv: list[str], root:
     check_task(first.task.task)
     if first.model.model is None:
         raise ValueError("a model is missing: give --model a hub id, a folder, or minilm")
+    if first.merge.merge_every and not first.merge.num_workers:
+        raise ValueError("merge_every needs num_workers in a grid")
     folder = root / Path(first.model.model).name / row / column / f"seed{seed}"
     argv = [*argv, "--output_dir", str(folder)]
     return Cell(row, column, seed, parse(argv, config=settings), (str(script), *argv))

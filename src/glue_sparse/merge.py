@@ -3,7 +3,6 @@
 import copy
 import logging
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -14,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import TrainerState
 
-from glue_sparse import tensor_files
+from glue_sparse import run_folder, tensor_files
 from glue_sparse.active import current_tensors, tensor_digest
 from glue_sparse.arguments import MergeArguments, RunArguments
 from glue_sparse.diff import SparseDiff
@@ -28,6 +27,11 @@ from glue_sparse.worker import LocalOrder, Worker
 logger = logging.getLogger(__name__)
 
 FORMAT = "glue_sparse worker 1"
+REFUSED = (
+    "fp16", "fp16_full_eval", "bf16_full_eval", "load_best_model_at_end", "label_smoothing_factor",
+    "gradient_checkpointing", "torch_compile",
+)  # fmt: skip
+"""Flags of the Trainer that this kind of training does not honour."""
 NumberedMethod = Callable[[int], SparseMethod]
 """Number of the choice (0 = the first) -> the method that makes it; a random one chooses anew each time."""
 
@@ -58,9 +62,12 @@ class MergedTraining:
         network = trainer.network
         self.shapes = {name: network.get_parameter(name).shape for name in body_names(network, trainer.head)}
         self.base = {name: t.detach().to("cpu", copy=True) for name, t in current_tensors(trainer.network).items()}
+        self.needs_data = method(0).needs_data
         # a copy without active entries, by which worker 0 chooses
-        self.plain = copy.deepcopy(network) if 0 in self.exchange.local and method(0).needs_data else None
+        self.plain = copy.deepcopy(network) if 0 in self.exchange.local and self.needs_data else None
         self.workers = self._build_workers()
+        if plan.dense_steps and not self.needs_data and any(self._choose(0)):
+            raise ValueError("--dense_steps is for methods that choose by a score")
 
     def _build_workers(self) -> list[Worker]:
         data: Any = self.trainer.train_dataset
@@ -70,7 +77,7 @@ class MergedTraining:
         steps_per_pass = math.ceil(len(data) / (batch_size * accumulation))
         # one pass = as many steps as it takes to see all data once, whether a worker sees all of it or only its share
         passes = self.args.num_train_epochs
-        self.num_steps = self.args.max_steps if self.args.max_steps > 0 else max(1, round(passes * steps_per_pass))
+        self.num_steps = self.args.max_steps if self.args.max_steps > 0 else math.ceil(passes * steps_per_pass)
         self.steps_per_pass, count = steps_per_pass, self.exchange.num_workers
         workers, network = [], self.trainer.network
         for index in self.exchange.local:
@@ -121,7 +128,7 @@ class MergedTraining:
         return self.workers[0].step
 
     def _start(self) -> None:
-        if self.plan.dense_steps and self.method(0).needs_data:
+        if self.plan.dense_steps and self.needs_data:
             self.is_dense_phase = True
             everything = {name: torch.ones(shape, dtype=torch.bool) for name, shape in self.shapes.items()}
             self._activate([everything])
@@ -165,7 +172,7 @@ class MergedTraining:
                     worker.write(self.shares[other], values)
 
     def _choose_again(self) -> None:
-        if not self.method(0).needs_data or self.step >= self.num_steps:
+        if not self.needs_data or self.step >= self.num_steps:
             return
         if self.is_dense_phase:
             if self.step < self.plan.dense_steps:
@@ -191,7 +198,8 @@ class MergedTraining:
                 tensors[name].data.copy_(tensor)
             batches = partial(self.trainer.sample_batches, draw=number)
             chosen = method.prepare_shares(self.plain, head, batches, num_shares)
-            found = torch.stack([positions(masks) for masks in chosen])
+            everything = {name: torch.ones(shape, dtype=torch.bool) for name, shape in self.shapes.items()}
+            found = torch.stack([positions({n: masks.get(n, everything[n]) for n in self.shapes}) for masks in chosen])
         return [from_positions(row, self.shapes) for row in self.exchange.broadcast("indices", found)]
 
     def _activate(self, shares: list[Masks]) -> None:
@@ -203,7 +211,7 @@ class MergedTraining:
         """Log, evaluate and save where the Trainer would, at the first merge that comes."""
         state, args = self.trainer.state, self.args
         state.global_step, state.epoch = self.step, self.step / self.steps_per_pass
-        if self._passed(before, int(args.logging_steps)):
+        if self._passed(before, args.logging_steps):
             logs = {"loss": loss, "learning_rate": self.workers[0].learning_rate, "merge": self.exchange.merge}
             self.trainer.log(logs)
         if self._due(args.eval_strategy, args.eval_steps, before):
@@ -214,10 +222,12 @@ class MergedTraining:
     def _due(self, strategy: str, every: float | None, before: int) -> bool:
         if strategy == "epoch":
             return self._passed(before, self.steps_per_pass) or self.step == self.num_steps
-        return strategy == "steps" and self._passed(before, int(every or 0))
+        return strategy == "steps" and self._passed(before, every or 0)
 
-    def _passed(self, before: int, every: int) -> bool:
-        return every > 0 and self.step // every > before // every
+    def _passed(self, before: int, every: float) -> bool:
+        """As in Trainer, a period below 1 is a fraction of the run."""
+        period = math.ceil(every * self.num_steps) if every < 1 else int(every)
+        return period > 0 and self.step // period > before // period
 
     def _check_agreement(self) -> None:
         for worker in self.workers:
@@ -247,9 +257,9 @@ class MergedTraining:
             "first_merge": self.first_merge,
             "num_refreshes": self.num_refreshes,
             "is_dense_phase": self.is_dense_phase,
-            "num_shares": len(self.shares),
+            "num_workers": self.exchange.num_workers,
         }
-        shares = {f"share/{i}": positions(masks) for i, masks in enumerate(self.shares) if masks}
+        shares = {f"share/{i:06d}": positions(masks) for i, masks in enumerate(self.shares) if self.needs_data}
         for worker, index in zip(self.workers, self.exchange.local, strict=True):
             sent = [row for row in self.exchange.ledger.as_rows() if row["worker"] == index]
             tensors = {**shares, **{f"state/{name}": tensor for name, tensor in worker.state().items()}}
@@ -258,37 +268,37 @@ class MergedTraining:
             self.sparse_diff().save_pretrained(folder)
         self.exchange.wait()
         if self.exchange.local[0] == 0:
-            self.trainer.state.save_to_json(str(folder / "trainer_state.json"))
-            rotate(root, self.args.save_total_limit)
+            with tensor_files.replacing(folder / "trainer_state.json") as temporary:
+                self.trainer.state.save_to_json(str(temporary))
+            run_folder.rotate(root, folder, self.args.save_total_limit)
         self.exchange.wait()
 
     def _load(self, folder: Path) -> None:
-        self.trainer.state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
+        state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
+        state.is_world_process_zero = self.trainer.is_world_process_zero()
+        state.is_local_process_zero = self.trainer.is_local_process_zero()
+        self.trainer.state = state
         merged, rows = SparseDiff.from_pretrained(folder), []
+        ruled = [] if self.needs_data else self._choose(0)  # on the plain model, as at the start
         for worker, index in zip(self.workers, self.exchange.local, strict=True):
             tensors, header = tensor_files.read(folder / f"worker{index}.safetensors", FORMAT)
-            merged.merge_into(worker.model, check=index == 0)
-            shares = [tensors.get(f"share/{i}") for i in range(header["num_shares"])]
-            known = [from_positions(share, self.shapes) for share in shares if share is not None]
-            self.shares = known or self._choose(0)
+            if header["num_workers"] != self.exchange.num_workers:
+                was, now = header["num_workers"], self.exchange.num_workers
+                raise ValueError(f"{folder} is of {was} workers, not {now}: resume with as many")
+            merged.merge_into(worker.model, check=worker is self.workers[0])
+            stored = sorted(name for name in tensors if name.startswith("share/"))
+            self.shares = ruled or [from_positions(tensors[name], self.shapes) for name in stored]
             worker.activate(self.shares[index % len(self.shares)])
-            state = {k.removeprefix("state/"): t for k, t in tensors.items() if k.startswith("state/")}
-            worker.load_state(state, header["step"])
+            own = {k.removeprefix("state/"): t for k, t in tensors.items() if k.startswith("state/")}
+            worker.load_state(own, header["step"])
             rows += header["ledger"]
             self.exchange.merge, self.first_merge = header["merge"], header["first_merge"]
             self.num_refreshes, self.is_dense_phase = header["num_refreshes"], header["is_dense_phase"]
         self.exchange.ledger = Ledger.from_rows(rows)
 
 
-def rotate(root: Path, keep: int | None) -> None:
-    """Delete the oldest checkpoints until `keep` are left."""
-    found = sorted(root.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for path in found[: -keep if keep else 0]:
-        shutil.rmtree(path)
-
-
 def _check(args: RunArguments, plan: MergeArguments, num_workers: int) -> None:
-    for flag in ("fp16", "load_best_model_at_end", "label_smoothing_factor", "gradient_checkpointing", "torch_compile"):
+    for flag in REFUSED:
         if getattr(args, flag):
             raise ValueError(f"--{flag} does not work with --merge_every")
     if num_workers >= 4 and plan.merge_rule == "sum":

@@ -49,6 +49,11 @@ class Result:
     """Of workers that merge: bytes sent, per merge and in total."""
 
     @property
+    def trained_entries(self) -> int:
+        """Entries that this run may have changed; of merged workers, those that their merged model changed."""
+        return self.communication.get("changed_entries", self.cost["trainable"])
+
+    @property
     def score(self) -> float:
         """Mean of the main metric over the evaluation splits."""
         values = [metrics[self.main_metric] for metrics in self.metrics.values()]

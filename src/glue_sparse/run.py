@@ -42,6 +42,9 @@ def run(arguments: Arguments, command: str = "") -> Result:
 
 def _run(arguments: Arguments, folder: Path, checkpoint: str | None, command: str) -> Result:
     training = arguments.training
+    if training.n_gpu > 1:
+        raise ValueError(f"{training.n_gpu} GPUs are visible to one process: use accelerate launch for all of them, or "
+                         "choose one with CUDA_VISIBLE_DEVICES=0")  # fmt: skip
     set_seed(training.seed)
     method = build_method(arguments.method, training.seed)
     with training.main_process_first(desc="loading the task"):
@@ -201,7 +204,8 @@ def summary(result: Result, folder: str) -> str:
     )
     return (
         f"{result.title} | {result.method} | {result.main_metric}: {scores}\n"
-        f"trained {cost['trainable']:,} of {cost['num_entries']:,} weights ({cost['density']:.3%}), "
+        f"trained {result.trained_entries:,} of {cost['num_entries']:,} weights "
+        f"({result.trained_entries / cost['num_entries']:.3%}), "
         f"stored {cost['stored_bytes']:,} bytes, {result.seconds['train']:.0f} s\n"
         f"{exchanged}"
         f"results: {folder}/{results.FILE_NAME}   diff: {folder}/{DIFF_FILE}"

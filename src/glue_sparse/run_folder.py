@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def claimed(training: RunArguments, given: dict[str, Any]) -> Iterator[str | Non
         ValueError: the folder is in use, cannot be written, or holds another run.
     """
     folder = Path(training.output_dir or ".")
-    lock = FileLock(folder / results.LOCK, timeout=0)
+    lock = FileLock(folder / results.LOCK, timeout=2)  # a grid that looks whether it is held holds it for a moment
     try:
         with training.main_process_first(local=False, desc="claiming the output folder"):
             if training.process_index == 0:
@@ -77,10 +77,30 @@ def _checkpoint(folder: Path, training: RunArguments) -> str | None:
         if wanted and not Path(wanted, "trainer_state.json").is_file():
             raise ValueError(f"--resume_from_checkpoint {wanted} is not a checkpoint; say `last` for the latest one")
         return wanted
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]  # the file written last
+    whole = complete_checkpoints(folder)
     if not whole:
         raise ValueError(f"{folder} holds no complete checkpoint to resume from: give --overwrite instead")
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2])))
+    return str(whole[-1])
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints in the order of their steps; one is complete when its last file, the Trainer's state, is whole."""
+    found = []
+    for path in folder.glob("checkpoint-*/trainer_state.json"):
+        with suppress(ValueError, OSError):
+            json.loads(path.read_text())
+            found.append(path.parent)
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def rotate(folder: Path, newest: Path, keep: int | None) -> None:
+    """Delete all but the last `keep` complete checkpoints and what was left half-written; `newest` always stays."""
+    if not keep:
+        return
+    kept = {newest, *[path for path in complete_checkpoints(folder) if path != newest][::-1][: keep - 1]}
+    for path in folder.glob("checkpoint-*"):
+        if path not in kept:
+            shutil.rmtree(path)
 
 
 def _check_same_settings(folder: Path, given: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Run the cells of a grid: as processes here, as printed commands, or as a Slurm array job."""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
@@ -19,6 +21,7 @@ from tqdm.auto import tqdm
 
 from glue_sparse.commands import Interrupted
 from glue_sparse.grids import Cell, Grid
+from glue_sparse.results import Result
 
 Launcher = Literal["local", "slurm"]
 _WAIT = 2.0
@@ -38,79 +41,107 @@ def dry_run(grid: Grid) -> str:
 def run_here(grid: Grid, jobs: int = 1) -> list[Cell]:
     """Run the missing cells, `jobs` at a time, with a progress bar; returns those that failed.
 
-    A cell on which another process is at work is waited for and not run twice. With GPUs, each job gets one.
+    A cell on which another process is at work is waited for and not run twice. With GPUs, each cell gets one.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the running cells were told to stop.
     """
     todo = missing(grid)
     bar = tqdm(total=len(grid.cells), initial=len(grid.cells) - len(todo), desc=grid.name, unit="run")
-    pool, running, slots = ThreadPoolExecutor(jobs), _Running(), SimpleQueue[int]()
-    for slot in range(jobs):
-        slots.put(slot)
+    pool, running = ThreadPoolExecutor(jobs), _Running(jobs)
     with bar, _sigterm_as_interrupt():
-        pending = {pool.submit(running.run, cell, slots, jobs): cell for cell in todo}
+        pending = {pool.submit(running.run, cell): cell for cell in todo}
         failed = []
         try:
             while pending:
                 done, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
                 for future in done:
-                    cell, seconds = pending.pop(future), future.result()
-                    failed += _report(bar, cell, seconds)
+                    failed += _report(bar, pending.pop(future), future.result())
                 if sys.stderr.isatty():
                     bar.set_postfix_str(", ".join(running.names()))
         except KeyboardInterrupt as error:
+            raise Interrupted("stopped; the same command goes on where this one stopped") from error
+        finally:
             pool.shutdown(wait=False, cancel_futures=True)
             running.stop()
             pool.shutdown(wait=True)
-            raise Interrupted("stopped; the same command goes on where this one stopped") from error
     return [cell for cell in todo if cell in failed]
 
 
-def _report(bar: tqdm, cell: Cell, seconds: float) -> list[Cell]:
-    result = cell.result()
-    if result is None:
-        bar.write(f"failed: {cell.name}, log: {cell.log}: {last_line(cell.log)}", file=sys.stderr)
+@dataclass(frozen=True)
+class _Attempt:
+    """How the work on one cell ended."""
+
+    result: Result | None
+    seconds: float
+    reason: str
+    """Why there is no result."""
+
+
+def _report(bar: tqdm, cell: Cell, attempt: _Attempt) -> list[Cell]:
+    if attempt.result is None:
+        bar.write(f"failed: {cell.name}, log: {cell.log}: {attempt.reason}", file=sys.stderr)
         return [cell]
+    score = f"{attempt.result.main_metric} {100 * attempt.result.score:.2f}"
     bar.update()
-    bar.write(f"done: {cell.name}: {result.main_metric} {100 * result.score:.2f}, {seconds:.0f} s", file=sys.stderr)
+    bar.write(f"done: {cell.name}: {score}, {attempt.seconds:.0f} s", file=sys.stderr)
     return []
 
 
-def last_line(log: Path) -> str:
-    """What a failed run said last: its error sentence if it wrote one."""
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    said = [line for line in lines if line.startswith("error: ")]
-    return (said or lines or ["it wrote nothing"])[-1]
+def last_words(log: Path, start: int = 0) -> str:
+    """What a failed run said last, from byte `start` of its log on: its error sentence if it wrote one."""
+    text = log.read_bytes()[start:].decode(errors="replace") if log.exists() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip("=- \t")]
+    ours = [line for line in lines if line.startswith("error: ")]
+    python = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line.rpartition("]: ")[2])]
+    return (ours or python or lines or ["it wrote nothing"])[-1]
 
 
 class _Running:
-    """The processes of the cells that run now."""
+    """The processes of the cells that run now, and the places for `jobs` of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, jobs: int) -> None:
+        self.jobs, self.stopped = jobs, False
         self.processes: dict[str, subprocess.Popen] = {}
-        self.stopped = False
+        self.slots = SimpleQueue[int]()
+        for slot in range(jobs):
+            self.slots.put(slot)
 
     def names(self) -> list[str]:
         return list(self.processes)
 
-    def run(self, cell: Cell, slots: "SimpleQueue[int]", jobs: int) -> float:
-        """Seconds that the cell took, or that another process's work on it was waited for."""
-        started, slot = time.perf_counter(), slots.get()
+    def run(self, cell: Cell) -> _Attempt:
+        """Run a cell, or wait for another process that does; any problem becomes a failed attempt."""
+        started, slot = time.perf_counter(), self.slots.get()
+        result, reason = None, "stopped"
         try:
-            while cell.is_running() and not self.stopped:
-                time.sleep(_WAIT)
-            if not self.stopped and cell.result() is None:
-                self._process(cell, _environment(slot, jobs))
+            while result is None and not self.stopped:
+                while cell.is_running() and not self.stopped:
+                    time.sleep(_WAIT)
+                result = cell.result()
+                if result is None and not self.stopped:
+                    reason = self._process(cell, _environment(slot, self.jobs, cell.takes_processes))
+                    result = cell.result()
+                    if result is None and not cell.is_running():  # another process may have been faster to start
+                        break
+        except (ValueError, OSError) as error:
+            reason = str(error)
         finally:
-            slots.put(slot)
-        return time.perf_counter() - started
+            self.slots.put(slot)
+        return _Attempt(result, time.perf_counter() - started, reason)
 
-    def _process(self, cell: Cell, environment: dict[str, str]) -> None:
-        with started(cell.command(), cell.log, environment) as process:
+    def _process(self, cell: Cell, environment: dict[str, str]) -> str:
+        """Run a cell's command to its end; returns its last words."""
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        with cell.log.open("ab") as log:
+            start = log.tell()
+            process = subprocess.Popen(cell.command(), stdout=log, stderr=subprocess.STDOUT, env=environment)
             self.processes[cell.name] = process
+            if self.stopped:  # stop() may have looked just before
+                process.terminate()
             process.wait()
             del self.processes[cell.name]
+        return last_words(cell.log, start)
 
     def stop(self) -> None:
         """Ask the processes to end; each saves a checkpoint first where it can."""
@@ -119,15 +150,15 @@ class _Running:
             process.terminate()
 
 
-def _environment(slot: int, jobs: int) -> dict[str, str]:
-    """Share cores and GPUs among jobs that run side by side."""
+def _environment(slot: int, jobs: int, takes_processes: bool) -> dict[str, str]:
+    """Share cores and GPUs among jobs that run side by side; a run of several processes alone may use all GPUs."""
     environment = dict(os.environ)
     if jobs > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-        visible = environment.get("CUDA_VISIBLE_DEVICES")
-        gpus = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-        if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    if gpus and (jobs > 1 or not takes_processes):
+        environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     return environment
 
 
@@ -167,7 +198,7 @@ def run_slurm(grid: Grid, jobs: int, options: Sequence[str] = (), cluster: str =
         executor.update_parameters(name=grid.name, **parameters)
     except (NameError, TypeError, RuntimeError) as error:
         raise ValueError(f"submitit refuses: {error}") from error
-    submitted = executor.map_array(run_command, [cell.command() for cell in todo], [cell.log for cell in todo])
+    submitted = executor.map_array(run_cell, todo)
     return f"submitted {len(submitted)} runs as array job {submitted[0].job_id.partition('_')[0]}; logs in {logs}"
 
 
@@ -178,21 +209,13 @@ def _option(text: str) -> tuple[str, Any]:
     return name, int(value) if value.isdecimal() else value
 
 
-def run_command(command: list[str], log: Path, environment: dict[str, str] | None = None) -> None:
-    """Run one cell's command to its end, as a job of the array does; what it prints goes to the end of `log`.
+def run_cell(cell: Cell) -> float:
+    """What a job of the array does, also when Slurm starts it again: the cell, if it is still missing; its score.
 
     Raises:
         RuntimeError: it failed.
     """
-    with started(command, log, environment) as process:
-        process.wait()
-    if process.returncode:
-        raise RuntimeError(f"the run failed, log: {log}: {last_line(log)}")
-
-
-@contextmanager
-def started(command: list[str], log: Path, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen]:
-    """The running process of a command that prints into `log`."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as out:
-        yield subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
+    attempt = _Running(1).run(cell)
+    if attempt.result is None:
+        raise RuntimeError(f"{cell.name} failed, log: {cell.log}: {attempt.reason}")
+    return attempt.result.score

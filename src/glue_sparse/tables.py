@@ -24,8 +24,8 @@ def rows(found: Sequence[Result]) -> list[tuple[str, ...]]:
             f"{result.density:g}" if result.density is not None else "-",
             f"{100 * result.score:.2f}",
             result.main_metric,
-            f"{result.cost['trainable']:,}",
-            f"{result.cost['density']:.3%}",
+            f"{result.trained_entries:,}",
+            f"{result.trained_entries / result.cost['num_entries']:.3%}",
             f"{result.cost['stored_bytes']:,}",
             f"{result.seconds['train'] + result.seconds['choose']:.0f}",
         )
@@ -84,7 +84,6 @@ def places(grid: Grid) -> dict[tuple[str, str], Place]:
 def table(grid: Grid, plus_minus: str = "±") -> tuple[list[str], list[list[str]]]:
     """Header and lines: one per row, and below it what was published for it."""
     all_places = places(grid)
-    sources = [published.read(name) for name in grid.published]
     several = len(grid.columns) > 1
     header = ["", "weights trained", *(_column_title(grid, all_places, column) for column in grid.columns)]
     lines = []
@@ -93,8 +92,19 @@ def table(grid: Grid, plus_minus: str = "±") -> tuple[list[str], list[list[str]
         means = [place.mean for place in line] if all(place.is_complete for place in line) else []
         last = [_mean_text(means)] if several else []
         lines.append([row, _trained(line), *(place.text(plus_minus) for place in line), *last])
-        lines += [_published_line(source, row, grid, several) for source in sources if source.has(row, grid.columns)]
+        lines += [_published_line(source, row, grid, several) for source in comparable(grid, row)]
     return [*header, *(["mean"] if several else [])], lines
+
+
+def comparable(grid: Grid, row: str) -> list[Published]:
+    """The sources that say something about a row, and whose settings the row shares."""
+    arguments = grid.at(row, next(iter(grid.columns)))[0].arguments
+    sources = [published.read(name) for name in grid.published]
+    return [
+        source
+        for source in sources
+        if source.has(row, grid.columns) and all(arguments.value(k) == v for k, v in source.settings.items())
+    ]
 
 
 def _column_title(grid: Grid, all_places: dict[tuple[str, str], Place], column: str) -> str:
@@ -105,8 +115,8 @@ def _column_title(grid: Grid, all_places: dict[tuple[str, str], Place], column: 
 
 
 def _trained(line: Sequence[Place]) -> str:
-    shares = {f"{result.cost['density']:.3%}": None for place in line for result in place.found}
-    return next(iter(shares), "-")
+    shares = {f"{r.trained_entries / r.cost['num_entries']:.3%}": None for place in line for r in place.found}
+    return " / ".join(shares) or "-"
 
 
 def _mean_text(values: Sequence[float]) -> str:
@@ -126,15 +136,15 @@ def captions(grid: Grid) -> list[str]:
     lines = ["Mean ± sample standard deviation over seeds in percent (number of seeds); - : no run."]
     if len(grid.columns) > 1:
         lines.append("`mean`: of the columns, where each of them has all its seeds.")
-    for source in map(published.read, grid.published):
-        if any(source.has(row, grid.columns) for row in grid.rows):
-            lines += [f"{source.name}: {source.source}.", *source.notes]
+    sources = {source.name: source for row in grid.rows for source in comparable(grid, row)}
+    for source in sources.values():
+        lines += [f"{source.name}: {source.source}.", *source.notes]
     return lines
 
 
 def communication(grid: Grid) -> tuple[list[str], list[list[str]]]:
     """Bytes that each worker sent, for grids whose runs merge; no lines for others."""
-    header = ["", "task", "merges", "sent per merge", "sent in all", "a dense run sends", "share", "weights changed"]
+    header = ["", "task", "merges", "sent per merge", "sent in all", "a dense run sends", "share"]
     lines = []
     for (row, _), place in places(grid).items():
         if not (place.found and place.found[0].communication):
@@ -142,8 +152,7 @@ def communication(grid: Grid) -> tuple[list[str], list[list[str]]]:
         sent = place.found[0].communication
         merges, total, dense = sent["num_merges"], sent["sent_per_worker"], sent["dense_sent_per_worker"]
         sizes = [f"{number / 1e6:,.2f} MB" for number in (total / max(1, merges), total, dense)]
-        changed = sent["changed_entries"] / place.found[0].cost["num_entries"]
-        lines.append([row, place.found[0].title, str(merges), *sizes, f"{total / dense:.2%}", f"{changed:.2%}"])
+        lines.append([row, place.found[0].title, str(merges), *sizes, f"{total / dense:.2%}"])
     return header, lines
 
 
@@ -161,13 +170,12 @@ def as_csv(grid: Grid) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("row", "column", "title", "metric", "mean", "std", "seeds", "seeds_wanted", "source"))
-    sources = [published.read(name) for name in grid.published]
     for (row, column), place in places(grid).items():
         first = place.found[0] if place.found else None
         title, metric = (first.title, first.main_metric) if first else ("", "")
         value, std = (place.mean if first else "", "" if place.std is None else place.std)
         writer.writerow((row, column, title, metric, value, std, len(place.found), place.wanted, "measured"))
-        for source in sources:
+        for source in comparable(grid, row):
             number = source.value(row, column)
             if number is not None:
                 writer.writerow((row, column, "", "", number, "", "", "", f"{source.name}: {source.source}"))

@@ -109,9 +109,11 @@ class Worker:
 
     def _schedule(self) -> Callable[[int], float]:
         warmup = self.args.get_warmup_steps(self.num_steps)
-        scheduler: Any = get_scheduler(self.args.lr_scheduler_type, self.optimizer, warmup, self.num_steps)
+        kind, options = self.args.lr_scheduler_type, self.args.lr_scheduler_kwargs
+        assert not isinstance(options, str)  # TrainingArguments has parsed it
+        scheduler: Any = get_scheduler(kind, self.optimizer, warmup, self.num_steps, options)
         if not hasattr(scheduler, "lr_lambdas"):
-            raise ValueError(f"--lr_scheduler_type {self.args.lr_scheduler_type} depends on scores, not steps alone")
+            raise ValueError(f"--lr_scheduler_type {kind} depends on scores, not steps alone")
         return scheduler.lr_lambdas[0]
 
     @property
@@ -202,15 +204,17 @@ class Worker:
     def load_state(self, tensors: dict[str, Tensor], step: int) -> None:
         """Continue from what `state` gave, with the same entries active."""
         trained = self._trained()
+        number = {id(p): i for i, p in enumerate(p for g in self.optimizer.param_groups for p in g["params"])}
+        state: dict[int, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
             part, _, rest = key.partition("/")
-            name, _, field = rest.rpartition("/")
             if part == "values":
                 trained[rest].data.copy_(tensor)
             else:
-                # a step count stays where Adam made it, on the CPU
-                there = trained[name].device if tensor.dim() else "cpu"
-                self.optimizer.state[trained[name]][field] = tensor.to(there)
+                name, _, field = rest.rpartition("/")
+                state.setdefault(number[id(trained[name])], {})[field] = tensor
+        # the optimizer knows on which device each part of its state belongs
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.step = step
         self.remember()
 

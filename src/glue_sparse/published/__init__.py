@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -15,12 +16,14 @@ class Published:
         name: short, for the line in a table.
         source: where exactly they are from.
         notes: what a reader must know about them.
+        settings: what a run of ours must share with theirs to be compared; the rest is in the notes.
         values: (row, column) -> number, under the names that our grids use.
     """
 
     name: str
     source: str
     notes: tuple[str, ...]
+    settings: dict[str, Any]
     values: dict[tuple[str, str], float]
 
     def value(self, row: str, column: str) -> float | None:
@@ -49,4 +52,4 @@ def read(name: str) -> Published:
         for column, number in zip(data["columns"], numbers, strict=True)
         if number is not None
     }
-    return Published(data["name"], data["source"], tuple(data.get("notes", ())), values)
+    return Published(data["name"], data["source"], tuple(data.get("notes", ())), data.get("settings", {}), values)

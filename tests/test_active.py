@@ -164,10 +164,33 @@ def test_reindex_keeps_survivors_zeroes_entrants_and_drops_leavers(inactive: Any
     zero = inactive == "zero"
     torch.testing.assert_close(entries.values.data, torch.tensor([survivor[0], 0.0 if zero else 3.0]))
     torch.testing.assert_close(state["exp_avg"], torch.tensor([survivor[1], 0.0]))
-    torch.testing.assert_close(state["exp_avg_sq"], torch.tensor([survivor[2], 0.0]))
+    torch.testing.assert_close(state["exp_avg_sq"], torch.tensor([survivor[2], survivor[2]]))
     assert layer.weight[0, 0].item() == (0.0 if zero else leaver)
     optimizer.step()
     assert layer.weight[0, 0].item() == (0.0 if zero else leaver)  # no drift from stale momentum
+
+
+def test_an_entrants_first_steps_are_no_longer_than_the_learning_rate():
+    layer = nn.Linear(40, 1, bias=False)
+    attach(layer, {"weight": (torch.arange(40) < 20).view(1, 40)})
+    entries = next(active_tensors(layer))[1]
+    optimizer = torch.optim.Adam([entries.values], lr=0.1)
+
+    def step() -> float:
+        """The longest way any entry went, with a gradient of 1 everywhere."""
+        before = entries.values.detach().clone()
+        optimizer.zero_grad()
+        layer(torch.ones(1, 40)).sum().backward()
+        optimizer.step()
+        return float((entries.values.detach() - before).abs().max())
+
+    for _ in range(50):
+        step()
+    reindex(layer, {"weight": ((torch.arange(40) >= 10) & (torch.arange(40) < 30)).view(1, 40)}, optimizer)
+    assert max(step() for _ in range(20)) < 0.101  # 0.65 with a second moment of zero
+    reindex(layer, {"weight": (torch.arange(40) >= 35).view(1, 40)}, optimizer)
+    assert entries.values not in optimizer.state  # no survivor: a fresh start
+    assert 0.099 < step() < 0.101
 
 
 def test_reindex_can_wake_a_tensor_that_had_no_active_entry():

@@ -13,6 +13,9 @@ from glue_sparse.masks import Masks
 
 Inactive = Literal["frozen", "zero"]
 
+_SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg")
+"""Means of squared gradients, by which Adam and its kin divide."""
+
 
 class _Gather(torch.autograd.Function):
     """Hands a weight on in the forward pass; the gradient of `values` is the dense one read at `indices`."""
@@ -234,7 +237,9 @@ def reindex(model: nn.Module, masks: Masks, optimizer: torch.optim.Optimizer | N
     """Change which entries of attached tensors are active, between optimizer steps.
 
     An entrant starts from what the tensor holds, with optimizer state zero; a survivor keeps value and state; a
-    leaver keeps its last value (`frozen`) or becomes zero (`zero`), and its state is dropped.
+    leaver keeps its last value (`frozen`) or becomes zero (`zero`), and its state is dropped. Mean squared gradients
+    of an entrant start at the survivors' mean: Adam counts steps per tensor, so zero would make the entrant's first
+    steps up to 6.5 times as long as its learning rate.
 
     Args:
         masks: new masks of any of the attached tensors.
@@ -266,9 +271,13 @@ def _reindex_one(
     entries.move(new, values)
     if optimizer is None:
         return
+    if not is_old.any():
+        optimizer.state.pop(entries.values, None)  # nothing to carry over: a fresh start, step count included
     for key, state in optimizer.state.get(entries.values, {}).items():
         if isinstance(state, Tensor) and state.shape == old.shape and state.dim() == 1:
             moved = state.new_zeros(len(new))
+            if key in _SECOND_MOMENTS:
+                moved.fill_(state[is_new].mean())
             moved[is_old] = state[is_new]
             optimizer.state[entries.values][key] = moved
     if len(new) and not any(entries.values is p for group in optimizer.param_groups for p in group["params"]):

@@ -91,6 +91,25 @@ def test_one_merge_by_the_formula(tmp_path: Path, rule: str, masks: str):
     assert len(chosen[0]) == len(chosen[1])
 
 
+@pytest.mark.parametrize("optim", ["adamw_torch_fused", "sgd"])
+def test_one_worker_alone_is_the_trainer(tmp_path: Path, optim: str):
+    """Optimizer, decay, clipping, schedule and accumulation as in transformers; all data at each step, no dropout."""
+    quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    options = {
+        "per_device_train_batch_size": 13, "gradient_accumulation_steps": 2, "max_steps": 6, "max_grad_norm": 0.5,
+        "warmup_steps": 2, "optim": optim,
+    }  # fmt: skip
+    merged = build(tmp_path, "biases", bert(**quiet), options=options, merge_every=2, num_workers=1)
+    merged.run()
+    plain = build(tmp_path, "biases", bert(**quiet), options=options, merge_every=2, num_workers=1).trainer
+    plain.train()
+    wanted, found = tensors(plain.network), tensors(merged.workers[0].model)
+    moved = max(float((wanted[name] - merged.base[name]).abs().max()) for name in wanted)
+    assert moved > 1e-3
+    for name in wanted:
+        torch.testing.assert_close(found[name], wanted[name], rtol=0, atol=moved / 1000)
+
+
 def worker_positions(merged: Any) -> list[Tensor]:
     """Where each worker is active, as numbers over all its tensors."""
     found = []

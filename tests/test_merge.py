@@ -94,7 +94,7 @@ def test_one_merge_by_the_formula(tmp_path: Path, rule: str, masks: str):
 @pytest.mark.parametrize("optim", ["adamw_torch_fused", "sgd"])
 def test_one_worker_alone_is_the_trainer(tmp_path: Path, optim: str):
     """Optimizer, decay, clipping, schedule and accumulation as in transformers; all data at each step, no dropout."""
-    quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    quiet: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     options = {
         "per_device_train_batch_size": 13, "gradient_accumulation_steps": 2, "max_steps": 6, "max_grad_norm": 0.5,
         "warmup_steps": 2, "optim": optim,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ class SparseDiff:
         kept = {**wholly_active(model), **persistent_buffers(model)}
         whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in kept.items()}
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        info = DiffInfo(**{**asdict(info or DiffInfo()), "inactive": inactive, "dtype": dtype})
+        info = replace(info or DiffInfo(), inactive=inactive, dtype=dtype)
         return cls(indices, values, whole, shapes, digests, info)
 
     @classmethod
@@ -111,7 +111,7 @@ class SparseDiff:
                 values[name] = read_entries(new, found).float()
                 shapes[name], digests[name] = tuple(new.shape), tensor_digest(old)
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        info = DiffInfo(**{**asdict(info or DiffInfo()), "inactive": "frozen", "dtype": dtype})
+        info = replace(info or DiffInfo(), inactive="frozen", dtype=dtype)
         return cls(indices, values, whole, shapes, digests, info)
 
     @property
@@ -256,9 +256,8 @@ class SparseDiff:
             ValueError: not found, truncated, or not a diff of this library.
         """
         path = tensor_files.locate(source, FILE_NAME, revision)
-        tensors, header = tensor_files.read(path, FORMAT)
         try:
-            return cls._parse(tensors, header)
+            return cls._parse(*tensor_files.read(path, FORMAT))
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -135,14 +136,11 @@ def read(
     kept_columns = _of_tasks(path, _settings_of(path, config, "columns"), tasks)
     all_seeds = _seeds(path, list(seeds) or config.get("seeds"))
     _no_clash(path, flags, {key for part in (kept_rows, kept_columns) for s in part.values() for key in s})
-    cells = []
-    for seed in all_seeds:
-        for column, column_settings in kept_columns.items():
-            for row, row_settings in kept_rows.items():
-                settings = {**(config.get("base") or {}), **column_settings, **row_settings, "seed": seed}
-                argv = [*_argv(settings), *flags]
-                with _prefixed(f"{path}, {row}/{column}"):
-                    cells.append(_cell(script, row, column, seed, argv, output_dir or Path("runs", path.stem)))
+    root, cells = output_dir or Path("runs", path.stem), []
+    for seed, column, row in product(all_seeds, kept_columns, kept_rows):
+        settings = {**(config.get("base") or {}), **kept_columns[column], **kept_rows[row], "seed": seed}
+        with _prefixed(f"{path}, {row}/{column}"):
+            cells.append(_cell(script, row, column, seed, [*_argv(settings), *flags], root))
     figure = config.get("figure") or {}
     sources = tuple(config.get("published") or ())
     with _prefixed(str(path)):

@@ -22,7 +22,7 @@ from glue_sparse.masks import Masks, from_positions, positions
 from glue_sparse.methods.base import SparseMethod
 from glue_sparse.params import body_names
 from glue_sparse.trainer import SparseTrainer
-from glue_sparse.worker import LocalOrder, Worker
+from glue_sparse.worker import build_workers, run_length
 
 logger = logging.getLogger(__name__)
 
@@ -61,36 +61,15 @@ class MergedTraining:
         self.shares: list[Masks] = []
         network = trainer.network
         self.shapes = {name: network.get_parameter(name).shape for name in body_names(network, trainer.head)}
-        self.base = {name: t.detach().to("cpu", copy=True) for name, t in current_tensors(trainer.network).items()}
+        self.base = {name: t.detach().to("cpu", copy=True) for name, t in current_tensors(network).items()}
         self.needs_data = method(0).needs_data
         # a copy without active entries, by which worker 0 chooses
         self.plain = copy.deepcopy(network) if 0 in self.exchange.local and self.needs_data else None
-        self.workers = self._build_workers()
+        data: Any = trainer.train_dataset
+        self.num_steps, self.steps_per_pass = run_length(self.args, len(data))
+        self.workers = build_workers(trainer, plan, self.exchange, self.num_steps)
         if plan.dense_steps and not self.needs_data and any(self._choose(0)):
             raise ValueError("--dense_steps is for methods that choose by a score")
-
-    def _build_workers(self) -> list[Worker]:
-        data: Any = self.trainer.train_dataset
-        collate = self.trainer._get_collator_with_removed_columns(self.trainer.data_collator)
-        accumulation = self.args.gradient_accumulation_steps
-        batch_size = self.args.per_device_train_batch_size
-        steps_per_pass = math.ceil(len(data) / (batch_size * accumulation))
-        # one pass = as many steps as it takes to see all data once, whether a worker sees all of it or only its share
-        passes = self.args.num_train_epochs
-        self.num_steps = self.args.max_steps if self.args.max_steps > 0 else math.ceil(passes * steps_per_pass)
-        self.steps_per_pass, count = steps_per_pass, self.exchange.num_workers
-        workers, network = [], self.trainer.network
-        for index in self.exchange.local:
-            sharded = self.plan.worker_data == "sharded"
-            order = LocalOrder(len(data), batch_size, self.args.seed, (index, count), sharded)
-            model = copy.deepcopy(network) if workers else network
-            workers.append(
-                Worker(
-                    model, self.trainer.head, self.args, self.num_steps, order,
-                    lambda rows: collate([data[row] for row in rows]),
-                )  # fmt: skip
-            )
-        return workers
 
     def run(self, checkpoint: str | None = None, interrupted: Callable[[], bool] = lambda: False) -> None:
         """Train, from a checkpoint if one is given; the trainer's model is the merged one afterwards.

@@ -50,8 +50,8 @@ class Result:
 
     @property
     def trained_entries(self) -> int:
-        """Entries that this run may have changed; of merged workers, those that their merged model changed."""
-        return self.communication.get("changed_entries", self.cost["trainable"])
+        """Entries that trained; of merged workers, all those that their merged model stores as changed."""
+        return max(self.communication.get("changed_entries", 0), self.cost["trainable"])
 
     @property
     def score(self) -> float:

@@ -1,5 +1,7 @@
 """One worker: its own copy of the model, entries, order of the data and optimizer; it trains alone between merges."""
 
+import copy
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -18,10 +20,12 @@ from glue_sparse.active import (
     wholly_active,
     write_entries,
 )
-from glue_sparse.arguments import RunArguments
+from glue_sparse.arguments import MergeArguments, RunArguments
+from glue_sparse.exchange import Exchange
 from glue_sparse.masks import Masks
 from glue_sparse.per_example import Batch
 from glue_sparse.randomness import seed_of, seeded
+from glue_sparse.trainer import SparseTrainer
 
 
 class LocalOrder:
@@ -221,6 +225,32 @@ class Worker:
     def _trained(self) -> dict[str, nn.Parameter]:
         compact = {name: entries.values for name, entries in active_tensors(self.model)}
         return {**compact, **wholly_active(self.model)}
+
+
+def run_length(args: RunArguments, num_examples: int) -> tuple[int, int]:
+    """(local steps of a whole run, local steps of one pass).
+
+    One pass is as many steps as it takes to see all data once, whether a worker sees all of it or only its share.
+    """
+    steps_per_pass = math.ceil(num_examples / (args.per_device_train_batch_size * args.gradient_accumulation_steps))
+    num_steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_pass)
+    return num_steps, steps_per_pass
+
+
+def build_workers(trainer: SparseTrainer, plan: MergeArguments, exchange: Exchange, num_steps: int) -> list[Worker]:
+    """The workers of this process; the first one trains the trainer's own model, the others copies of it."""
+    data: Any = trainer.train_dataset
+    args = trainer.args
+    assert isinstance(args, RunArguments)
+    collate = trainer._get_collator_with_removed_columns(trainer.data_collator)
+    models = [trainer.network, *(copy.deepcopy(trainer.network) for _ in exchange.local[1:])]
+    workers = []
+    for model, index in zip(models, exchange.local, strict=True):
+        place, sharded = (index, exchange.num_workers), plan.worker_data == "sharded"
+        order = LocalOrder(len(data), args.per_device_train_batch_size, args.seed, place, sharded)
+        fetch = lambda rows: collate([data[row] for row in rows])  # noqa: E731
+        workers.append(Worker(model, trainer.head, args, num_steps, order, fetch))
+    return workers
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:

@@ -263,7 +263,7 @@ def _known(keys: dict[str, Any], flags: list[str], path: Path) -> None:
 
 def closest(word: str, flags: Iterable[str], prefix: str = "", otherwise: str = "; see --help") -> str:
     """The end of a message about an unknown word: the closest known one, or `otherwise`."""
-    close = get_close_matches(word.partition("=")[0], flags, n=1)
+    close = get_close_matches(word.partition("=")[0], list(flags), n=1)
     return f"; did you mean {prefix}{close[0]}?" if close else otherwise
 
 

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
@@ -159,7 +159,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a grid: it needs rows, columns and seeds")
     for key in config:
         if key not in KEYS:
-            raise ValueError(f"{path}: unknown key {key!r}{closest(str(key), list(KEYS))}")
+            raise ValueError(f"{path}: unknown key {key!r}{closest(str(key), KEYS, otherwise=_list(KEYS))}")
     if not isinstance(config.get("base") or {}, dict):
         raise ValueError(f"{path}: `base` maps flags to values")
     return config
@@ -180,7 +180,7 @@ def _settings_of(path: Path, config: dict[str, Any], part: str) -> dict[str, dic
 def _chosen(path: Path, kind: str, named: dict[str, dict[str, Any]], wanted: Sequence[str]) -> dict[str, Any]:
     for name in wanted:
         if name not in named:
-            raise ValueError(f"{path} has no {kind} {name!r}{closest(name, list(named))}")
+            raise ValueError(f"{path} has no {kind} {name!r}{closest(name, named, otherwise=_list(named))}")
     return {name: settings for name, settings in named.items() if not wanted or name in wanted}
 
 
@@ -188,8 +188,13 @@ def _of_tasks(path: Path, columns: dict[str, dict[str, Any]], tasks: Sequence[st
     task_of = {name: str(settings.get("task", name)) for name, settings in columns.items()}
     for task in tasks:
         if task not in task_of.values():
-            raise ValueError(f"{path} has no column for task {task!r}{closest(task, list(task_of.values()))}")
+            hint = closest(task, task_of.values(), otherwise=_list(task_of.values()))
+            raise ValueError(f"{path} has no column for task {task!r}{hint}")
     return {name: settings for name, settings in columns.items() if not tasks or task_of[name] in tasks}
+
+
+def _list(known: Iterable[str]) -> str:
+    return f"; there are {', '.join(dict.fromkeys(known))}"
 
 
 def _seeds(path: Path, seeds: Any) -> tuple[int, ...]:

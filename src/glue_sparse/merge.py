@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import TrainerState
 
@@ -22,7 +23,7 @@ from glue_sparse.masks import Masks, from_positions, positions
 from glue_sparse.methods.base import SparseMethod
 from glue_sparse.params import body_names
 from glue_sparse.trainer import SparseTrainer
-from glue_sparse.worker import build_workers, run_length
+from glue_sparse.worker import Entries, build_workers, entries_of, run_length
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class MergedTraining:
         _check(self.args, plan, self.exchange.num_workers)
         self.merge_every = plan.merge_every
         self.num_refreshes, self.is_dense_phase, self.first_merge = 0, False, 0
-        self.shares: list[Masks] = []
+        self.shares: list[Entries] = []
         network = trainer.network
         self.shapes = {name: network.get_parameter(name).shape for name in body_names(network, trainer.head)}
         self.base = {name: t.detach().to("cpu", copy=True) for name, t in current_tensors(network).items()}
@@ -182,7 +183,7 @@ class MergedTraining:
         return [from_positions(row, self.shapes) for row in self.exchange.broadcast("indices", found)]
 
     def _activate(self, shares: list[Masks]) -> None:
-        self.shares = shares
+        self.shares = [entries_of(masks) for masks in shares]
         for worker, index in zip(self.workers, self.exchange.local, strict=True):
             worker.activate(shares[index % len(shares)])
 
@@ -191,8 +192,8 @@ class MergedTraining:
         state, args = self.trainer.state, self.args
         state.global_step, state.epoch = self.step, self.step / self.steps_per_pass
         if self._passed(before, args.logging_steps):
-            logs = {"loss": loss, "learning_rate": self.workers[0].learning_rate, "merge": self.exchange.merge}
-            self.trainer.log(logs)
+            rate = self.workers[0].learning_rate
+            self.trainer.log({"loss": loss, "learning_rate": rate, "merge": self.exchange.merge})
         if self._due(args.eval_strategy, args.eval_steps, before):
             self.trainer.evaluate()
         if self._due(args.save_strategy, args.save_steps, before):
@@ -216,8 +217,7 @@ class MergedTraining:
 
     def sparse_diff(self) -> SparseDiff:
         """The merged model against the base."""
-        info = self.trainer.info
-        return SparseDiff.between(self.base, self.workers[0].model, self.trainer.head, info)
+        return SparseDiff.between(self.base, self.workers[0].model, self.trainer.head, self.trainer.info)
 
     def communication(self) -> dict[str, Any]:
         """What all workers sent, beside what they would have sent with everything training; all ranks must call it."""
@@ -228,8 +228,7 @@ class MergedTraining:
 
     def _save(self) -> None:
         """Merged model, each worker's own state, and last of all the Trainer's state, which makes it complete."""
-        root = Path(str(self.args.output_dir))
-        folder = root / f"checkpoint-{self.step}"
+        folder = Path(str(self.args.output_dir), f"checkpoint-{self.step}")
         header = {
             "step": self.step,
             "merge": self.exchange.merge,
@@ -238,7 +237,12 @@ class MergedTraining:
             "is_dense_phase": self.is_dense_phase,
             "num_workers": self.exchange.num_workers,
         }
-        shares = {f"share/{i:06d}": positions(masks) for i, masks in enumerate(self.shares) if self.needs_data}
+        shares = {
+            f"share/{i:06d}/{name}": indices
+            for i, entries in enumerate(self.shares)
+            for name, indices in entries.items()
+            if self.needs_data  # what follows from a rule needs no file
+        }
         for worker, index in zip(self.workers, self.exchange.local, strict=True):
             sent = [row for row in self.exchange.ledger.as_rows() if row["worker"] == index]
             tensors = {**shares, **{f"state/{name}": tensor for name, tensor in worker.state().items()}}
@@ -249,7 +253,7 @@ class MergedTraining:
         if self.exchange.local[0] == 0:
             with tensor_files.replacing(folder / "trainer_state.json") as temporary:
                 self.trainer.state.save_to_json(str(temporary))
-            run_folder.rotate(root, folder, self.args.save_total_limit)
+            run_folder.rotate(folder.parent, folder, self.args.save_total_limit)
         self.exchange.wait()
 
     def _load(self, folder: Path) -> None:
@@ -265,15 +269,23 @@ class MergedTraining:
                 was, now = header["num_workers"], self.exchange.num_workers
                 raise ValueError(f"{folder} is of {was} workers, not {now}: resume with as many")
             merged.merge_into(worker.model, check=worker is self.workers[0])
-            stored = sorted(name for name in tensors if name.startswith("share/"))
-            self.shares = ruled or [from_positions(tensors[name], self.shapes) for name in stored]
-            worker.activate(self.shares[index % len(self.shares)])
+            shares = ruled or self._stored_shares(tensors)
+            self.shares = [entries_of(masks) for masks in shares]
+            worker.activate(shares[index % len(shares)])
             own = {k.removeprefix("state/"): t for k, t in tensors.items() if k.startswith("state/")}
             worker.load_state(own, header["step"])
             rows += header["ledger"]
             self.exchange.merge, self.first_merge = header["merge"], header["first_merge"]
             self.num_refreshes, self.is_dense_phase = header["num_refreshes"], header["is_dense_phase"]
         self.exchange.ledger = Ledger.from_rows(rows)
+
+    def _stored_shares(self, tensors: dict[str, Tensor]) -> list[Masks]:
+        stored = [key.split("/", 2)[1:] for key in sorted(tensors) if key.startswith("share/")]
+        nothing = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in self.shapes.items()}
+        shares = {number: {name: mask.clone() for name, mask in nothing.items()} for number, _ in stored}
+        for number, name in stored:
+            shares[number][name].view(-1)[tensors[f"share/{number}/{name}"]] = True
+        return list(shares.values())
 
 
 def _check(args: RunArguments, plan: MergeArguments, num_workers: int) -> None:

@@ -27,6 +27,15 @@ from glue_sparse.per_example import Batch
 from glue_sparse.randomness import seed_of, seeded
 from glue_sparse.trainer import SparseTrainer
 
+Entries = dict[str, Tensor]
+"""Parameter name -> sorted flat positions of its active entries, on the CPU; tensors without any are left out."""
+
+
+def entries_of(masks: Masks) -> Entries:
+    """Where masks are active."""
+    found = {name: mask.flatten().nonzero().squeeze(1) for name, mask in masks.items()}
+    return {name: indices for name, indices in found.items() if len(indices)}
+
 
 class LocalOrder:
     """Which examples a worker sees at each of its steps: a function of (seed, worker, step) alone.
@@ -189,13 +198,12 @@ class Worker:
         for tensor, new in zip(tensors, numbers.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(new.view(tensor.shape))
 
-    def write(self, masks: Masks, values: Tensor) -> None:
+    def write(self, entries: Entries, values: Tensor) -> None:
         """Write another worker's values where it is active, into tensors that this worker has masked."""
-        counts = [int(mask.sum()) for mask in masks.values()]
-        for (name, mask), new in zip(masks.items(), values.split(counts), strict=True):
-            if len(new):
-                weight = original(self.model, name)
-                write_entries(weight, mask.flatten().nonzero().squeeze(1).to(weight.device), new)
+        parts = values.split([len(indices) for indices in entries.values()])
+        for (name, indices), new in zip(entries.items(), parts, strict=True):
+            weight = original(self.model, name)
+            write_entries(weight, indices.to(weight.device), new)
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint needs beside the merged model: exact values, and the optimizer's state by name."""

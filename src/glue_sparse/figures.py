@@ -74,7 +74,8 @@ def draw(grid: Grid, folder: Path) -> list[Path]:
         _panel(axis, panel, lines(grid, panel))
         if index == 0:
             axis.set_ylabel(_score_label(grid))
-    figure.suptitle(grid.title)
+    spread = any(place.std is not None for place in places(grid).values())
+    figure.suptitle(f"{grid.title}{' (mean and standard deviation over seeds)' if spread else ''}")
     figure.tight_layout()
     paths = [folder / f"{grid.name}.{ending}" for ending in ("png", "svg")]
     matplotlib.rcParams["svg.hashsalt"] = grid.name  # equal figures are equal files
@@ -116,4 +117,4 @@ def _seeds(line: Sequence[Place]) -> str:
 
 def _score_label(grid: Grid) -> str:
     metrics = {result.main_metric: None for place in places(grid).values() for result in place.found}
-    return f"{' / '.join(metrics)} in percent, mean and standard deviation"
+    return f"{' / '.join(metrics)}, %"

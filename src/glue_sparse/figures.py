@@ -116,5 +116,7 @@ def _seeds(line: Sequence[Place]) -> str:
 
 
 def _score_label(grid: Grid) -> str:
-    metrics = {result.main_metric: None for place in places(grid).values() for result in place.found}
-    return f"{' / '.join(metrics)}, %"
+    results = [result for place in places(grid).values() for result in place.found]
+    titles, metrics = ({getattr(r, field): None for r in results} for field in ("title", "main_metric"))
+    task = f"{next(iter(titles))} " if len(titles) == 1 else ""
+    return f"{task}{' / '.join(metrics)}, %"

@@ -156,8 +156,8 @@ class Processes(Exchange):
 
     def entries(self) -> list[Sent]:
         found: list[Any] = [None] * self.num_workers
-        dist.all_gather_object(found, self.ledger.as_rows())
-        return [Sent(**row) for rows in found for row in rows]
+        dist.all_gather_object(found, self.ledger.entries)
+        return [entry for entries in found for entry in entries]
 
     def wait(self) -> None:
         dist.barrier()

@@ -57,7 +57,7 @@ class Cell:
         if not path.exists():
             return None
         result = results.read(path)
-        results.check_same_settings(self.folder, result.arguments, results.settings(self.arguments.given))
+        results.check_same_settings(self.folder, result.arguments, self.arguments.given)
         return result
 
     def is_running(self) -> bool:

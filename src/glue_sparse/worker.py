@@ -85,6 +85,7 @@ class Worker:
 
     optimizer: torch.optim.Optimizer
     _multiplier: Callable[[int], float]
+    _parts: dict[str, list[Tensor]]
     _start: dict[str, Tensor]
 
     def __init__(
@@ -107,6 +108,7 @@ class Worker:
             attach(self.model, masks)
             self.optimizer = self._new_optimizer()
             self._multiplier = self._schedule()
+        self._parts = self._find_parts()
         self.remember()
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
@@ -166,8 +168,11 @@ class Worker:
         self.optimizer.zero_grad(set_to_none=True)
         return total
 
-    def parts(self) -> dict[str, list[Tensor]]:
-        """What this worker trains: active `values`, whole tensors of the `body`, those of the `head`, and `buffers`."""
+    def _find_parts(self) -> dict[str, list[Tensor]]:
+        """What this worker trains: active `values`, whole tensors of the `body`, those of the `head`, and `buffers`.
+
+        Training writes these tensors in place, so the list holds until other entries become active.
+        """
         whole = wholly_active(self.model)
         return {
             "values": [entries.values.data for _, entries in active_tensors(self.model)],
@@ -178,11 +183,11 @@ class Worker:
 
     def remember(self) -> None:
         """Updates are counted from here."""
-        self._start = {part: flat(tensors) for part, tensors in self.parts().items()}
+        self._start = {part: flat(tensors) for part, tensors in self._parts.items()}
 
     def update(self, part: str) -> Tensor:
         """[n] float32 change since `remember`."""
-        return flat(self.parts()[part]) - self._start[part]
+        return flat(self._parts[part]) - self._start[part]
 
     def at_start_plus(self, part: str, update: Tensor) -> Tensor:
         """[n] float32 numbers that a part held at `remember`, with an update."""
@@ -190,11 +195,11 @@ class Worker:
 
     def own(self, part: str, scale: float) -> Tensor:
         """[n] float32 numbers of a part when this worker's update, times `scale`, is the only one."""
-        return flat(self.parts()[part]) if scale == 1.0 else self.at_start_plus(part, self.update(part) * scale)
+        return flat(self._parts[part]) if scale == 1.0 else self.at_start_plus(part, self.update(part) * scale)
 
     def put(self, part: str, numbers: Tensor) -> None:
         """Write [n] numbers into a part."""
-        tensors = self.parts()[part]
+        tensors = self._parts[part]
         for tensor, new in zip(tensors, numbers.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(new.view(tensor.shape))
 

@@ -1,13 +1,12 @@
 """Methods by name. To add one, write a builder (arguments, seed) -> SparseMethod and put it into METHODS."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import partial
 
 import torch
 from torch import nn
 
-from glue_sparse.arguments import MethodArguments
+from glue_sparse.arguments import MethodArguments, closest
 from glue_sparse.diff import SparseDiff, is_diff
 from glue_sparse.masks import Masks, load
 from glue_sparse.methods.base import SparseMethod
@@ -67,9 +66,7 @@ WITH_DENSITY = ("fish", "random", "magnitude")
 def check_method(name: str) -> None:
     """Raise a ValueError for a method that does not exist."""
     if name not in METHODS:
-        close = get_close_matches(name, METHODS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"unknown method {name!r}{hint} Methods: {', '.join(METHODS)}")
+        raise ValueError(f"unknown method {name!r}{closest(name, METHODS, otherwise='')} Methods: {', '.join(METHODS)}")
 
 
 def build_method(args: MethodArguments, seed: int) -> SparseMethod:

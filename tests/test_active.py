@@ -9,15 +9,8 @@ from networks import ImageNet, bert, collate, examples
 from torch import nn
 
 from glue_sparse import noise, select
-from glue_sparse.active import (
-    active_tensors,
-    attach,
-    current_masks,
-    detach,
-    original,
-    reindex,
-    wholly_active,
-)
+from glue_sparse.active import active_tensors, attach, current_masks, reindex
+from glue_sparse.parametrization import detach, original, wholly_active
 from glue_sparse.params import body_names
 
 

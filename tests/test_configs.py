@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from glue_sparse import figures, grids
-from glue_sparse.arguments import parse
+from glue_sparse.command_line import parse
 from glue_sparse.methods import METHODS
 from glue_sparse.tasks import TASKS
 

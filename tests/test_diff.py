@@ -11,8 +11,9 @@ from torch import nn
 from transformers import BertForSequenceClassification
 
 from glue_sparse import DiffInfo, SparseDiff, attach, detach, noise, select
-from glue_sparse.active import Inactive, active_tensors, current_tensors, wholly_active
+from glue_sparse.active import Inactive, active_tensors
 from glue_sparse.diff import FILE_NAME, FORMAT
+from glue_sparse.parametrization import current_tensors, wholly_active
 from glue_sparse.params import body_names, head_names
 
 

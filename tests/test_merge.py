@@ -15,8 +15,9 @@ from networks import ImageNet, bert
 from torch import Tensor, nn
 
 from glue_sparse import SparseDiff
-from glue_sparse.active import active_tensors, attach, current_tensors
+from glue_sparse.active import active_tensors, attach
 from glue_sparse.exchange import InProcess
+from glue_sparse.parametrization import current_tensors
 from glue_sparse.worker import LocalOrder
 
 HERE = Path(__file__).parent

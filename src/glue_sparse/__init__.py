@@ -1,10 +1,11 @@
 """Train networks in which only some weights are active."""
 
-from glue_sparse.active import attach, detach, reindex
+from glue_sparse.active import attach, reindex
 from glue_sparse.diff import DiffInfo, SparseDiff
 from glue_sparse.masks import select
 from glue_sparse.methods.base import SparseMethod
 from glue_sparse.methods.fixed_mask import FixedMask
+from glue_sparse.parametrization import detach
 from glue_sparse.scores import fisher, magnitude, noise
 from glue_sparse.trainer import SparseTrainer
 

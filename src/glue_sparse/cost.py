@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from glue_sparse.active import active_tensors, wholly_active
+from glue_sparse.active import active_tensors
+from glue_sparse.parametrization import wholly_active
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from glue_sparse import hub, tensor_files
-from glue_sparse.active import (
-    Inactive,
-    active_tensors,
-    attach,
+from glue_sparse.active import Inactive, active_tensors, attach
+from glue_sparse.masks import Masks, narrow
+from glue_sparse.parametrization import (
+    bits,
     current_tensors,
     is_attached,
     original,
@@ -23,7 +23,6 @@ from glue_sparse.active import (
     wholly_active,
     write_entries,
 )
-from glue_sparse.masks import Masks
 
 FILE_NAME = "sparse_diff.safetensors"
 FORMAT = "glue_sparse diff 1"
@@ -55,7 +54,7 @@ class SparseDiff:
         indices: parameter name -> [k] sorted flat positions, int32 where they fit.
         values: parameter name -> [k] float32 values there; adding differences to a base would not be bit-exact.
         whole: tensors stored whole: the head, other unmasked parameters that trained, persistent buffers.
-        shapes: parameter name -> shape of the full tensor.
+        shapes: parameter name -> shape of the full tensor; of tensors without a stored entry too.
         digests: parameter name -> SHA-256 of the base tensor the values belong to.
         info: model, task, method.
     """
@@ -72,14 +71,13 @@ class SparseDiff:
         """Collect the active entries of an attached model (on the CPU, copied)."""
         indices, values, shapes, digests, inactive = {}, {}, {}, {}, "frozen"
         for name, entries in active_tensors(model):
-            inactive = entries.inactive
+            inactive, weight = entries.inactive, original(model, name)
+            shapes[name] = tuple(weight.shape)
             if not len(entries.indices) and inactive == "frozen":
                 continue
-            weight = original(model, name)
-            small = weight.numel() <= torch.iinfo(torch.int32).max
-            indices[name] = entries.indices.to("cpu", torch.int32 if small else torch.int64, copy=True)
+            indices[name] = narrow(entries.indices.to("cpu", copy=True), weight.numel())
             values[name] = entries.values.detach().to("cpu", copy=True)
-            shapes[name], digests[name] = tuple(weight.shape), entries.base_digest
+            digests[name] = entries.base_digest
         kept = {**wholly_active(model), **persistent_buffers(model)}
         whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in kept.items()}
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
@@ -103,16 +101,19 @@ class SparseDiff:
         tensors, always = current_tensors(model), {*head, *persistent_buffers(model)}
         for name, old in base.items():
             new = tensors[name].detach().cpu().contiguous()
-            found = _bits(new).ne(_bits(old)).flatten().nonzero().squeeze(1)
+            found = bits(new).ne(bits(old)).flatten().nonzero().squeeze(1)
             if name in always or len(found) > new.numel() // 2:
                 whole[name] = new.clone()
-            elif len(found):
-                indices[name] = found.int() if new.numel() <= torch.iinfo(torch.int32).max else found
+                continue
+            shapes[name] = tuple(new.shape)
+            if len(found):
+                indices[name] = narrow(found, new.numel())
                 values[name] = read_entries(new, found).float()
-                shapes[name], digests[name] = tuple(new.shape), tensor_digest(old)
+                digests[name] = tensor_digest(old)
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        info = replace(info or DiffInfo(), inactive="frozen", dtype=dtype)
-        return cls(indices, values, whole, shapes, digests, info)
+        return cls(
+            indices, values, whole, shapes, digests, replace(info or DiffInfo(), inactive="frozen", dtype=dtype)
+        )
 
     @property
     def nbytes(self) -> int:
@@ -176,6 +177,11 @@ class SparseDiff:
         tensors = {**wholly_active(model), **persistent_buffers(model)}
         for name, tensor in self.whole.items():
             tensors[name].data.copy_(tensor)
+
+    def at_base(self, model: nn.Module) -> "SparseDiff":
+        """The same entries with the values that `model`, its base, has there; the head stays that of the diff."""
+        tensors = current_tensors(model)
+        return replace(self, values={n: read_entries(tensors[n], i.long()).float() for n, i in self.indices.items()})
 
     def apply(self, model: nn.Module, *, check: bool = True) -> None:
         """Put the diff into `model` in place and remember what it replaced; `remove` restores it bit for bit.
@@ -268,14 +274,14 @@ class SparseDiff:
             part, _, name = key.partition("/")
             parts[part][name] = tensor
         known = {f.name: header["info"][f.name] for f in fields(DiffInfo) if f.name in header["info"]}
-        info = DiffInfo(**{**known, "labels": tuple(known.get("labels", ()))})
+        info = replace(DiffInfo(**known), labels=tuple(known.get("labels", ())))
         shapes = {name: tuple(shape) for name, shape in header["shapes"].items()}
         diff = cls(**parts, shapes=shapes, digests=header["digests"], info=info)
         diff._validate()
         return diff
 
     def _validate(self) -> None:
-        if not self.indices.keys() == self.values.keys() == self.shapes.keys() == self.digests.keys():
+        if not self.indices.keys() == self.values.keys() == self.digests.keys() <= self.shapes.keys():
             raise TypeError("indices, values, shapes and digests name different tensors")
         for name, indices in self.indices.items():
             num_entries = torch.Size(self.shapes[name]).numel()
@@ -287,11 +293,6 @@ class SparseDiff:
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
         """Upload the diff with a short model card; returns the commit's address."""
         return hub.push(self, repo_id, private=private, token=token)
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    """A tensor's bits as integers, so that -0.0 differs from 0.0 and a NaN equals itself."""
-    return tensor.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.itemsize])
 
 
 def is_diff(path: str | Path) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from glue_sparse.arguments import closest
+from glue_sparse.commands import closest
 from glue_sparse.grids import Cell, Grid
 from glue_sparse.tables import Place, places
 from glue_sparse.tensor_files import replacing

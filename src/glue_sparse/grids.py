@@ -13,7 +13,9 @@ import yaml
 from filelock import FileLock, Timeout
 
 from glue_sparse import published, results, run_folder
-from glue_sparse.arguments import Arguments, closest, parse
+from glue_sparse.arguments import Arguments
+from glue_sparse.command_line import parse
+from glue_sparse.commands import closest
 from glue_sparse.methods import check_method
 from glue_sparse.results import Result
 from glue_sparse.tasks import check_task

@@ -110,8 +110,12 @@ def _bin_of(counts: Tensor, k: int) -> tuple[int, int]:
 def positions(masks: Masks) -> Tensor:
     """Sorted flat positions of the active entries in the concatenation of all masked tensors; int32 where it fits."""
     flat = torch.cat([mask.detach().flatten().cpu() for mask in masks.values()])
-    small = flat.numel() <= torch.iinfo(torch.int32).max
-    return flat.nonzero().squeeze(1).to(torch.int32 if small else torch.int64)
+    return narrow(flat.nonzero().squeeze(1), flat.numel())
+
+
+def narrow(indices: Tensor, num_entries: int) -> Tensor:
+    """Flat positions among `num_entries` as int32 where it fits, else as int64."""
+    return indices.to(torch.int32 if num_entries <= torch.iinfo(torch.int32).max else torch.int64)
 
 
 def from_positions(found: Tensor, shapes: dict[str, torch.Size]) -> Masks:

@@ -15,12 +15,12 @@ from tqdm.auto import tqdm
 from transformers import TrainerState
 
 from glue_sparse import run_folder, tensor_files
-from glue_sparse.active import current_tensors, tensor_digest
 from glue_sparse.arguments import MergeArguments, RunArguments
 from glue_sparse.diff import SparseDiff
 from glue_sparse.exchange import Ledger, open_exchange, summary
 from glue_sparse.masks import Masks, from_positions, positions
 from glue_sparse.methods.base import SparseMethod
+from glue_sparse.parametrization import current_tensors, tensor_digest
 from glue_sparse.params import body_names
 from glue_sparse.trainer import SparseTrainer
 from glue_sparse.worker import Entries, build_workers, entries_of, run_length

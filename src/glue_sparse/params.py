@@ -1,8 +1,12 @@
 """Which parameters may be masked: the head is found by the model's structure, the rest by glob patterns."""
 
+import re
 from fnmatch import fnmatchcase
 
 from torch import nn
+
+BLOCK = re.compile(r"(.*?\.\d+)\.")
+"""The part of a parameter's name that says which block of a stack it is in."""
 
 
 def head_names(model: nn.Module) -> tuple[str, ...]:
@@ -40,3 +44,20 @@ def match(names: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, ...]:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ValueError(f"the pattern {pattern!r} matches no parameter; the first names are {names[:3]}")
     return tuple(name for name in names if any(fnmatchcase(name, p) for p in patterns))
+
+
+def layer_numbers(names: tuple[str, ...]) -> dict[str, int]:
+    """Name -> layer: 0 before the first numbered block (embeddings), 1 to L for the blocks, L + 1 for the rest.
+
+    A block is a prefix that ends in a number (`bert.encoder.layer.3`), in the order of the names, so stacks with
+    several kinds of blocks (an encoder and a decoder) are numbered through.
+    """
+    blocks: dict[str, int] = {}
+    found: dict[str, int] = {}
+    for name in names:
+        numbered = BLOCK.match(name)
+        if numbered:
+            found[name] = blocks.setdefault(numbered[1], len(blocks) + 1)
+        else:
+            found[name] = 0 if not blocks else -1
+    return {name: len(blocks) + 1 if layer < 0 else layer for name, layer in found.items()}

@@ -11,14 +11,15 @@ from typing import Any
 from transformers import set_seed
 
 from glue_sparse import results, run_folder
-from glue_sparse.arguments import Arguments, RunArguments, parse
+from glue_sparse.arguments import Arguments, RunArguments
+from glue_sparse.command_line import parse
 from glue_sparse.commands import Interrupted, one_sentence
 from glue_sparse.cost import cost_of
 from glue_sparse.diff import FILE_NAME as DIFF_FILE
 from glue_sparse.diff import DiffInfo
 from glue_sparse.interrupt import SaveOnSignal
 from glue_sparse.merge import MergedTraining
-from glue_sparse.methods import WITH_DENSITY, build_method
+from glue_sparse.methods import asked_density, build_method
 from glue_sparse.methods.base import SparseMethod
 from glue_sparse.randomness import seed_of
 from glue_sparse.results import Result
@@ -85,7 +86,7 @@ def _info(arguments: Arguments, task: Task | None) -> DiffInfo:
         base_model=arguments.model.model or "",
         task=arguments.task.task or "",
         method=method.method,
-        density=method.density if method.method in WITH_DENSITY else None,
+        density=asked_density(method),
         labels=task.labels if task else (),
     )
 

@@ -12,14 +12,15 @@ import torch.distributed as dist
 from accelerate.utils import gather_object
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
-from glue_sparse.active import active_tensors, attach, is_attached
 from glue_sparse.diff import DiffInfo, SparseDiff
 from glue_sparse.masks import Scores, digest
 from glue_sparse.methods.base import SparseMethod
+from glue_sparse.parametrization import held_tensors, is_attached
 from glue_sparse.params import head_names
 from glue_sparse.per_example import Batch
 from glue_sparse.randomness import seeded
@@ -54,6 +55,7 @@ class SparseTrainer(Trainer):
         # division by accumulation steps and processes; they return a plain mean.
         self.model_accepts_loss_kwargs = False
         self.method = method
+        self.add_callback(_BeforeSteps(self))
         self.head = head_names(model) if head is None else head
         config = getattr(model, "config", None)
         self.info = replace(
@@ -77,8 +79,8 @@ class SparseTrainer(Trainer):
         share = (self.args.process_index, self.args.world_size)
         batches = partial(self.sample_batches, share=share)
         masks = self.method.prepare(self.network, self.head, batches, self._add_over_ranks)
-        attach(self.network, masks, self.method.inactive)
-        bases = [entries.base_digest for _, entries in active_tensors(self.network)]
+        self.method.attach(self.network, masks)
+        bases = [held.base_digest for _, held in held_tensors(self.network)]
         if len(set(gather_object([(digest(masks), *bases)]))) > 1:
             raise RuntimeError("ranks differ in masks or base weights; scores may depend on data and seed alone")
 
@@ -119,7 +121,61 @@ class SparseTrainer(Trainer):
         """As in `Trainer`, on the active entries; a resumed run takes them from its checkpoint."""
         if not resume_from_checkpoint and not is_attached(self.network):
             self.choose()
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        self.method.finish(self.network, Path(str(self.args.output_dir)) if self.args.should_save else None)
+        return output
+
+    def compute_loss(self, model: nn.Module, inputs: Batch, return_outputs: bool = False, **kwargs: Any) -> Any:
+        """The model's loss, plus the method's penalty while training."""
+        found: Any = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
+        penalty = self.method.penalty(self.network) if model.training else None
+        if penalty is None:
+            return found
+        loss, outputs = found if return_outputs else (found, None)
+        loss = loss + penalty.to(loss.dtype)
+        return (loss, outputs) if return_outputs else loss
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """As in `Trainer`, with the method's own parameter groups."""
+        if self.optimizer is None:
+            optimizer = super().create_optimizer(model)
+            for group in self.method.param_groups(self.network):
+                own = set(map(id, group["params"]))
+                for other in optimizer.param_groups:
+                    other["params"] = [p for p in other["params"] if id(p) not in own]
+                optimizer.add_param_group(group)
+        return super().create_optimizer(model)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """As in `Trainer`, except for groups with `schedule: constant`.
+
+        Raises:
+            ValueError: such a group under a schedule that does not multiply rates.
+        """
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        for index, group in enumerate(scheduler.optimizer.param_groups):
+            if group.get("schedule") == "constant":
+                if not isinstance(scheduler, LambdaLR):
+                    raise ValueError(f"--lr_scheduler_type {self.args.lr_scheduler_type} cannot leave a rate constant")
+                scheduler.lr_lambdas[index] = _constant
+                group["lr"] = group["initial_lr"]
+        return scheduler
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Groups of the method are clipped apart, so that neither they nor the others scale each other."""
+        groups = [group["params"] for group in self.method.param_groups(self.network)]
+        own = {id(p) for group in groups for p in group}
+        for group in groups:
+            self.accelerator.clip_grad_norm_(group, self.args.max_grad_norm)
+        rest = [p for p in model.parameters() if id(p) not in own]
+        return self.accelerator.clip_grad_norm_(rest, self.args.max_grad_norm)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As in `Trainer`, with the method's facts beside the training loss."""
+        extra = self.method.logs(self.network) if "loss" in logs else {}
+        super().log({**logs, **extra}, start_time)
 
     def _wrap_model(self, model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
         """Tell DDP that frozen tensors and constant buffers are the same on all ranks, so that it never sends them."""
@@ -135,12 +191,29 @@ class SparseTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """A checkpoint's model is its sparse diff: the base does not change, so it is not saved again."""
         if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir or ".")
-            self.sparse_diff().save_pretrained(folder)
+            self.method.save(self.network, self.info, Path(output_dir or self.args.output_dir or "."))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        SparseDiff.from_pretrained(resume_from_checkpoint).restore(model or self.network)
+        self.method.restore(model or self.network, self.head, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         assert self.state.best_model_checkpoint is not None
-        SparseDiff.from_pretrained(self.state.best_model_checkpoint).restore(self.network)
+        self.method.restore(self.network, self.head, Path(self.state.best_model_checkpoint))
+
+
+def _constant(step: int) -> float:
+    """The factor of a rate that no schedule changes."""
+    return 1.0
+
+
+class _BeforeSteps(TrainerCallback):
+    """Tells the method which optimizer step comes next."""
+
+    def __init__(self, trainer: SparseTrainer):
+        self.trainer = trainer
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called once per optimizer step, before its first micro-batch."""
+        self.trainer.method.update(self.trainer.network, state.global_step)

@@ -6,10 +6,13 @@ from functools import partial
 import torch
 from torch import nn
 
-from glue_sparse.arguments import MethodArguments, closest
+from glue_sparse.arguments import MethodArguments
+from glue_sparse.commands import closest
 from glue_sparse.diff import SparseDiff, is_diff
+from glue_sparse.hard_concrete import HardConcrete
 from glue_sparse.masks import Masks, load
 from glue_sparse.methods.base import SparseMethod
+from glue_sparse.methods.diff_gates import DiffGates
 from glue_sparse.methods.fixed_mask import FixedMask
 from glue_sparse.params import body_names, is_bias
 from glue_sparse.scores import fisher, magnitude, noise
@@ -43,12 +46,40 @@ def _dense(args: MethodArguments, seed: int) -> SparseMethod:
 
 def _fixed_mask(args: MethodArguments, seed: int) -> SparseMethod:
     path = args.mask_file
+    if (path is None) == (args.start_diff is None):
+        raise ValueError("--method fixed_mask needs --mask_file (a mask file, or a diff) or --start_diff (a diff)")
     if path is None:
-        raise ValueError("--method fixed_mask needs --mask_file, a mask file or a sparse diff")
+        return FixedMask(start=_pruned(str(args.start_diff)), start_from=args.start_from)
     if is_diff(path):
         diff = SparseDiff.from_pretrained(path)
         return FixedMask(masks=lambda model, head: diff.masks(model))
     return FixedMask(masks=load(path))
+
+
+def _pruned(path: str) -> SparseDiff:
+    """The diff to train on from, which must be smaller than the model."""
+    diff = SparseDiff.from_pretrained(path)
+    if not diff.indices or (diff.info.method == "diff_gates" and diff.info.density is None):
+        raise ValueError(
+            f"{path} holds the whole result of {diff.info.method or 'a run'}, which is yet to be pruned: python "
+            f"scripts/prune_diff.py {path} PRUNED --density 0.005, then give --start_diff PRUNED"
+        )
+    return diff
+
+
+def _diff_gates(args: MethodArguments, seed: int) -> SparseMethod:
+    return DiffGates(
+        penalty=args.sparsity_penalty,
+        groups=args.gate_groups,
+        fix_layer=args.fix_layer,
+        concrete=HardConcrete(args.concrete_lower, args.concrete_upper, args.gate_temperature),
+        alpha_init=args.alpha_init,
+        gate_learning_rate=args.gate_learning_rate,
+        gate_schedule=args.gate_schedule,
+        gate_eps=args.gate_eps,
+        as_released=args.as_released,
+        seed=seed,
+    )
 
 
 METHODS: dict[str, Callable[[MethodArguments, int], SparseMethod]] = {
@@ -58,9 +89,17 @@ METHODS: dict[str, Callable[[MethodArguments, int], SparseMethod]] = {
     "bitfit": _bitfit,
     "magnitude": _magnitude,
     "fixed_mask": _fixed_mask,
+    "diff_gates": _diff_gates,
 }
 WITH_DENSITY = ("fish", "random", "magnitude")
 """Methods whose budget is --density."""
+
+
+def asked_density(args: MethodArguments) -> float | None:
+    """The density that a run is asked for, by itself or by the diff it starts from; none for methods without one."""
+    if args.start_diff is not None:
+        return SparseDiff.from_pretrained(args.start_diff).info.density
+    return args.density if args.method in WITH_DENSITY else None
 
 
 def check_method(name: str) -> None:

@@ -1,10 +1,13 @@
-"""What an algorithm decides: which entries are active, and what the others hold."""
+"""What an algorithm decides: which entries are active, what the others hold, and what else happens while training."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from glue_sparse.active import Inactive
+from glue_sparse.active import Inactive, attach
+from glue_sparse.diff import DiffInfo, SparseDiff
 from glue_sparse.masks import Masks, Scores
 from glue_sparse.per_example import Batch
 
@@ -20,7 +23,7 @@ def alone(scores: Scores) -> Scores:
 
 
 class SparseMethod:
-    """Base of all methods."""
+    """Base of all methods: `prepare` has to be written, every other hook has a default."""
 
     inactive: Inactive = "frozen"
     """What inactive entries hold: their old value, or zero."""
@@ -47,3 +50,41 @@ class SparseMethod:
     ) -> list[Masks]:
         """Disjoint masks for `num_shares` workers, or a single one for all where the method has no shares to give."""
         return [self.prepare(model, head, batches)]
+
+    def attach(self, model: nn.Module, masks: Masks) -> None:
+        """Make the model sparse: by default the chosen entries become its active entries."""
+        attach(model, masks, self.inactive)
+
+    def update(self, model: nn.Module, step: int) -> None:
+        """Called before optimizer step number `step`, counted from 0."""
+
+    def penalty(self, model: nn.Module) -> Tensor | None:
+        """A scalar to add to the training loss of each optimizer step."""
+        return None
+
+    def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Parameters with optimizer options of their own: `params`, any option, and `schedule`.
+
+        `schedule: constant` keeps their learning rate while that of the others follows the scheduler. Their gradients
+        are clipped apart from the others', so that neither kind scales the other.
+        """
+        return []
+
+    def logs(self, model: nn.Module) -> dict[str, Any]:
+        """Facts to log beside the training loss."""
+        return {}
+
+    def finish(self, model: nn.Module, folder: Path | None) -> None:
+        """Called after the last step; leaves a model with active entries.
+
+        Args:
+            folder: the run's, for what only this method has to say; none on ranks that do not write.
+        """
+
+    def save(self, model: nn.Module, info: DiffInfo, folder: Path) -> None:
+        """Write a checkpoint's model: by default its sparse diff, since the base does not change."""
+        SparseDiff.from_model(model, info).save_pretrained(folder)
+
+    def restore(self, model: nn.Module, head: tuple[str, ...], folder: Path) -> None:
+        """Read what `save` wrote into a plain model, or into one that this method has attached."""
+        SparseDiff.from_pretrained(folder).restore(model)

@@ -1,0 +1,124 @@
+"""From a command line to arguments: a YAML gives defaults, flags win, unknown keys are errors."""
+
+from argparse import SUPPRESS, ArgumentParser
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from transformers import HfArgumentParser
+
+from glue_sparse.arguments import (
+    Arguments,
+    MergeArguments,
+    MethodArguments,
+    ModelArguments,
+    RunArguments,
+    TaskArguments,
+)
+from glue_sparse.commands import closest
+
+USUAL = {
+    "config", "output_dir", "overwrite", "resume_from_checkpoint", "seed", "learning_rate",
+    "per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs", "max_steps",
+    "gradient_accumulation_steps", "weight_decay", "max_grad_norm", "lr_scheduler_type", "warmup_steps", "optim",
+    "bf16", "fp16", "gradient_checkpointing", "eval_strategy", "save_strategy", "save_steps", "save_total_limit",
+    "load_best_model_at_end", "logging_steps", "report_to", "run_name", "do_predict", "disable_tqdm", "use_cpu",
+}  # fmt: skip
+"""Flags of `RunArguments` that --help shows; --help_all shows the others too."""
+
+
+class _Parser(HfArgumentParser):
+    """Reports a bad flag as a ValueError with one sentence instead of a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def parse(argv: list[str], description: str = "", config: Path | None = None) -> Arguments:
+    """Arguments from a command line and the YAML it names.
+
+    The YAML holds `base`, values for every run, and `overrides`, a list of `{when: {flag: value or list}, set: {...}}`
+    applied in order where every `when` matches what flags and base say. Flags win over both.
+
+    Args:
+        config: the YAML to use when `--config` is not given.
+    Raises:
+        ValueError: an unknown flag or key (with the closest one), a value of the wrong type, a contradiction.
+    """
+    groups = (TaskArguments, ModelArguments, MethodArguments, MergeArguments, RunArguments)
+    titles = ("Task", "Model", "Method", "Workers that merge", "Output and training")
+    for group, title in zip(groups, titles, strict=True):
+        group._argument_group_name = title  # pyright: ignore  # read by HfArgumentParser
+    parser = _Parser(groups, description=description, allow_abbrev=False, add_help=False)  # pyright: ignore
+    flags = [action.dest for action in parser._actions]
+    plain = vars(parser.parse_args([]))
+    _add_help(parser, argv)
+    options = parser._option_string_actions
+    on_line = {options[word].dest for word in _flags(argv) if word in options}
+    first, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise ValueError(f"unknown argument {unknown[0]}{closest(unknown[0].lstrip('-'), flags, '--')}")
+    path = Path(first.config) if first.config else config
+    if path and first.config != "none":
+        defaults = _layered(path, vars(first), on_line, flags)
+        parser.set_defaults(**{key: _as_text(value) for key, value in defaults.items()})
+    final = vars(parser.parse_args(argv))
+    given = {key: value for key, value in final.items() if value != plain[key]}
+    final["output_dir"] = final["output_dir"] or _default_folder(final)
+    task, model, method, merge, training = parser.parse_dict(final)
+    return Arguments(task, model, method, merge, training, given)
+
+
+def _default_folder(values: dict[str, Any]) -> str:
+    method = values["method"]
+    method = method if method in ("dense", "bitfit", "diff_gates") else f"{method}-{values['density']}"
+    return f"runs/{Path(values['model'] or 'model').name}/{values['task'] or 'task'}/{method}/seed{values['seed']}"
+
+
+def _add_help(parser: ArgumentParser, argv: list[str]) -> None:
+    parser.usage = "%(prog)s --task TASK --model MODEL --method METHOD [--flag value ...]"
+    for action in parser._actions:  # each flag also has a spelling with dashes, which would double the page
+        action.option_strings = action.option_strings[:1]
+    parser.add_argument("-h", "--help", action="help", help="Show this page.")
+    parser.add_argument("--help_all", action="help", help="Show all training flags of transformers too.")
+    if "--help_all" in argv:
+        return
+    training = next(group for group in parser._action_groups if group.title == "Output and training")
+    for action in training._group_actions:
+        if action.dest not in USUAL:
+            action.help = SUPPRESS
+
+
+def _flags(argv: list[str]) -> list[str]:
+    return [word.partition("=")[0] for word in argv if word.startswith("--")]
+
+
+def _layered(path: Path, values: dict[str, Any], on_line: set[str], flags: list[str]) -> dict[str, Any]:
+    """Defaults that the YAML gives for these values: its base, then every override that matches."""
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"cannot read --config {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict) or config.keys() - {"base", "overrides"}:
+        raise ValueError(f"{path} may hold `base` and `overrides` only")
+    defaults = dict(config.get("base") or {})
+    _known(defaults, flags, path)
+    for override in config.get("overrides") or []:
+        if not isinstance(override, dict) or override.keys() != {"when", "set"}:
+            raise ValueError(f"{path}: an override needs exactly `when` and `set`")
+        _known({**override["when"], **override["set"]}, flags, path)
+        current = {**values, **{k: v for k, v in defaults.items() if k not in on_line}}
+        if all(current[key] in (want if isinstance(want, list) else [want]) for key, want in override["when"].items()):
+            defaults.update(override["set"])
+    return defaults
+
+
+def _known(keys: dict[str, Any], flags: list[str], path: Path) -> None:
+    for key in keys:
+        if key not in flags:
+            raise ValueError(f"{path}: unknown key {key!r}{closest(key, flags)}")
+
+
+def _as_text(value: Any) -> Any:
+    """Scalars as a command line would give them, so that argparse checks and converts their type."""
+    return str(value) if isinstance(value, int | float) else value

@@ -1,0 +1,70 @@
+"""Hard-concrete gates (Louizos et al., 2018, arXiv 1712.01312): random numbers in [0, 1], often exactly 0 or 1."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class HardConcrete:
+    """The distribution of a gate z given its logit alpha: a stretched, clamped sigmoid of alpha plus logistic noise.
+
+    s = sigmoid((log u - log(1 - u) + alpha) / temperature), z = min(1, max(0, s (upper - lower) + lower)), u uniform.
+
+    Attributes:
+        lower, upper: the sigmoid is stretched to this interval; diff pruning uses -1.5 and 1.5.
+        temperature: of the sigmoid; diff pruning uses 1.
+        margin: u is clamped to [margin, 1 - margin].
+    Raises:
+        ValueError: not lower <= 0, upper >= 1, temperature > 0 and 0 < margin < 0.5.
+    """
+
+    lower: float = -1.5
+    upper: float = 1.5
+    temperature: float = 1.0
+    margin: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if not (self.lower <= 0 and self.upper >= 1):
+            found = f"{self.lower} and {self.upper}"
+            raise ValueError(f"gates need concrete_lower <= 0 and concrete_upper >= 1 to reach 0 and 1, got {found}")
+        if self.temperature <= 0 or not 0 < self.margin < 0.5:
+            raise ValueError(f"gates need a temperature above 0, got {self.temperature}")
+
+    def logistic(self, u: Tensor) -> Tensor:
+        """Logistic noise log u - log(1 - u) from uniform numbers, which are overwritten."""
+        u.clamp_(self.margin, 1 - self.margin)
+        return torch.log(u).sub_(torch.log1p(u.neg_()))
+
+    def gate(self, alpha: Tensor, noise: Tensor | None = None) -> Tensor:
+        """z of each logit; without noise the deterministic gate, that of u = 1/2 at temperature 1."""
+        return self._stretched(self._sigmoid(alpha, noise)).clamp_(0, 1)
+
+    def gate_and_slope(self, alpha: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(z, dz/dalpha) of each logit; the slope is 0 where z is clamped."""
+        s = self._sigmoid(alpha, noise)
+        stretched = self._stretched(s)
+        temperature = 1.0 if noise is None else self.temperature
+        slope = (1 - s).mul_(s).mul_((self.upper - self.lower) / temperature)
+        slope.mul_((stretched > 0) & (stretched < 1))
+        return stretched.clamp_(0, 1), slope
+
+    def open_probability(self, alpha: Tensor) -> Tensor:
+        """P(z > 0) = sigmoid(alpha - temperature log(-lower / upper)); 1 for lower = 0, where no gate can close."""
+        if self.lower == 0:
+            return torch.ones_like(alpha)
+        return torch.sigmoid(alpha - self.temperature * math.log(-self.lower / self.upper))
+
+    def open_slope(self, probability: Tensor) -> Tensor:
+        """Derivative of `open_probability` by alpha, given its value p: p (1 - p)."""
+        return probability * (1 - probability)
+
+    def _sigmoid(self, alpha: Tensor, noise: Tensor | None) -> Tensor:
+        if noise is None:
+            return torch.sigmoid(alpha)
+        return torch.add(alpha, noise).div_(self.temperature).sigmoid_()
+
+    def _stretched(self, s: Tensor) -> Tensor:
+        return s.mul(self.upper - self.lower).add_(self.lower)

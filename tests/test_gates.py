@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from networks import bert
+from networks import bert, cast
 from torch import Tensor, nn
 
 from glue_sparse import gates
 from glue_sparse.gate_counts import expected_groups, expected_open, report
 from glue_sparse.gates import Draw, GatedDiff, GroupGate, attach_gates, collapse, gated_tensors
 from glue_sparse.hard_concrete import HardConcrete
-from glue_sparse.parametrization import current_tensors, is_attached
+from glue_sparse.parametrization import current_tensors, held_tensors, is_attached, original
 
 CONCRETE = HardConcrete()
 
@@ -102,7 +102,7 @@ def test_impossible_gates_are_refused(numbers: tuple[float, float, float]):
 def test_forward_and_gradients_equal_the_plain_formula(monkeypatch: pytest.MonkeyPatch, group: bool, chunk: int):
     monkeypatch.setattr(gates, "_CHUNK", chunk)
     linear = layer(group=group)
-    held, base = gated(linear), linear.parametrizations.weight.original.detach()  # pyright: ignore
+    held, base = gated(linear), original(linear, "weight")
     parameters, target = list(held.parameters()), torch.randn(6, 10, dtype=torch.float64)
     expected = plain(held, base)
     torch.testing.assert_close(linear.weight, expected, rtol=1e-6, atol=1e-6)
@@ -141,7 +141,7 @@ def test_a_shut_group_passes_nothing_and_learns_nothing():
     held = gated(linear)
     assert held.group is not None
     held.group.alpha.data.fill_(-20)
-    base = linear.parametrizations.weight.original.detach()  # pyright: ignore
+    base = original(linear, "weight")
     assert torch.equal(linear.weight, base)
     gradients = torch.autograd.grad(linear.weight.sum(), list(held.parameters()))
     wanted = torch.autograd.grad(plain(held, base).sum(), list(held.parameters()))
@@ -160,7 +160,7 @@ def test_noise_depends_on_seed_step_and_name_and_vanishes_in_eval_mode():
     held = gated(linear)
     assert held.group is not None
     z = CONCRETE.gate(held.alpha) * CONCRETE.gate(held.group.alpha)
-    base = linear.parametrizations.weight.original  # pyright: ignore
+    base = original(linear, "weight")
     torch.testing.assert_close(linear.weight, base + z * held.diff)
     held.draw.in_eval = True
     assert torch.equal(linear.weight, first)
@@ -202,7 +202,7 @@ def test_report_counts_gates():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_collapse_leaves_the_base_and_what_passes(dtype: torch.dtype):
-    model = bert().to(dtype)
+    model = cast(bert(), dtype)
     base = {name: p.detach().clone() for name, p in model.named_parameters()}
     names = tuple(name for name in base if name.startswith("bert.") and "pooler" not in name)
     attach_gates(model, names, alpha_init=0.4)
@@ -218,7 +218,7 @@ def test_collapse_leaves_the_base_and_what_passes(dtype: torch.dtype):
         assert torch.equal(tensor[0], base[name][0]) and tensor.dtype == dtype, name
         assert (name in names) == bool((tensor != base[name]).any()), name
     # small changes survive in the float32 values of a bfloat16 model
-    values = {name: held.values for name, held in gates.held_tensors(model)}  # pyright: ignore
+    values = {name: held.values for name, held in held_tensors(model)}
     assert all(value.dtype == torch.float32 for value in values.values())
 
 

@@ -128,13 +128,13 @@ def test_a_result_counts_only_with_the_same_settings(tmp_path: Path):
 
 def test_a_cell_resumes_only_from_a_complete_checkpoint(tmp_path: Path):
     cell = read(tmp_path).cells[0]
-    assert cell.command()[-2:] == ["--overwrite", "true"]
+    assert cell.commands()[-1][-2:] == ["--overwrite", "true"]
     (cell.folder / "checkpoint-5").mkdir(parents=True)
-    assert cell.command()[-2:] == ["--overwrite", "true"]
+    assert cell.commands()[-1][-2:] == ["--overwrite", "true"]
     (cell.folder / "checkpoint-5" / "trainer_state.json").write_text('{"half')
-    assert cell.command()[-2:] == ["--overwrite", "true"]
+    assert cell.commands()[-1][-2:] == ["--overwrite", "true"]
     (cell.folder / "checkpoint-5" / "trainer_state.json").write_text(json.dumps({}))
-    assert cell.command()[-2:] == ["--resume_from_checkpoint", "last"]
+    assert cell.commands()[-1][-2:] == ["--resume_from_checkpoint", "last"]
 
 
 def test_old_and_broken_checkpoints_go_and_the_newest_stays(tmp_path: Path):

@@ -126,7 +126,7 @@ def test_dry_run_prints_a_command_per_missing_run(config: Path):
 
 def test_merging_workers_get_processes_of_their_own(config: Path):
     def command(*flags: str) -> list[str]:
-        return grids.read(config, TRAIN, flags=flags).cells[0].command()
+        return grids.read(config, TRAIN, flags=flags).cells[0].commands()[-1]
 
     assert command("--merge_every", "5", "--num_workers", "3")[1:6] == [
         "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "3",

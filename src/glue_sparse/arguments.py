@@ -179,6 +179,11 @@ class RunArguments(TrainingArguments):
         None, "YAML with values for the flags you do not give; `none` for none. Default: configs/glue.yaml."
     )
     output_dir: str | None = _arg(None, "Folder of this run. Default: runs/MODEL/TASK/METHOD/seedN.")
+    resume_from_checkpoint: str | None = _arg(
+        None,
+        "`last`: go on from the last checkpoint. `auto`: the same, but start where there is none, and show the result "
+        "where the run is finished. Or the path of a checkpoint.",
+    )
     overwrite: bool = _arg(False, "Delete an earlier run in the output folder first.")
 
     def __post_init__(self):

@@ -26,6 +26,12 @@ USUAL = {
 }  # fmt: skip
 """Flags of `RunArguments` that --help shows; --help_all shows the others too."""
 
+RARE = {
+    "concrete_lower", "concrete_upper", "gate_temperature", "gate_schedule", "gate_eps", "n_best_size",
+    "max_answer_length",
+}  # fmt: skip
+"""Flags of the other groups that --help leaves to --help_all."""
+
 
 class _Parser(HfArgumentParser):
     """Reports a bad flag as a ValueError with one sentence instead of a page of usage."""
@@ -80,13 +86,13 @@ def _add_help(parser: ArgumentParser, argv: list[str]) -> None:
     for action in parser._actions:  # each flag also has a spelling with dashes, which would double the page
         action.option_strings = action.option_strings[:1]
     parser.add_argument("-h", "--help", action="help", help="Show this page.")
-    parser.add_argument("--help_all", action="help", help="Show all training flags of transformers too.")
+    parser.add_argument("--help_all", action="help", help="Show rare flags, and all of transformers, too.")
     if "--help_all" in argv:
         return
-    training = next(group for group in parser._action_groups if group.title == "Output and training")
-    for action in training._group_actions:
-        if action.dest not in USUAL:
-            action.help = SUPPRESS
+    for group in parser._action_groups:
+        for action in group._group_actions:
+            shown = action.dest in USUAL if group.title == "Output and training" else action.dest not in RARE
+            action.help = action.help if shown else SUPPRESS
 
 
 def _flags(argv: list[str]) -> list[str]:

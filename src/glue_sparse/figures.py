@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from glue_sparse.cells import Cell, Grid
 from glue_sparse.commands import closest
-from glue_sparse.grids import Cell, Grid
 from glue_sparse.tables import Place, places
 from glue_sparse.tensor_files import replacing
 
@@ -27,7 +27,7 @@ def check(grid: Grid) -> list[dict[str, Any]]:
                 raise ValueError(f"figure of {grid.name}: unknown key {key!r}{closest(key, PANEL_KEYS)}")
         if "x" not in panel:
             raise ValueError(f"figure of {grid.name}: a panel needs `x`, the setting on its horizontal axis")
-        grid.cells[0].arguments.value(panel["x"])
+        grid.cells[0].value(panel["x"])
     shown = [panel for panel in panels if _members(grid, panel)]  # a part of a grid may have no row of some panel
     if not shown:
         raise ValueError(f"figure of {grid.name}: no row has {panels[0].get('where')}")
@@ -38,7 +38,7 @@ def _members(grid: Grid, panel: dict[str, Any]) -> list[Cell]:
     """The first cell of each place that belongs to a panel."""
     where = panel.get("where") or {}
     cells = [grid.at(row, column)[0] for row in grid.rows for column in grid.columns]
-    return [cell for cell in cells if all(cell.arguments.value(key) == want for key, want in where.items())]
+    return [cell for cell in cells if all(cell.value(key) == want for key, want in where.items())]
 
 
 def lines(grid: Grid, panel: dict[str, Any]) -> dict[str, list[tuple[float, Place]]]:
@@ -47,8 +47,8 @@ def lines(grid: Grid, panel: dict[str, Any]) -> dict[str, list[tuple[float, Plac
     titles = {column: result.title for (_, column), place in all_places.items() for result in place.found}
     for cell in _members(grid, panel):
         parts = [titles.get(cell.column, cell.column)] if len(grid.columns) > 1 or "line" not in panel else []
-        parts += [str(cell.arguments.value(panel["line"]))] if "line" in panel else []
-        point = float(cell.arguments.value(panel["x"])), all_places[cell.row, cell.column]
+        parts += [str(cell.value(panel["line"]))] if "line" in panel else []
+        point = float(cell.value(panel["x"])), all_places[cell.row, cell.column]
         found.setdefault(", ".join(parts), []).append(point)
     return {label: sorted(points, key=lambda point: point[0]) for label, points in found.items()}
 

@@ -1,114 +1,22 @@
-"""Grids of runs: a YAML of base settings, rows, columns and seeds, and the cells it stands for."""
+"""Grids of runs: from a YAML of base settings, stages, rows, columns and seeds to the cells it stands for."""
 
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
-from glue_sparse import published, results, run_folder
-from glue_sparse.arguments import Arguments
+from glue_sparse import published
+from glue_sparse.cells import START, Cell, Grid
 from glue_sparse.command_line import parse
 from glue_sparse.commands import closest
 from glue_sparse.methods import check_method
-from glue_sparse.results import Result
 from glue_sparse.tasks import check_task
 
-KEYS = ("title", "base", "rows", "columns", "seeds", "published", "figure")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a grid: a row, a column and a seed."""
-
-    row: str
-    column: str
-    seed: int
-    arguments: Arguments
-    argv: tuple[str, ...]
-    """Script and flags, without those about resuming."""
-
-    @property
-    def name(self) -> str:
-        """As in messages: row/column/seedN."""
-        return f"{self.row}/{self.column}/seed{self.seed}"
-
-    @property
-    def folder(self) -> Path:
-        """Where the run lives."""
-        return Path(str(self.arguments.training.output_dir))
-
-    @property
-    def log(self) -> Path:
-        """What the run printed."""
-        return self.folder / "log.txt"
-
-    def result(self) -> Result | None:
-        """The finished run, if there is one.
-
-        Raises:
-            ValueError: the folder holds a run with other settings, which must not pass for this one.
-        """
-        path = self.folder / results.FILE_NAME
-        if not path.exists():
-            return None
-        result = results.read(path)
-        results.check_same_settings(self.folder, result.arguments, self.arguments.given)
-        return result
-
-    def is_running(self) -> bool:
-        """Whether some process works in the folder right now."""
-        if not (self.folder / results.LOCK).exists():
-            return False
-        try:
-            with FileLock(self.folder / results.LOCK, timeout=0):
-                return False
-        except Timeout:
-            return True
-
-    @property
-    def takes_processes(self) -> bool:
-        """Whether this one run consists of several processes."""
-        return bool(self.arguments.merge.merge_every) and not self.arguments.merge.simulate
-
-    def command(self) -> list[str]:
-        """What runs this cell: from its last complete checkpoint if it has one, else from the start."""
-        python, merge = [sys.executable], self.arguments.merge
-        if self.takes_processes:
-            python += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(merge.num_workers)]
-        resume = run_folder.complete_checkpoints(self.folder)
-        how = ["--resume_from_checkpoint", "last"] if resume else ["--overwrite", "true"]
-        return [*python, *self.argv, *how]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table's worth of runs.
-
-    Attributes:
-        rows, columns: name -> the settings that differ there, as flags of `scripts/train.py`.
-        published: names of files in `published/` whose numbers stand beside ours.
-        figure: what `scripts/figure.py` draws.
-    """
-
-    name: str
-    title: str
-    rows: dict[str, dict[str, Any]]
-    columns: dict[str, dict[str, Any]]
-    seeds: tuple[int, ...]
-    cells: tuple[Cell, ...]
-    published: tuple[str, ...] = ()
-    figure: dict[str, Any] = field(default_factory=dict)
-
-    def at(self, row: str, column: str) -> list[Cell]:
-        """The cells of one place, in the order of seeds."""
-        return [cell for cell in self.cells if (cell.row, cell.column) == (row, column)]
+KEYS = ("title", "base", "stages", "rows", "columns", "seeds", "published", "figure")
 
 
 def read(
@@ -135,21 +43,27 @@ def read(
     """
     config = _load(path)
     kept_rows = _chosen(path, "row", _settings_of(path, config, "rows"), rows)
+    starts = _starts(path, config, kept_rows)
     kept_columns = _of_tasks(path, _settings_of(path, config, "columns"), tasks)
     all_seeds = _seeds(path, list(seeds) or config.get("seeds"))
     _no_clash(path, flags, {key for part in (kept_rows, kept_columns) for s in part.values() for key in s})
-    root, cells = output_dir or Path("runs", path.stem), []
-    for seed, column, row in product(all_seeds, kept_columns, kept_rows):
-        settings = {**(config.get("base") or {}), **kept_columns[column], **kept_rows[row], "seed": seed}
-        with _prefixed(f"{path}, {row}/{column}"):
-            cells.append(_cell(script, row, column, seed, [*_argv(settings), *flags], root))
+    root, cells = output_dir or Path("runs", path.stem), {}
+    first = {**starts, **{row: settings for row, settings in kept_rows.items() if START not in settings}}
+    second = {row: settings for row, settings in kept_rows.items() if START in settings}
+    for named in (first, second):
+        for seed, column, row in product(all_seeds, kept_columns, named):
+            settings = {**(config.get("base") or {}), **kept_columns[column], **named[row], "seed": seed}
+            start = cells[settings.pop(START), column, seed] if START in settings else None
+            with _prefixed(f"{path}, {row}/{column}"):
+                argv = [*_argv(settings), *flags]
+                cells[row, column, seed] = _cell(script, row, column, seed, argv, root, start)
     figure = config.get("figure") or {}
     sources = tuple(config.get("published") or ())
     with _prefixed(str(path)):
         for name in sources:
             published.read(name)
     title = str(config.get("title", path.stem))
-    return Grid(path.stem, title, kept_rows, kept_columns, all_seeds, tuple(cells), sources, figure)
+    return Grid(path.stem, title, kept_rows, kept_columns, all_seeds, tuple(cells.values()), sources, figure)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -177,6 +91,26 @@ def _settings_of(path: Path, config: dict[str, Any], part: str) -> dict[str, dic
         if not isinstance(settings, dict):
             raise ValueError(f"{path}: {name} in `{part}` maps flags to values, for example {{method: fish}}")
     return {str(name): settings for name, settings in named.items()}
+
+
+def _starts(path: Path, config: dict[str, Any], kept: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The stages and rows that the kept rows start from."""
+    rows = _settings_of(path, config, "rows")
+    stages = _settings_of(path, config, "stages") if "stages" in config else {}
+    for name in stages.keys() & rows.keys():
+        raise ValueError(f"{path}: {name!r} is both a stage and a row")
+    known, found = {**stages, **rows}, {}
+    for row, settings in kept.items():
+        start = settings.get(START)
+        if start is None:
+            continue
+        if start not in known:
+            hint = closest(str(start), known, otherwise=_list(known))
+            raise ValueError(f"{path}: row {row} starts from {start!r}, which is no stage or row{hint}")
+        if START in known[start]:
+            raise ValueError(f"{path}: row {row} starts from {start}, which itself starts from another run")
+        found[start] = known[start]
+    return found
 
 
 def _chosen(path: Path, kind: str, named: dict[str, dict[str, Any]], wanted: Sequence[str]) -> dict[str, Any]:
@@ -235,7 +169,9 @@ def _prefixed(where: str) -> Iterator[None]:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _cell(script: Path, row: str, column: str, seed: int, argv: list[str], root: Path) -> Cell:
+def _cell(
+    script: Path, row: str, column: str, seed: int, argv: list[str], root: Path, start: Cell | None
+) -> Cell:
     settings = script.parents[1] / "configs" / "glue.yaml"
     first = parse(argv, config=settings)
     check_method(first.method.method)
@@ -246,4 +182,6 @@ def _cell(script: Path, row: str, column: str, seed: int, argv: list[str], root:
         raise ValueError("merge_every needs num_workers in a grid")
     folder = root / Path(first.model.model).name / row / column / f"seed{seed}"
     argv = [*argv, "--output_dir", str(folder)]
-    return Cell(row, column, seed, parse(argv, config=settings), (str(script), *argv))
+    if start:
+        argv += ["--start_diff", str(folder / "start")]
+    return Cell(row, column, seed, parse(argv, config=settings), (str(script), *argv), start)

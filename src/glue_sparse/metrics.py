@@ -1,6 +1,9 @@
-"""The official GLUE metrics, computed without a network."""
+"""The official metrics of GLUE and SQuAD, computed without a network."""
 
-from collections.abc import Sequence
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import stats
@@ -18,6 +21,9 @@ GLUE: dict[str, tuple[str, ...]] = {
     "wnli": ("accuracy",),
 }
 """What each GLUE task reports (Wang et al. 2019, table 1)."""
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
@@ -68,6 +74,43 @@ def score(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) -> 
 def glue(task: str, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """The official metrics of a GLUE task, for example `glue("mrpc", classes, labels)`."""
     return score(GLUE[task], predictions, labels)
+
+
+def normalise(answer: str) -> str:
+    """An answer as SQuAD v1.1 compares it: lower case, without ASCII punctuation and articles, single spaces."""
+    bare = answer.lower().translate(_NO_PUNCTUATION)
+    return " ".join(_ARTICLE.sub(" ", bare).split())
+
+
+def exact_match(answer: str, reference: str) -> float:
+    """1 when both answers are the same after `normalise`, else 0."""
+    return float(normalise(answer) == normalise(reference))
+
+
+def token_f1(answer: str, reference: str) -> float:
+    """F1 of the words of both answers after `normalise`; 0 when they share none, also when both are empty."""
+    words, expected = normalise(answer).split(), normalise(reference).split()
+    shared = (Counter(words) & Counter(expected)).total()
+    return 2 * shared / (len(words) + len(expected)) if shared else 0.0
+
+
+def squad(answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Official metrics of SQuAD v1.1 (Rajpurkar et al., 2016, arXiv 1606.05250), from 0 to 1.
+
+    Args:
+        answers: one per question.
+        references: all reference answers of each question; the best match counts.
+    Raises:
+        ValueError: no questions, or not as many answers as questions.
+    """
+    if len(answers) != len(references) or not answers:
+        raise ValueError(f"{len(answers)} answers cannot be scored against {len(references)} questions")
+
+    def mean_of_best(match: Callable[[str, str], float]) -> float:
+        pairs = zip(answers, references, strict=True)
+        return float(np.mean([max(match(answer, reference) for reference in of_one) for answer, of_one in pairs]))
+
+    return {"exact_match": mean_of_best(exact_match), "f1": mean_of_best(token_f1)}
 
 
 def main_metric(names: Sequence[str]) -> str:

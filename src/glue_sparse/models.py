@@ -11,6 +11,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import (
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
@@ -76,8 +77,6 @@ def load_classifier(
     A head that the checkpoint lacks, or has in another size, starts random. Raises ValueError when the model
     is not to be had in safetensors format, or `dtype` is not "float32" or "bfloat16".
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype}")
     options: dict[str, Any] = {"num_labels": num_labels}
     if labels:
         options["id2label"] = dict(enumerate(labels))
@@ -85,9 +84,24 @@ def load_classifier(
         options["problem_type"] = "single_label_classification"
     else:
         options["problem_type"] = "regression"
+    return _load(AutoModelForSequenceClassification, model, dtype, **options)
+
+
+def load_question_answerer(model: str, dtype: str = "float32") -> PreTrainedModel:
+    """The model with a head of two outputs per token, the start and the end of an answer.
+
+    Raises ValueError as `load_classifier` does, and for a model that has no such head.
+    """
+    return _load(AutoModelForQuestionAnswering, model, dtype, num_labels=2)
+
+
+def _load(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:
+    """The model with the head that `kind`, an Auto class, adds to it; `options` go to its configuration."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype}")
     folder = resolve(model)
     with _explained(model, folder), _quiet():
-        network, report = AutoModelForSequenceClassification.from_pretrained(
+        network, report = kind.from_pretrained(
             folder,
             dtype=DTYPES[dtype],
             use_safetensors=True,
@@ -111,8 +125,10 @@ def load_classifier(
 def load_base(info: DiffInfo, model: str) -> PreTrainedModel:
     """The model that a diff belongs to, its head new: apply the diff to it.
 
-    Raises ValueError when the diff is not of a classifier, or the model is not to be had.
+    Raises ValueError when the diff is of another kind of model, or the model is not to be had.
     """
+    if info.model_class.endswith("ForQuestionAnswering"):
+        return load_question_answerer(model, info.dtype)
     if not info.model_class.endswith("ForSequenceClassification"):
         raise ValueError(f"this diff is of a {info.model_class or 'model of unknown class'}: build it yourself")
     return load_classifier(model, info.num_labels or len(info.labels) or 1, info.labels, info.dtype)

@@ -37,6 +37,10 @@ def run(arguments: Arguments, command: str = "") -> Result:
     """
     training = arguments.training
     folder = Path(training.output_dir or ".")
+    if training.resume_from_checkpoint == "auto" and (folder / results.FILE_NAME).exists():
+        finished = results.read(folder / results.FILE_NAME)
+        results.check_same_settings(folder, finished.arguments, arguments.given)
+        return finished
     with run_folder.claimed(training, arguments.given) as checkpoint:
         return _run(arguments, folder, checkpoint, command)
 

@@ -73,11 +73,13 @@ def _check_free(folder: Path, training: RunArguments, checkpoint: str | None) ->
 
 def _checkpoint(folder: Path, training: RunArguments) -> str | None:
     wanted = training.resume_from_checkpoint
-    if wanted not in ("last", "true", "True"):
+    if wanted not in ("auto", "last", "true", "True"):
         if wanted and not Path(wanted, "trainer_state.json").is_file():
             raise ValueError(f"--resume_from_checkpoint {wanted} is not a checkpoint; say `last` for the latest one")
         return wanted
     whole = complete_checkpoints(folder)
+    if not whole and wanted == "auto":
+        return None
     if not whole:
         raise ValueError(f"{folder} holds no complete checkpoint to resume from: give --overwrite instead")
     return str(whole[-1])

@@ -19,8 +19,8 @@ from typing import Any, Literal
 import torch
 from tqdm.auto import tqdm
 
+from glue_sparse.cells import Cell, Grid
 from glue_sparse.commands import Interrupted
-from glue_sparse.grids import Cell, Grid
 from glue_sparse.results import Result
 
 Launcher = Literal["local", "slurm"]
@@ -34,8 +34,8 @@ def missing(grid: Grid) -> list[Cell]:
 
 
 def dry_run(grid: Grid) -> str:
-    """One shell command per missing cell."""
-    return "\n".join(shlex.join(cell.command()) for cell in missing(grid))
+    """One line of shell per missing cell, in an order that can be followed."""
+    return "\n".join(" && ".join(map(shlex.join, cell.commands())) for cell in missing(grid))
 
 
 def run_here(grid: Grid, jobs: int = 1) -> list[Cell]:
@@ -50,10 +50,16 @@ def run_here(grid: Grid, jobs: int = 1) -> list[Cell]:
     bar = tqdm(total=len(grid.cells), initial=len(grid.cells) - len(todo), desc=grid.name, unit="run")
     pool, running = ThreadPoolExecutor(jobs), _Running(jobs)
     with bar, _sigterm_as_interrupt():
-        pending = {pool.submit(running.run, cell): cell for cell in todo}
-        failed = []
+        waiting, pending, failed = list(todo), {}, []
         try:
-            while pending:
+            while waiting or pending:
+                for cell in [cell for cell in waiting if cell.is_ready or cell.start in failed]:
+                    waiting.remove(cell)
+                    if cell.is_ready:
+                        pending[pool.submit(running.run, cell)] = cell
+                    else:
+                        reason = f"{cell.start and cell.start.name}, which it starts from, failed"
+                        failed += _report(bar, cell, _Attempt(None, 0.0, reason))
                 done, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
                 for future in done:
                     failed += _report(bar, pending.pop(future), future.result())
@@ -131,16 +137,19 @@ class _Running:
         return _Attempt(result, time.perf_counter() - started, reason)
 
     def _process(self, cell: Cell, environment: dict[str, str]) -> str:
-        """Run a cell's command to its end; returns its last words."""
+        """Run a cell's commands to their end, or to the first that fails; returns their last words."""
         cell.folder.mkdir(parents=True, exist_ok=True)
         with cell.log.open("ab") as log:
             start = log.tell()
-            process = subprocess.Popen(cell.command(), stdout=log, stderr=subprocess.STDOUT, env=environment)
-            self.processes[cell.name] = process
-            if self.stopped:  # stop() may have looked just before
-                process.terminate()
-            process.wait()
-            del self.processes[cell.name]
+            for command in cell.commands():
+                process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+                self.processes[cell.name] = process
+                if self.stopped:  # stop() may have looked just before
+                    process.terminate()
+                status = process.wait()
+                del self.processes[cell.name]
+                if status:
+                    break
         return last_words(cell.log, start)
 
     def stop(self) -> None:
@@ -175,7 +184,9 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 
 def run_slurm(grid: Grid, jobs: int, options: Sequence[str] = (), cluster: str = "slurm") -> str:
-    """Submit the missing cells as one array job of at most `jobs` at a time; returns a line that says so.
+    """Submit the missing cells as an array job of at most `jobs` at a time; returns a line that says so.
+
+    Cells that start from other runs go into a second array, which begins when the first one is through.
 
     Args:
         options: NAME=VALUE pairs for `submitit.AutoExecutor.update_parameters`, for example gpus_per_node=1.
@@ -196,10 +207,18 @@ def run_slurm(grid: Grid, jobs: int, options: Sequence[str] = (), cluster: str =
         if cluster == "slurm":
             parameters["slurm_array_parallelism"] = jobs
         executor.update_parameters(name=grid.name, **parameters)
+        arrays = []
+        for cells in ([c for c in todo if c.start not in todo], [c for c in todo if c.start in todo]):
+            if cells and arrays and cluster == "slurm":
+                given = parameters.get("slurm_additional_parameters", {})
+                executor.update_parameters(
+                    slurm_additional_parameters={**given, "dependency": f"afterany:{arrays[0]}"}
+                )
+            if cells:
+                arrays.append(executor.map_array(run_cell, cells)[0].job_id.partition("_")[0])
     except (NameError, TypeError, RuntimeError) as error:
         raise ValueError(f"submitit refuses: {error}") from error
-    submitted = executor.map_array(run_cell, todo)
-    return f"submitted {len(submitted)} runs as array job {submitted[0].job_id.partition('_')[0]}; logs in {logs}"
+    return f"submitted {len(todo)} runs as array job {' and then '.join(arrays)}; logs in {logs}"
 
 
 def _option(text: str) -> tuple[str, Any]:

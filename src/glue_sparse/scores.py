@@ -101,12 +101,12 @@ def _sample_labels(model: nn.Module, batch: Batch, generator: torch.Generator) -
 
 def _log_probabilities(model: nn.Module, batch: Batch) -> Tensor:
     output = model(**batch)
-    logits = output["logits"] if isinstance(output, dict) else output[-1]
+    logits = output.get("logits") if isinstance(output, dict) else output[-1]
     problem = getattr(getattr(model, "config", None), "problem_type", None)
-    if logits.dim() != 2 or logits.shape[1] < 2 or problem == "regression":
+    if logits is None or logits.dim() != 2 or logits.shape[1] < 2 or problem == "regression":
         raise ValueError(
-            "this model has no classes to take an expectation over (regression, or no [examples, classes] logits): "
-            "use the `label` Fisher"
+            "this model has no classes to take an expectation over (a regression, answer spans, or no [examples, "
+            "classes] logits): use the `label` Fisher"
         )
     return F.log_softmax(logits.float(), dim=-1)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from glue_sparse import published, results
-from glue_sparse.grids import Grid
+from glue_sparse.cells import Grid
 from glue_sparse.published import Published
 from glue_sparse.results import Result
 

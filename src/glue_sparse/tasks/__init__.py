@@ -4,13 +4,18 @@ from collections.abc import Callable
 from difflib import get_close_matches
 
 from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.tasks import files, glue, tweets
+from glue_sparse.tasks import files, glue, squad, tweets
 from glue_sparse.tasks.base import Task
 
 Loader = Callable[[str, TaskArguments, ModelArguments, int, bool], Task]
 """(name, task arguments, model arguments, seed, whether to predict test splits) -> task."""
 
-TASKS: dict[str, Loader] = {**dict.fromkeys(glue.GLUE, glue.load), "tweets": tweets.load, "file": files.load}
+TASKS: dict[str, Loader] = {
+    **dict.fromkeys(glue.GLUE, glue.load),
+    "squad": squad.load,
+    "tweets": tweets.load,
+    "file": files.load,
+}
 
 NO_FOLDER = ("tweets", "file")
 """Tasks that --data_dir says nothing about."""
@@ -39,7 +44,7 @@ def load_task(task: TaskArguments, model: ModelArguments, seed: int, do_predict:
     if own and task.task != "file":
         raise ValueError(f"--{own[0]} goes with --task file, not with --task {task.task}")
     if task.data_dir is not None and task.task in NO_FOLDER:
-        raise ValueError(f"--data_dir is a folder of GLUE files, which --task {task.task} does not read")
+        raise ValueError(f"--data_dir is a folder of GLUE's or SQuAD's files, which --task {task.task} does not read")
     if model.model is None:
         raise ValueError("a model is missing: give --model a hub id, a folder, or minilm")
     return TASKS[task.task](task.task, task, model, seed, do_predict)

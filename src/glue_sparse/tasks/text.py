@@ -1,6 +1,7 @@
 """From rows of text to a task: what every text classification or regression shares."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,11 @@ def build(data: TextData, task: TaskArguments, model: ModelArguments, seed: int)
     Raises:
         ValueError: the model is not to be had, or `max_length` is more than it can read.
     """
-    splits = {split: _cut(rows, split, task, seed) for split, rows in data.splits.items()}
+    splits = {split: cut(rows, split, task, seed) for split, rows in data.splits.items()}
     tokenizer = load_tokenizer(model.model or "")
-    network = _classifier(model, data.labels, seed)
-    _check_length(task.max_length, tokenizer, network)
+    with seeded_head(seed):
+        network = load_classifier(model.model or "", len(data.labels) or 1, data.labels, model.dtype)
+    check_length(task.max_length, tokenizer, network)
     encoded = {split: _encode(rows, tokenizer, task.max_length) for split, rows in splits.items()}
     tests = {split: rows for split, rows in encoded.items() if split.startswith("test")}
     index = {split: list(splits[split]["index"]) for split in tests}
@@ -93,8 +95,11 @@ def describe(
     return f"{title} ({', '.join(notes)})" if notes else title
 
 
-def _cut(rows: Dataset, split: str, task: TaskArguments, seed: int) -> Dataset:
-    """Training rows are drawn at random, since files are often sorted; others are the first ones."""
+def cut(rows: Dataset, split: str, task: TaskArguments, seed: int) -> Dataset:
+    """The rows that `max_train_samples` and its like leave of a split, or a ValueError for a limit below 1.
+
+    Training rows are drawn at random, since files are often sorted; others are the first ones.
+    """
     kind = "train" if split == "train" else "predict" if split.startswith("test") else "eval"
     limit: int | None = getattr(task, f"max_{kind}_samples")
     if limit is None or limit >= len(rows):
@@ -106,14 +111,16 @@ def _cut(rows: Dataset, split: str, task: TaskArguments, seed: int) -> Dataset:
     return rows.select(range(limit))
 
 
-def _classifier(model: ModelArguments, labels: tuple[str, ...], seed: int) -> PreTrainedModel:
-    # the new head is a function of the seed alone, whatever drew random numbers before
+@contextmanager
+def seeded_head(seed: int) -> Iterator[None]:
+    """A head made within the block is a function of the seed alone, whatever drew random numbers before."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return load_classifier(model.model or "", len(labels) or 1, labels, model.dtype)
+        yield
 
 
-def _check_length(max_length: int, tokenizer: PreTrainedTokenizerBase, network: PreTrainedModel) -> None:
+def check_length(max_length: int, tokenizer: PreTrainedTokenizerBase, network: PreTrainedModel) -> None:
+    """Raise a ValueError when `max_length` is fewer tokens than make sense or more than the model can read."""
     positions = getattr(network.config, "max_position_embeddings", None)
     longest = min(tokenizer.model_max_length, positions) if positions else max_length
     if not 8 <= max_length <= longest:

@@ -1,0 +1,124 @@
+"""The cells of a grid: single runs, where they live and what runs them."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from glue_sparse import results, run_folder
+from glue_sparse.arguments import Arguments
+from glue_sparse.diff import FILE_NAME as DIFF_FILE
+from glue_sparse.results import Result
+
+START = "start"
+"""In a row: the stage, or other row, whose pruned diff the row's runs start from. Not a flag."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid: a row, a column and a seed."""
+
+    row: str
+    column: str
+    seed: int
+    arguments: Arguments
+    argv: tuple[str, ...]
+    """Script and flags, without those about resuming."""
+    start: "Cell | None" = None
+    """The run whose diff, pruned to this run's density, it starts from."""
+
+    @property
+    def name(self) -> str:
+        """As in messages: row/column/seedN."""
+        return f"{self.row}/{self.column}/seed{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lives."""
+        return Path(str(self.arguments.training.output_dir))
+
+    @property
+    def log(self) -> Path:
+        """What the run printed."""
+        return self.folder / "log.txt"
+
+    def result(self) -> Result | None:
+        """The finished run, if there is one.
+
+        Raises:
+            ValueError: the folder holds a run with other settings, which must not pass for this one.
+        """
+        path = self.folder / results.FILE_NAME
+        if not path.exists():
+            return None
+        result = results.read(path)
+        results.check_same_settings(self.folder, result.arguments, self.arguments.given)
+        return result
+
+    def is_running(self) -> bool:
+        """Whether some process works in the folder right now."""
+        if not (self.folder / results.LOCK).exists():
+            return False
+        try:
+            with FileLock(self.folder / results.LOCK, timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    @property
+    def takes_processes(self) -> bool:
+        """Whether this one run consists of several processes."""
+        return bool(self.arguments.merge.merge_every) and not self.arguments.merge.simulate
+
+    def value(self, name: str) -> Any:
+        """A setting of this cell, or the name of the run it starts from (`start`); ValueError where there is none."""
+        return (self.start.row if self.start else None) if name == START else self.arguments.value(name)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the run that it starts from, if any, is finished."""
+        return self.start is None or self.start.result() is not None
+
+    def commands(self) -> list[list[str]]:
+        """What runs this cell, one after the other: pruning where it starts from another run, and training."""
+        commands, pruned = [], self.arguments.method.start_diff
+        if self.start and pruned and not Path(pruned, DIFF_FILE).exists():
+            script, density = Path(self.argv[0]).with_name("prune_diff.py"), str(self.arguments.method.density)
+            commands.append([sys.executable, str(script), str(self.start.folder), pruned, "--density", density])
+        return [*commands, self._training()]
+
+    def _training(self) -> list[str]:
+        """From its last complete checkpoint if it has one, else from the start."""
+        python, merge = [sys.executable], self.arguments.merge
+        if self.takes_processes:
+            python += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(merge.num_workers)]
+        resume = run_folder.complete_checkpoints(self.folder)
+        how = ["--resume_from_checkpoint", "last"] if resume else ["--overwrite", "true"]
+        return [*python, *self.argv, *how]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table's worth of runs.
+
+    Attributes:
+        rows, columns: name -> the settings that differ there, as flags of `scripts/train.py`; a row may name a `start`.
+        cells: every run, those that others start from first.
+        published: names of files in `published/` whose numbers stand beside ours.
+        figure: what `scripts/figure.py` draws.
+    """
+
+    name: str
+    title: str
+    rows: dict[str, dict[str, Any]]
+    columns: dict[str, dict[str, Any]]
+    seeds: tuple[int, ...]
+    cells: tuple[Cell, ...]
+    published: tuple[str, ...] = ()
+    figure: dict[str, Any] = field(default_factory=dict)
+
+    def at(self, row: str, column: str) -> list[Cell]:
+        """The cells of one place, in the order of seeds."""
+        return [cell for cell in self.cells if (cell.row, cell.column) == (row, column)]

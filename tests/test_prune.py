@@ -1,0 +1,132 @@
+"""Diff pruning, stages 2 and 3: exact counts, the right entries, and every other weight as it was."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from networks import bert
+from training import trainer
+
+from glue_sparse import DiffInfo, FixedMask, SparseDiff
+from glue_sparse.analysis import density_by_layer, emptied
+from glue_sparse.arguments import MethodArguments
+from glue_sparse.methods import build_method
+from glue_sparse.methods.diff_gates import DiffGates
+from glue_sparse.parametrization import current_tensors
+from glue_sparse.params import body_names, head_names
+from glue_sparse.prune import prune
+
+ROOT = Path(__file__).parents[1]
+HEAD = ("classifier.weight", "classifier.bias")
+NUM_ENTRIES = sum(p.numel() for p in bert().parameters())
+
+
+def trained(folder: Path, method: Any) -> SparseDiff:
+    run = trainer(folder, method=method, max_steps=6, max_grad_norm=0.0)
+    run.info = DiffInfo(base_model="tiny", method=type(method).__name__)
+    run.train()
+    return run.sparse_diff()
+
+
+def changes(diff: SparseDiff) -> dict[str, torch.Tensor]:
+    """|w - w0| of the body, dense, in float32."""
+    base, model = bert(), bert()
+    diff.merge_into(model)
+    pairs = {name: (model.get_parameter(name), base.get_parameter(name)) for name in body_names(base, HEAD)}
+    return {name: (new - old).abs().detach() for name, (new, old) in pairs.items()}
+
+
+@pytest.mark.parametrize("method", [DiffGates(alpha_init=1.0), FixedMask(masks={})], ids=["gates", "dense"])
+def test_the_largest_changes_are_kept_exactly_to_budget(tmp_path: Path, method: Any):
+    diff = trained(tmp_path, method)
+    found = prune(diff, bert(), head_names(bert()), density=0.05)
+    budget = int(0.05 * NUM_ENTRIES) - 34
+    assert found.diff.num_active == found.budget == budget and found.diff.num_entries == int(0.05 * NUM_ENTRIES)
+    dense = torch.cat([change.flatten() for change in changes(diff).values()])
+    kept = torch.cat([change.flatten() for change in changes(found.diff).values()])
+    assert int((kept > 0).sum()) == budget
+    assert sorted(kept[kept > 0].tolist()) == sorted(dense.topk(budget).values.tolist())
+    assert found.smallest == pytest.approx(float(dense.topk(budget).values[-1]))
+    assert torch.equal(found.diff.whole["classifier.weight"], diff.whole["classifier.weight"])
+    assert found.diff.shapes.keys() == set(body_names(bert(), HEAD)) and found.diff.info.density == 0.05
+
+
+def test_pruning_at_a_threshold(tmp_path: Path):
+    diff = trained(tmp_path, FixedMask(masks={}))
+    dense = torch.cat([change.flatten() for change in changes(diff).values()])
+    threshold = float(dense.median())
+    found = prune(diff, bert(), HEAD, threshold=threshold)
+    assert found.diff.num_active == found.budget == int((dense > threshold).sum())
+    assert found.diff.info.density == pytest.approx((found.budget + 34) / NUM_ENTRIES)
+
+
+def test_entries_that_never_moved_are_not_made_up(tmp_path: Path):
+    """Tokens 0 and up that no example holds have no change, and are not counted as kept."""
+    diff = trained(tmp_path, FixedMask(masks={}))
+    moved = sum(int((change > 0).sum()) for change in changes(diff).values())
+    found = prune(diff, bert(), HEAD, density=1.0)
+    assert found.diff.num_active == moved < found.budget
+
+
+def test_a_key_bias_is_counted_among_empty_tensors(tmp_path: Path):
+    found = prune(trained(tmp_path, FixedMask(masks={})), bert(), HEAD, density=0.02)
+    empty, keys = emptied(found.diff)
+    assert keys == 2 and empty >= 2
+    table = density_by_layer(found.diff)
+    assert sum(active for active, _ in table.values()) == found.diff.num_active
+    assert sum(entries for _, entries in table.values()) == NUM_ENTRIES - 34
+
+
+def test_another_base_and_contradictions_are_refused(tmp_path: Path):
+    diff = trained(tmp_path, DiffGates())
+    with pytest.raises(ValueError, match="differs from the base of this diff, tiny"):
+        prune(diff, bert(seed=1), HEAD, density=0.05)
+    with pytest.raises(ValueError, match="either a density or a threshold"):
+        prune(diff, bert(), HEAD)
+    with pytest.raises(ValueError, match="head alone"):
+        prune(diff, bert(), HEAD, density=1e-4)
+
+
+@pytest.mark.parametrize("start_from", ["values", "zero"])
+def test_stage_three_moves_kept_entries_and_nothing_else(tmp_path: Path, start_from: Any):
+    pruned = prune(trained(tmp_path / "1", DiffGates()), bert(), HEAD, density=0.05).diff
+    pruned.save_pretrained(tmp_path / "2")
+    arguments = MethodArguments(method="fixed_mask", start_diff=str(tmp_path / "2"), start_from=start_from)
+    run = trainer(tmp_path / "3", method=build_method(arguments, seed=0), max_steps=3)
+    run.choose()
+    base = current_tensors(bert())
+    start = {name: tensor.clone() for name, tensor in current_tensors(run.network).items()}
+    expected = bert()
+    pruned.merge_into(expected)
+    for name, tensor in current_tensors(expected).items():
+        wanted = tensor if start_from == "values" or name in HEAD else base[name]
+        assert torch.equal(start[name], wanted), name
+    run.train()
+    diff = run.sparse_diff()
+    for name, tensor in current_tensors(run.network).items():
+        if name not in HEAD:
+            mask = torch.zeros_like(tensor, dtype=torch.bool)
+            mask.view(-1)[pruned.indices.get(name, torch.zeros(0)).long()] = True
+            assert torch.equal(tensor[~mask], base[name][~mask]), name
+            assert not mask.any() or bool((tensor[mask] != start[name][mask]).any()), name
+    assert all(torch.equal(diff.indices[name], pruned.indices[name]) for name in pruned.indices)
+
+
+def test_a_wrong_order_of_stages_is_refused(tmp_path: Path):
+    run = trainer(tmp_path / "1", method=DiffGates(), max_steps=2, save_strategy="steps", save_steps=1)
+    run.info = DiffInfo(base_model="tiny", method="diff_gates")
+    run.train()
+    prunes = [sys.executable, str(ROOT / "scripts" / "prune_diff.py"), str(tmp_path / "1"), str(tmp_path / "2")]
+    early = subprocess.run([*prunes, "--density", "0.05"], capture_output=True, text=True)
+    assert early.returncode == 1 and "holds an unfinished run: finish it first" in early.stderr
+    run.sparse_diff().save_pretrained(tmp_path / "1")
+    arguments = MethodArguments(method="fixed_mask", start_diff=str(tmp_path / "1"))
+    with pytest.raises(ValueError, match="whole result of DiffGates|yet to be pruned"):
+        build_method(arguments, seed=0)
+    with pytest.raises(ValueError, match="goes with --method fixed_mask"):
+        MethodArguments(method="fish", start_diff="x")
+    with pytest.raises(ValueError, match="needs --mask_file .* or --start_diff"):
+        build_method(MethodArguments(method="fixed_mask", start_diff="x", mask_file="y"), seed=0)

@@ -1,17 +1,20 @@
-"""Look at a sparse diff, turn it into an ordinary model, or compare two: for example
+"""Look at sparse diffs, compare them, or turn one into an ordinary model: for example
 
     python scripts/diff.py show runs/quickstart/fish
     python scripts/diff.py apply runs/quickstart/fish merged_model
     python scripts/diff.py compare runs/quickstart/fish runs/quickstart/random
+    python scripts/diff.py figure runs/quickstart/fish runs/quickstart/random --name quickstart_layers
+    python scripts/diff.py storage runs/quickstart/fish runs/quickstart/random
 """
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from glue_sparse.analysis import density_by_layer, overlap
-from glue_sparse.commands import one_sentence
+from glue_sparse.analysis import density_by_layer, overlap, storage
+from glue_sparse.commands import one_sentence, short_names
 from glue_sparse.diff import SparseDiff
 from glue_sparse.models import load_base, load_tokenizer
+from glue_sparse.run_figures import density_bars
 from glue_sparse.tables import markdown
 
 
@@ -52,6 +55,23 @@ def compare(first: str, second: str) -> None:
         print(f"overlap (in both / the smaller): {shared / smaller:.4f}; by chance about {chance / smaller:.4f}")
 
 
+def figure(sources: list[str], folder: Path, name: str) -> None:
+    """Bars of where diffs have their entries."""
+    diffs = {label: SparseDiff.from_pretrained(s) for label, s in zip(short_names(sources), sources, strict=True)}
+    for path in density_bars(diffs, folder, name):
+        print(f"written: {path}")
+
+
+def stored(sources: list[str]) -> None:
+    """Bytes of one base and a diff per task, beside a whole model per task."""
+    found = storage([SparseDiff.from_pretrained(source) for source in sources])
+    lines = [(source, f"{size / 1e6:,.2f}") for source, size in zip(sources, found.diffs, strict=True)]
+    lines += [("base model, once", f"{found.model / 1e6:,.2f}"), ("base and diffs", f"{found.shared / 1e6:,.2f}")]
+    lines += [(f"{len(sources)} whole models", f"{found.separate / 1e6:,.2f}")]
+    print(markdown(("what", "MB"), lines))
+    print(f"\none model and {len(sources)} diffs take {found.shared / found.model:.3f} x the bytes of one model")
+
+
 def main() -> None:
     """Parse and run one verb."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
@@ -65,10 +85,20 @@ def main() -> None:
     verb = verbs.add_parser("compare", help="overlap of two diffs")
     verb.add_argument("diff", help="folder, file or hub repository")
     verb.add_argument("other", help="folder, file or hub repository")
+    verb = verbs.add_parser("figure", help="draw the density per layer and per kind of tensor")
+    verb.add_argument("diffs", nargs="+", help="folders, files or hub repositories")
+    verb.add_argument("--name", default="density", help="of the PNG and SVG files")
+    verb.add_argument("--results_dir", type=Path, default=Path("results"), help="where they are written")
+    verb = verbs.add_parser("storage", help="bytes of n tasks as diffs of one base, and as n models")
+    verb.add_argument("diffs", nargs="+", help="folders, files or hub repositories")
     arguments = parser.parse_args()
     with one_sentence():
         if arguments.verb == "show":
             show(arguments.diff)
+        elif arguments.verb == "figure":
+            figure(arguments.diffs, arguments.results_dir, arguments.name)
+        elif arguments.verb == "storage":
+            stored(arguments.diffs)
         elif arguments.verb == "apply":
             apply(arguments.diff, arguments.folder, arguments.model)
         else:

@@ -1,6 +1,7 @@
-"""Draw a grid's figure from its finished runs, as PNG and SVG: for example
+"""Draw a grid's figure from its finished runs, or how the gates of runs closed, as PNG and SVG: for example
 
     python scripts/figure.py configs/figure_2.yaml --model minilm --data_dir path/to/glue --tasks mrpc --seeds 0
+    python scripts/figure.py runs/diff_pruning_stages/mrpc/seed0/1_gates --name mrpc_gates
 """
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -8,18 +9,35 @@ from pathlib import Path
 
 from table import add_grid_flags, read_grid
 
-from glue_sparse import figures
-from glue_sparse.commands import one_sentence
+from glue_sparse import figures, results
+from glue_sparse.commands import one_sentence, short_names
+from glue_sparse.run_figures import gate_curves
+
+
+def draw(sources: list[Path], folder: Path, name: str) -> list[Path]:
+    """The gates of one or several runs."""
+    found = [results.read(source / results.FILE_NAME) for source in sources]
+    return gate_curves(dict(zip(short_names(sources), found, strict=True)), folder, name)
 
 
 def main() -> None:
     """Parse and draw."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("config", type=Path, help="a grid with a `figure`, for example configs/figure_2.yaml")
+    parser.add_argument(
+        "config", type=Path, nargs="+", help="a grid with a `figure`, or folders of runs of --method diff_gates"
+    )
+    parser.add_argument("--name", default="gates", help="for runs: of the files")
     add_grid_flags(parser)
     arguments, flags = parser.parse_known_args()
+    first, *others = arguments.config
     with one_sentence():
-        for path in figures.draw(read_grid(arguments.config, arguments, flags), arguments.results_dir):
+        if first.is_dir():
+            paths = draw([first, *others], arguments.results_dir, arguments.name)
+        elif others:
+            raise ValueError(f"{first} is a grid, which is drawn alone, without {others[0]}")
+        else:
+            paths = figures.draw(read_grid(first, arguments, flags), arguments.results_dir)
+        for path in paths:
             print(f"written: {path}")
 
 

@@ -152,3 +152,49 @@ def test_columns_may_share_a_task(tmp_path: Path):
     columns = {"short": {"task": "rte", "max_length": 64}, "long": {"task": "rte"}, "cola": {"task": "cola"}}
     assert list(read(tmp_path, columns=columns).columns) == ["short", "long", "cola"]
     assert list(grids.read(write(tmp_path, columns=columns), TRAIN, tasks=["rte"]).columns) == ["short", "long"]
+
+
+STAGED: dict[str, Any] = {
+    "stages": {"gates": {"method": "diff_gates"}},
+    "rows": {
+        "dense": {"method": "dense"},
+        "small": {"start": "gates", "method": "fixed_mask", "density": 0.01},
+        "plain": {"start": "dense", "method": "fixed_mask", "density": 0.02},
+    },
+    "columns": {"rte": {"task": "rte"}},
+    "seeds": [0],
+}
+
+
+def test_a_row_may_start_from_a_stage_or_another_row(tmp_path: Path):
+    grid = read(tmp_path, **STAGED)
+    assert [cell.row for cell in grid.cells] == ["gates", "dense", "small", "plain"] and "gates" not in grid.rows
+    gates, dense, small, plain = grid.cells
+    assert small.start is gates and plain.start is dense and gates.start is None
+    assert small.value("start") == "gates" and small.value("density") == 0.01 and dense.value("start") is None
+    assert gates.is_ready and not small.is_ready
+    finished(gates)
+    assert small.is_ready and not plain.is_ready
+    prune, train = small.commands()
+    pruned = str(small.folder / "start")
+    assert prune[1:] == [str(TRAIN.with_name("prune_diff.py")), str(gates.folder), pruned, "--density", "0.01"]
+    assert train[train.index("--start_diff") + 1] == pruned
+    (small.folder / "start").mkdir(parents=True)
+    (small.folder / "start" / "sparse_diff.safetensors").touch()
+    assert len(small.commands()) == 1
+    only = grids.read(write(tmp_path, **STAGED), TRAIN, rows=["plain"], output_dir=tmp_path / "runs")
+    assert [cell.row for cell in only.cells] == ["dense", "plain"] and list(only.rows) == ["plain"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": {"a": {"start": "gate", "method": "fixed_mask"}}}, "starts from 'gate', which is no stage or row; "),
+        ({"stages": {"dense": {"method": "dense"}}}, "'dense' is both a stage and a row"),
+        ({"rows": {**STAGED["rows"], "late": {"start": "small"}}}, "row late starts from small, which itself starts"),
+        ({"rows": {"odd": {"start": "gates", "method": "dense"}}}, "--start_diff goes with --method fixed_mask"),
+    ],
+)
+def test_bad_stages(tmp_path: Path, changes: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read(tmp_path, **{**STAGED, **changes})

@@ -59,6 +59,21 @@ def test_a_run_leaves_results_a_diff_and_server_files(tiny_bert, rte, tmp_path, 
     assert "RTE (subset)" in table.stdout and "fish" in table.stdout
 
 
+def test_auto_starts_goes_on_or_shows(tiny_bert, rte, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    argv = [*flags(tiny_bert, rte, out, method="random", num_train_epochs=1), "--resume_from_checkpoint", "auto"]
+    assert call(monkeypatch, argv) == 0
+    before = (out / "results.json").read_bytes()
+    assert call(monkeypatch, argv) == 0
+    assert (out / "results.json").read_bytes() == before and capsys.readouterr().out.count("results: ") == 2
+    assert call(monkeypatch, [*argv, "--weight_decay", "0.5"]) == 1
+    assert "holds a run with the default weight_decay, not --weight_decay 0.5" in capsys.readouterr().err
+    (out / "results.json").unlink()
+    assert call(monkeypatch, argv) == 0
+    assert "train_runtime" in capsys.readouterr().out
+    assert json.loads((out / "results.json").read_text())["metrics"] == json.loads(before)["metrics"]
+
+
 def test_a_finished_or_unfinished_folder_is_not_overwritten_by_accident(tiny_bert, rte, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
     argv = flags(tiny_bert, rte, out, method="random", num_train_epochs=1)

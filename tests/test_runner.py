@@ -171,3 +171,28 @@ def test_an_array_job_runs_every_cell(config: Path, monkeypatch: pytest.MonkeyPa
     assert submitit and runner.run_slurm(grid, 1, cluster="local").startswith("nothing to submit")
     with pytest.raises(ValueError, match="NAME=VALUE"):
         runner.run_slurm(grids.read(config, TRAIN, output_dir=config.parent / "other"), 1, ["gpus"], cluster="local")
+
+
+def test_rows_that_start_from_a_stage_prune_it_and_train_on(config: Path):
+    """And where the stage fails, so do they, with a reason."""
+    grid = yaml.safe_load(config.read_text())
+    grid["stages"] = {"gates": {"method": "diff_gates", "learning_rate": 1e-3}}
+    grid["rows"] = {"pruned": {"start": "gates", "method": "fixed_mask", "density": 0.05, "learning_rate": 1e-3}}
+    grid["seeds"] = [0]
+    config.write_text(yaml.safe_dump(grid))
+    process = start(config)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert "| pruned |" in out and "gates" not in out
+    cell = grids.read(config, TRAIN, output_dir=config.parent / "runs").cells[1]
+    first, second = SparseDiff.from_pretrained(cell.folder / "start"), SparseDiff.from_pretrained(cell.folder)
+    assert first.num_active == second.num_active and first.info.density == second.info.density == 0.05
+    result = cell.result()
+    assert result and result.trained_entries == int(0.05 * result.cost["num_entries"])
+    grid["stages"]["gates"]["fix_layer"] = [9]
+    grid["base"]["num_train_epochs"] = 1
+    config.write_text(yaml.safe_dump(grid))
+    process = start(config, "--rows", "pruned", "--seeds", "1")
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert "fix_layer 9: this model has layers" in err and "gates/rte/seed1, which it starts from, failed" in err

@@ -1,6 +1,8 @@
 """What diffs and results say about themselves: where entries lie and how much diffs share; loads no model."""
 
 import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -9,16 +11,58 @@ from glue_sparse.params import BLOCK
 
 _KEY_BIAS = re.compile(r"\b(key|k_lin|k_proj)\.bias$")
 
+Counts = dict[str, tuple[int, int]]
+"""What is counted -> (active, all) entries."""
 
-def density_by_layer(diff: SparseDiff) -> dict[str, tuple[int, int]]:
-    """Layer -> (active, all) entries of its masked tensors; a layer is the name up to its first number."""
-    counts: dict[str, tuple[int, int]] = {}
+
+def density_by_layer(diff: SparseDiff) -> Counts:
+    """Entries of the masked tensors of each layer; a layer is the name up to its first number."""
+    return _count(diff, lambda name, block: block or name.rpartition(".")[0])
+
+
+def density_by_kind(diff: SparseDiff) -> Counts:
+    """Entries of each kind of tensor: those of all blocks that have the same name there, others by their own name."""
+    return _count(diff, lambda name, block: name.removeprefix(f"{block}.") if block else name)
+
+
+def _count(diff: SparseDiff, key: Callable[[str, str], str]) -> Counts:
+    counts: Counts = {}
     for name, shape in diff.shapes.items():
         numbered = BLOCK.match(name)
-        layer = numbered[1] if numbered else name.rpartition(".")[0]
-        active, entries = counts.get(layer, (0, 0))
-        counts[layer] = (active + len(diff.indices.get(name, ())), entries + torch.Size(shape).numel())
+        part = key(name, numbered[1] if numbered else "")
+        active, entries = counts.get(part, (0, 0))
+        counts[part] = (active + len(diff.indices.get(name, ())), entries + torch.Size(shape).numel())
     return counts
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Bytes that n tasks take on disk."""
+
+    model: int
+    """One whole model."""
+    diffs: tuple[int, ...]
+    """The diff of each task."""
+
+    @property
+    def shared(self) -> int:
+        """One base model and a diff per task."""
+        return self.model + sum(self.diffs)
+
+    @property
+    def separate(self) -> int:
+        """A model of its own for each task."""
+        return self.model * len(self.diffs)
+
+
+def storage(diffs: Sequence[SparseDiff]) -> Storage:
+    """What several diffs of one base model take, tensors alone, beside as many whole models."""
+    return Storage(max(map(_model_bytes, diffs)), tuple(diff.nbytes for diff in diffs))
+
+
+def _model_bytes(diff: SparseDiff) -> int:
+    masked = sum(torch.Size(shape).numel() for shape in diff.shapes.values())
+    return masked * getattr(torch, diff.info.dtype).itemsize + sum(tensor.nbytes for tensor in diff.whole.values())
 
 
 def overlap(one: SparseDiff, two: SparseDiff) -> tuple[int, int, float]:

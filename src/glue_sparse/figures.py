@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from glue_sparse import plots
 from glue_sparse.cells import Cell, Grid
 from glue_sparse.commands import closest
 from glue_sparse.tables import Place, places
-from glue_sparse.tensor_files import replacing
 
 PANEL_KEYS = ("x", "label", "where", "line")
 
@@ -59,32 +59,17 @@ def draw(grid: Grid, folder: Path) -> list[Path]:
     Raises:
         ValueError: matplotlib is missing, or there is nothing to draw yet.
     """
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ValueError('figures need matplotlib: pip install "glue_sparse[plots]"') from error
     panels = check(grid)
     if not any(place.found for place in places(grid).values()):
         raise ValueError(f"{grid.name} has no finished run yet: python scripts/table.py run configs/{grid.name}.yaml")
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(5 * len(panels), 4), sharey=True, squeeze=False)
+    figure, axes = plots.pyplot().subplots(1, len(panels), figsize=(5 * len(panels), 4), sharey=True, squeeze=False)
     for index, (axis, panel) in enumerate(zip(axes[0], panels, strict=True)):
         _panel(axis, panel, lines(grid, panel))
         if index == 0:
             axis.set_ylabel(_score_label(grid))
     spread = any(place.std is not None for place in places(grid).values())
     figure.suptitle(f"{grid.title}{' (mean and standard deviation over seeds)' if spread else ''}")
-    figure.tight_layout()
-    paths = [folder / f"{grid.name}.{ending}" for ending in ("png", "svg")]
-    matplotlib.rcParams["svg.hashsalt"] = grid.name  # equal figures are equal files
-    for path in paths:
-        metadata = {"Date": None} if path.suffix == ".svg" else None
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:], dpi=150, metadata=metadata)
-    pyplot.close(figure)
-    return paths
+    return plots.write(figure, folder, grid.name)
 
 
 def _panel(axis: Any, panel: dict[str, Any], named: dict[str, list[tuple[float, Place]]]) -> None:

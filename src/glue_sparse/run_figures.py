@@ -1,0 +1,63 @@
+"""Figures of single runs: where diffs have their entries, and how gates close while they train; loads no model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from glue_sparse import plots
+from glue_sparse.analysis import Counts, density_by_kind, density_by_layer
+from glue_sparse.diff import SparseDiff
+from glue_sparse.results import Result
+
+GATE_CURVES = {"expected_density": "expected", "gate_density": "deterministic gates"}
+"""What `--method diff_gates` logs -> how its line is drawn and called."""
+
+
+def density_bars(diffs: Mapping[str, SparseDiff], folder: Path, name: str) -> list[Path]:
+    """Bars of the active share per layer and per kind of tensor, one colour per diff; returns the files' paths."""
+    by_layer = {label: density_by_layer(diff) for label, diff in diffs.items()}
+    by_kind = {label: density_by_kind(diff) for label, diff in diffs.items()}
+    height = 1 + 0.3 * max(len(next(iter(part.values()))) for part in (by_layer, by_kind))
+    figure, axes = plots.pyplot().subplots(1, 2, figsize=(13, height))
+    for axis, found, title in zip(axes, (by_layer, by_kind), ("layer", "kind of tensor"), strict=True):
+        _bars(axis, found)
+        axis.set_title(f"active share per {title}")
+    axes[0].legend()
+    return plots.write(figure, folder, name)
+
+
+def _bars(axis: Any, found: Mapping[str, Counts]) -> None:
+    parts = list(dict.fromkeys(part for counts in found.values() for part in counts))
+    width, rows = 0.8 / len(found), range(len(parts))
+    for index, (label, counts) in enumerate(found.items()):
+        shares = [100 * active / max(1, entries) for active, entries in (counts.get(part, (0, 0)) for part in parts)]
+        offset = (index - (len(found) - 1) / 2) * width
+        axis.barh([row + offset for row in rows], shares, width, label=label)
+    axis.set_yticks(rows, parts, fontsize=7)
+    axis.invert_yaxis()
+    axis.set_xlabel("% of the entries")
+    axis.grid(axis="x", alpha=0.3)
+
+
+def gate_curves(runs: Mapping[str, Result], folder: Path, name: str) -> list[Path]:
+    """Share of open gates over the steps of runs with `--method diff_gates`, expected and deterministic.
+
+    Raises:
+        ValueError: a run that logged no gates.
+    """
+    figure, axis = plots.pyplot().subplots(figsize=(6, 4))
+    for (label, run), colour in zip(runs.items(), plots.pyplot().cm.tab10.colors * len(runs), strict=False):
+        logs = [log for log in run.history if "expected_density" in log]
+        if not logs:
+            raise ValueError(f"{label} logged no gates: it is a run of {run.method}, not of diff_gates")
+        for key, style in zip(GATE_CURVES, ("-", "--"), strict=True):
+            values = [100 * log[key] for log in logs]
+            axis.plot([log["step"] for log in logs], values, style, color=colour, label=f"{label}, {GATE_CURVES[key]}")
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("{x:g}")
+    axis.set_xlabel("optimizer step")
+    axis.set_ylabel("open gates, %")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7)
+    return plots.write(figure, folder, name)

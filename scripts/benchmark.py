@@ -5,9 +5,11 @@
     python scripts/benchmark.py --fisher --task mrpc --data_dir path/to/glue
 
 Training: full fine-tuning, FISH and random masks of 0.5 %, peft LoRA (r=8) and peft SHiRA (as near to 0.5 % as its
-rank allows) on MiniLM, batch 16 x 128. Each in a process of its own; the processes take turns, step by step, so that
-only one works at a time. Ratios are of medians of step times. `peak` is what tensors take at most, `resident` what the
-whole process took since its start. Fisher: 256 examples, vectorised and one at a time, in turns.
+rank allows), and stage 1 of diff pruning (gates, structured or not) on MiniLM, batch 16 x 128. Each in a process of
+its own; the processes take turns, step by step, so that only one works at a time. Ratios are of medians of step
+times. `kept` is what lies beside the model's own tensors between two steps (what trains apart from them, and Adam's
+moments), `peak` what tensors take at most, `resident` what the whole process took since its start. Fisher: 256
+examples, vectorised and one at a time, in turns.
 """
 
 import multiprocessing as mp
@@ -15,7 +17,7 @@ import resource
 import statistics
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -29,14 +31,22 @@ from glue_sparse.active import active_tensors
 from glue_sparse.arguments import ModelArguments, TaskArguments
 from glue_sparse.budgets import total
 from glue_sparse.masks import overlap
+from glue_sparse.methods.diff_gates import DiffGates
 from glue_sparse.models import load_classifier, resolve
+from glue_sparse.parametrization import held_tensors
 from glue_sparse.params import body_names, head_names
 from glue_sparse.per_example import example
 from glue_sparse.tables import markdown
 from glue_sparse.tasks import load_task
 
+HEADER = (
+    "method", "trainable", "state bytes", "kept MiB", "peak MiB", "resident MiB", "median ms", "range ms",
+    "step / full",
+)  # fmt: skip
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LAYERS = ["query", "key", "value", "dense"]
+GATES = {"gates": DiffGates(groups="none"), "structured": DiffGates(groups="tensor", penalty=1e-8)}
+"""Stage 1 of diff pruning; the structured penalty is one that does not shut the groups within the measurement."""
 
 
 def batch_of(rows: int, tokens: int) -> dict[str, Tensor]:
@@ -66,6 +76,9 @@ def build(kind: str) -> nn.Module:
         model = masked(model, lambda *inputs: fisher(*inputs, progress=False))
     elif kind == "random":
         model = masked(model, lambda *inputs: {n: s.to(DEVICE) for n, s in noise(*inputs).items()})
+    elif kind in ("gates", "structured"):
+        gates = GATES[kind]
+        gates.attach(model, gates.prepare(model, head_names(model), lambda count: ()))
     elif kind == "lora":
         from peft import LoraConfig, get_peft_model
 
@@ -83,6 +96,7 @@ class Counts(NamedTuple):
     trainable: int
     compact: int
     state: int
+    kept: int
     peak: int
     resident: int
 
@@ -123,6 +137,8 @@ def work(kind: str, bf16: bool, pipe: Connection) -> None:
     def step() -> None:
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16):
             loss = model(**batch).loss
+        if kind in GATES:
+            loss = loss + GATES[kind].penalty(model).float()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
@@ -138,20 +154,21 @@ def work(kind: str, bf16: bool, pipe: Connection) -> None:
     moments = sum(t.nbytes for s in optimizer.state.values() for t in s.values() if t.dim())
     held = sum(t.nbytes for t in (*model.parameters(), *model.buffers())) + moments
     compact = sum(entries.values.numel() for _, entries in active_tensors(model))
+    apart = sum(p.nbytes for _, part in held_tensors(model) for p in part.parameters())
     pipe.send(
         Counts(
             trainable=sum(p.numel() for p in trained),
             compact=compact,
             state=2 * sum(p.nbytes for p in trained) + moments,  # parameters, gradients, Adam's moments
+            kept=apart + moments,
             peak=tensor_peak(step, held),
             resident=resident,
         )
     )
 
 
-def train(arguments: Namespace) -> None:
-    """Print the training table and the ratios."""
-    kinds = ("full", "fish", "random", "lora", "shira")
+def measure(kinds: Sequence[str], arguments: Namespace) -> tuple[dict[str, list[float]], dict[str, Counts]]:
+    """Step times in seconds and counts of each contender."""
     context, pipes, workers = mp.get_context("spawn"), {}, []
     for kind in kinds:
         pipes[kind], end = context.Pipe()
@@ -168,24 +185,31 @@ def train(arguments: Namespace) -> None:
     for kind in kinds:
         pipes[kind].send(False)
         counts[kind] = pipes[kind].recv()
+    return times, counts
+
+
+def train(arguments: Namespace) -> None:
+    """Print the training table and the ratios."""
+    times, counts = measure(("full", "fish", "random", "lora", "shira", *GATES), arguments)
     precision = "bfloat16 autocast" if arguments.bf16 else "float32"
     print(f"training on {DEVICE.type} ({torch.get_num_threads()} threads), {precision}, {arguments.steps} steps each\n")
-    median = {kind: statistics.median(times[kind]) for kind in kinds}
+    median = {kind: statistics.median(seconds) for kind, seconds in times.items()}
     lines = [
-        (kind, f"{c.trainable:,}", f"{c.state:,}", f"{c.peak / 2**20:,.0f}", f"{c.resident / 2**20:,.0f}",
-         f"{1000 * median[kind]:.0f}", f"{1000 * min(times[kind]):.0f}-{1000 * max(times[kind]):.0f}",
-         f"{median[kind] / median['full']:.2f}")
+        (kind, f"{c.trainable:,}", f"{c.state:,}", f"{c.kept / 2**20:,.1f}", f"{c.peak / 2**20:,.0f}",
+         f"{c.resident / 2**20:,.0f}", f"{1000 * median[kind]:.0f}",
+         f"{1000 * min(times[kind]):.0f}-{1000 * max(times[kind]):.0f}", f"{median[kind] / median['full']:.2f}")
         for kind, c in counts.items()
     ]  # fmt: skip
-    header = ("method", "trainable", "state bytes", "peak MiB", "resident MiB", "median ms", "range ms", "step / full")
-    print(markdown(header, lines))
+    print(markdown(HEADER, lines))
     fish, others = counts["fish"], [counts[kind] for kind in ("full", "lora", "shira")]
     per_entry = (fish.state - 16 * (fish.trainable - fish.compact)) / fish.compact
     print(f"\nfish: {per_entry:.1f} bytes of state per active entry (target <= 16)")
     print(f"fish / full step: {median['fish'] / median['full']:.2f} (target <= 0.92)")
     print(f"fish / shira step: {median['fish'] / median['shira']:.2f} (target <= 1.00)")
     print(f"fish peak / least of full, lora, shira: {fish.peak / min(c.peak for c in others):.2f} (target < 1)")
-    print(f"the same of resident memory: {fish.resident / min(c.resident for c in others):.2f}\n")
+    print(f"the same of resident memory: {fish.resident / min(c.resident for c in others):.2f}")
+    gated = (counts["gates"].trainable - 770) / 2  # the head of two labels has no gates
+    print(f"gates: {counts['gates'].kept / 4 / gated:.2f} float32 numbers kept per gated weight (target <= 6)\n")
 
 
 def plain_fisher(model: nn.Module, names: tuple[str, ...], batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:

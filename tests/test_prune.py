@@ -54,6 +54,15 @@ def test_the_largest_changes_are_kept_exactly_to_budget(tmp_path: Path, method: 
     assert found.diff.shapes.keys() == set(body_names(bert(), HEAD)) and found.diff.info.density == 0.05
 
 
+def test_kept_entries_may_take_other_values(tmp_path: Path):
+    """As released: what stage 3 starts from is w0 + d, while w0 + z d decides what is kept."""
+    diff = trained(tmp_path, DiffGates(alpha_init=1.0))
+    raw = {name: torch.full_like(bert().get_parameter(name), 7.0) for name in body_names(bert(), HEAD)}
+    plain, other = (prune(diff, bert(), HEAD, density=0.05, values=values).diff for values in (None, raw))
+    assert all(torch.equal(plain.indices[name], other.indices[name]) for name in plain.indices)
+    assert all(bool((values == 7.0).all()) for values in other.values.values())
+
+
 def test_pruning_at_a_threshold(tmp_path: Path):
     diff = trained(tmp_path, FixedMask(masks={}))
     dense = torch.cat([change.flatten() for change in changes(diff).values()])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import bert
 
 from glue_sparse import SparseDiff
 
@@ -41,6 +42,20 @@ def test_ranks_agree_with_each_other_and_with_one_process(runs: tuple[Path, Path
     for name, values in diffs[1].values.items():
         assert torch.equal(values, diffs[2].values[name])
         torch.testing.assert_close(values, diffs[0].values[name], rtol=1e-4, atol=1e-6)
+
+
+def test_ranks_see_the_same_gates(runs: tuple[Path, Path]):
+    """Noise and penalty are those of a single process with the same global batch."""
+    one, two = runs
+    alone, first, second = (SparseDiff.from_pretrained(p) for p in (one / "gates0", two / "gates0", two / "gates1"))
+    assert first.num_active > 1000
+    for name, values in first.values.items():
+        assert torch.equal(first.indices[name], second.indices[name]) and torch.equal(values, second.values[name])
+    fresh, other = bert(), bert()
+    alone.merge_into(fresh)
+    first.merge_into(other)
+    for name, tensor in fresh.named_parameters():
+        torch.testing.assert_close(other.get_parameter(name), tensor, rtol=1e-4, atol=1e-5)
 
 
 def test_only_active_values_and_the_head_cross_the_wire(runs: tuple[Path, Path]):

@@ -15,6 +15,8 @@ from transformers import TrainerCallback, TrainingArguments
 from glue_sparse import FixedMask, SparseTrainer, fisher
 from glue_sparse.active import current_masks
 from glue_sparse.masks import digest
+from glue_sparse.methods.base import SparseMethod
+from glue_sparse.methods.diff_gates import DiffGates
 
 
 class CountBytes(TrainerCallback):
@@ -35,7 +37,7 @@ class CountBytes(TrainerCallback):
             self.buffers = sum(buffer.nbytes for buffer in wrapped.modules_buffers)
 
 
-def train(folder: str, batch: int) -> tuple[SparseTrainer, CountBytes]:
+def train(folder: str, batch: int, method: SparseMethod) -> tuple[SparseTrainer, CountBytes]:
     """Six steps with `batch` examples per rank."""
     counter = CountBytes()
     arguments = TrainingArguments(
@@ -45,7 +47,7 @@ def train(folder: str, batch: int) -> tuple[SparseTrainer, CountBytes]:
     trainer = SparseTrainer(
         bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
         arguments,
-        method=FixedMask(partial(fisher, progress=False), density=0.05, num_samples=31),
+        method=method,
         train_dataset=examples(48),
         data_collator=collate,
         callbacks=[counter],
@@ -57,7 +59,8 @@ def train(folder: str, batch: int) -> tuple[SparseTrainer, CountBytes]:
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])
-    trainer, counter = train(str(out / "run"), int(sys.argv[2]))
+    fish = FixedMask(partial(fisher, progress=False), density=0.05, num_samples=31)
+    trainer, counter = train(str(out / "run"), int(sys.argv[2]), fish)
     rank = trainer.args.process_index
     report = {
         "world": trainer.args.world_size,
@@ -69,3 +72,5 @@ if __name__ == "__main__":
     }
     trainer.sparse_diff().save_pretrained(out / f"rank{rank}")
     (out / f"rank{rank}.json").write_text(json.dumps(report))
+    trainer, _ = train(str(out / "gates"), int(sys.argv[2]), DiffGates(penalty=1e-3, alpha_init=1.0))
+    trainer.sparse_diff().save_pretrained(out / f"gates{rank}")

@@ -195,6 +195,13 @@ def test_fixed_mask_and_trainer_refuse_contradictions(tmp_path: Path):
         trainer(tmp_path, method=FixedMask(noise, density=1e-3)).train()
 
 
+def test_rows_are_evaluated_in_their_order_even_when_training_groups_them_by_length(tmp_path: Path):
+    run = trainer(tmp_path, train_sampling_strategy="group_by_length", max_steps=1)
+    run.train()
+    found = run.predict(ROWS[:16]).label_ids  # pyright: ignore[reportArgumentType]
+    assert list(found) == [row["labels"] for row in ROWS[:16]]  # pyright: ignore
+
+
 def test_training_an_attached_model_keeps_its_masks(tmp_path: Path):
     model = bert()
     masks = select(noise(model, body_names(model, head_names(model)), seed=9), 100)

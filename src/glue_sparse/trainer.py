@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
@@ -176,6 +176,11 @@ class SparseTrainer(Trainer):
         """As in `Trainer`, with the method's facts beside the training loss."""
         extra = self.method.logs(self.network) if "loss" in logs else {}
         super().log({**logs, **extra}, start_time)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
+        """Always in the data's order, by which outputs and rows are matched; `group_by_length` would shuffle it."""
+        alone = self.args.world_size <= 1 and hasattr(eval_dataset, "__len__")
+        return SequentialSampler(eval_dataset) if alone else None
 
     def _wrap_model(self, model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
         """Tell DDP that frozen tensors and constant buffers are the same on all ranks, so that it never sends them."""

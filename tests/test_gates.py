@@ -136,6 +136,24 @@ def test_nothing_dense_is_kept_between_forward_and_backward():
     assert set(kept) == {p.data_ptr() for p in (held.diff, held.alpha, held.group.alpha)}
 
 
+def test_a_gradient_that_others_may_use_is_left_alone():
+    linear, given = layer(dtype=torch.float32), torch.randn(6, 10)
+    before = given.clone()
+    torch.autograd.grad(linear.weight, list(gated(linear).parameters()), given)
+    assert torch.equal(given, before)
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_an_embedding_learns_gates_with_sparse_gradients_too(sparse: bool):
+    torch.manual_seed(0)
+    table = nn.Embedding(5, 3, sparse=sparse)
+    attach_gates(table, ("weight",))
+    held = next(gated_tensors(table))[1]
+    table(torch.tensor([1, 1, 3])).sum().backward()
+    assert held.diff.grad is not None
+    assert (held.diff.grad != 0).any(1).tolist() == [False, True, False, True, False]
+
+
 def test_a_shut_group_passes_nothing_and_learns_nothing():
     linear = layer()
     held = gated(linear)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from glue_sparse.active import attach
+from glue_sparse.active import active_tensors, attach
 from glue_sparse.hard_concrete import HardConcrete
 from glue_sparse.parametrization import (
     Parametrization,
@@ -63,22 +63,24 @@ class _Apply(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         diff, alpha, group = ctx.saved_tensors
-        gates, concrete, g = ctx.gates, ctx.gates.concrete, grad_outputs[0].reshape(-1)
+        gates, concrete = ctx.gates, ctx.gates.concrete
         if gates.is_closed(ctx.draw):
             return torch.zeros_like(diff), torch.zeros_like(alpha), torch.zeros_like(group), None, None
         noise = gates.noise(ctx.draw)
         z_group, group_slope = gates.group_gate(ctx.draw)
         grad_diff, grad_alpha = torch.empty_like(diff), torch.empty_like(alpha)
         d, a, to_diff, to_alpha = (t.view(-1) for t in (diff, alpha, grad_diff, grad_alpha))
+        g = grad_outputs[0].to_dense() if grad_outputs[0].is_sparse else grad_outputs[0]
+        g = g.reshape(-1)
         to_group = torch.zeros((), dtype=torch.float64, device=diff.device)
         for part in chunks(d):
             z, slope = concrete.gate_and_slope(a[part], noise and noise(a[part]))
-            chunk = g[part].float()
+            chunk = g[part].to(diff.dtype)
             torch.mul(chunk, z, out=to_diff[part])
             if group is not None:
                 to_group += torch.dot(to_diff[part], d[part])
                 to_diff[part].mul_(z_group)
-            torch.mul(chunk.mul_(d[part]), slope, out=to_alpha[part]).mul_(z_group)
+            torch.mul(chunk, slope.mul_(d[part]), out=to_alpha[part]).mul_(z_group)
         grad_group = None if group is None else (to_group * group_slope).to(group.dtype).view_as(group)
         return grad_diff, grad_alpha, grad_group, None, None
 
@@ -238,6 +240,6 @@ def collapse(model: nn.Module) -> None:
             values[name] = change[found].add_(read_entries(weight, found))
     release(model)
     attach(model, masks)
-    for name, held in held_tensors(model):
+    for name, entries in active_tensors(model):
         if name in values:
-            next(held.parameters()).data.copy_(values[name])
+            entries.values.data.copy_(values[name])

@@ -1,7 +1,6 @@
 """Diff pruning, stage 1 (Guo, Rush and Kim, 2021, arXiv 2012.07463): learn which entries of a diff are worth having."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -149,16 +148,20 @@ class DiffGates(SparseMethod):
         """Save the gates, then turn what they let through into active entries."""
         model.eval()  # deterministic gates, unless as released
         if folder:
-            self.save(model, DiffInfo(), folder)
+            self._write(model, folder)
         collapse(model)
 
     def save(self, model: nn.Module, info: DiffInfo, folder: Path) -> None:
-        """Write diffs, logits and head to `gates.safetensors`: all that a resumed run needs beside the optimizer."""
+        """Write `gates.safetensors`: all that a resumed run needs beside the optimizer."""
+        self._write(model, folder)
+
+    def _write(self, model: nn.Module, folder: Path) -> None:
+        """Diffs, logits and head."""
         kept = {**wholly_active(model), **persistent_buffers(model)}
         tensors = {**self._parameters(model), **{f"whole/{name}": tensor for name, tensor in kept.items()}}
         tensors = {key: t.detach().to("cpu", copy=True).contiguous() for key, t in tensors.items()}
         digests = {name: gates.base_digest for name, gates in gated_tensors(model)}
-        header = {"info": asdict(info), "digests": digests, "step": self.draw.step, "as_released": self.as_released}
+        header = {"digests": digests, "step": self.draw.step, "as_released": self.as_released}
         tensor_files.write(folder / FILE_NAME, FORMAT, tensors, header)
 
     def restore(self, model: nn.Module, head: tuple[str, ...], folder: Path) -> None:

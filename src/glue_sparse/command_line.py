@@ -1,6 +1,6 @@
 """From a command line to arguments: a YAML gives defaults, flags win, unknown keys are errors."""
 
-from argparse import SUPPRESS, ArgumentParser
+from argparse import SUPPRESS, Action, ArgumentParser
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -67,7 +67,8 @@ def parse(argv: list[str], description: str = "", config: Path | None = None) ->
     path = Path(first.config) if first.config else config
     if path and first.config != "none":
         defaults = _layered(path, vars(first), on_line, flags)
-        parser.set_defaults(**{key: _as_text(value) for key, value in defaults.items()})
+        actions = {action.dest: action for action in parser._actions}
+        parser.set_defaults(**{key: _as_typed(actions[key], value) for key, value in defaults.items()})
     final = vars(parser.parse_args(argv))
     given = {key: value for key, value in final.items() if value != plain[key]}
     final["output_dir"] = final["output_dir"] or _default_folder(final)
@@ -125,6 +126,12 @@ def _known(keys: dict[str, Any], flags: list[str], path: Path) -> None:
             raise ValueError(f"{path}: unknown key {key!r}{closest(key, flags)}")
 
 
-def _as_text(value: Any) -> Any:
-    """Scalars as a command line would give them, so that argparse checks and converts their type."""
-    return str(value) if isinstance(value, int | float) else value
+def _as_typed(action: Action, value: Any) -> Any:
+    """A YAML's value as a command line would give it, so that argparse checks and converts its type."""
+    if action.nargs != "+":
+        return str(value) if isinstance(value, int | float) else value
+    convert = action.type if callable(action.type) else str
+    try:
+        return [convert(one) for one in (value if isinstance(value, list) else [value])]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{action.dest}: {error}") from error

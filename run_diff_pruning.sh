@@ -8,8 +8,8 @@ usage: bash run_diff_pruning.sh TASK SEED DENSITY [--flag value ...]
   SEED     for example 0
   DENSITY  active fraction of all weights at the end, head included, for example 0.005
 
-Further flags go to scripts/train.py, for all stages (STAGES=runs/mine chooses the folder); settings per task and method are
-in configs/glue.yaml. Stop it and repeat the command: it goes on with the first unfinished stage. For example
+Further flags go to scripts/train.py, for all stages; settings per task and method are in configs/glue.yaml. Runs are in
+runs/diff_pruning_stages/MODEL; STAGES=runs/mine before the command chooses another folder. Stop it and repeat the command: it goes on with the first unfinished stage. For example
   bash run_diff_pruning.sh mrpc 0 0.005
   bash run_diff_pruning.sh mrpc 0 0.005 --model minilm --data_dir path/to/glue --num_train_epochs 3
 USAGE
@@ -18,20 +18,26 @@ fi
 task=$1 seed=$2 density=$3
 shift 3
 source "$(dirname "$0")/scripts/environment.sh" offline
-stages=${STAGES:-runs/diff_pruning_stages}/$task/seed$seed
 
-train() { # FOLDER [--flag value ...]: a finished run is shown, an unfinished one goes on
+model=default previous=
+for word in "$@"; do
+  if [ "$previous" = --model ]; then model=$(basename "$word"); fi
+  previous=$word
+done
+stages=${STAGES:-runs/diff_pruning_stages/$model}/$task/seed$seed
+pruned=$stages/2_pruned-$density
+
+train() { # FOLDER [--flag value ...]: a finished run is shown, an unfinished one goes on; the last flags win
   local folder=$1
   shift
-  python scripts/train.py --task "$task" --seed "$seed" --output_dir "$folder" --resume_from_checkpoint auto "$@"
+  python scripts/train.py "$@" --task "$task" --seed "$seed" --output_dir "$folder" --resume_from_checkpoint auto
 }
 
 echo "== stage 1: learn gates"
-train "$stages/1_gates" --method diff_gates "$@"
+train "$stages/1_gates" "$@" --method diff_gates
 echo "== stage 2: keep the largest changes, $density of all weights"
-if [ ! -e "$stages/2_pruned-$density/sparse_diff.safetensors" ]; then
-  python scripts/prune_diff.py "$stages/1_gates" "$stages/2_pruned-$density" --density "$density"
-fi
-train "$stages/2_score-$density" --method fixed_mask --start_diff "$stages/2_pruned-$density" "$@" --num_train_epochs 0
+python scripts/prune_diff.py "$stages/1_gates" "$pruned" --density "$density"
+train "$stages/2_score-$density" "$@" --method fixed_mask --start_diff "$pruned" --start_from values \
+  --num_train_epochs 0 --max_steps -1
 echo "== stage 3: train these entries on"
-train "$stages/3_fixed_mask-$density" --method fixed_mask --start_diff "$stages/2_pruned-$density" "$@"
+train "$stages/3_fixed_mask-$density" "$@" --method fixed_mask --start_diff "$pruned"

@@ -137,8 +137,8 @@ def work(kind: str, bf16: bool, pipe: Connection) -> None:
     def step() -> None:
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16):
             loss = model(**batch).loss
-        if kind in GATES:
-            loss = loss + GATES[kind].penalty(model).float()
+        if kind in GATES and (penalty := GATES[kind].penalty(model)) is not None:
+            loss = loss + penalty.float()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()

@@ -43,7 +43,7 @@ def apply(source: str, folder: Path, base: str | None) -> None:
     diff.apply(model)
     model.save_pretrained(folder)
     load_tokenizer(name).save_pretrained(folder)
-    print(f"wrote {folder}; load it with AutoModelForSequenceClassification.from_pretrained({str(folder)!r})")
+    print(f"wrote {folder}; load it with transformers.{type(model).__name__}.from_pretrained({str(folder)!r})")
 
 
 def compare(first: str, second: str) -> None:

@@ -31,6 +31,8 @@ def main() -> None:
     arguments, flags = parser.parse_known_args()
     first, *others = arguments.config
     with one_sentence():
+        if first.is_dir() and flags:
+            raise ValueError(f"{flags[0]} goes with a grid, not with folders of runs")
         if first.is_dir():
             paths = draw([first, *others], arguments.results_dir, arguments.name)
         elif others:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from glue_sparse import run_folder, tensor_files
+from glue_sparse import results, run_folder
 from glue_sparse.analysis import emptied
 from glue_sparse.commands import one_sentence
-from glue_sparse.diff import FILE_NAME, SparseDiff
-from glue_sparse.methods import diff_gates
+from glue_sparse.diff import SparseDiff
+from glue_sparse.diff_file import FILE_NAME, identity
+from glue_sparse.gate_file import FILE_NAME as GATES_FILE
+from glue_sparse.gate_file import GateFile
 from glue_sparse.models import load_base
 from glue_sparse.params import head_names
 from glue_sparse.prune import Pruned, prune
@@ -30,14 +32,28 @@ def read(source: str) -> SparseDiff:
     return SparseDiff.from_pretrained(source)
 
 
-def raw_diffs(source: str, base: dict[str, Tensor]) -> dict[str, Tensor]:
+def raw_values(source: str, diff: SparseDiff, base: dict[str, Tensor]) -> dict[str, Tensor]:
     """w0 + d of a run `--as_released`, from which the authors' third stage starts; else nothing."""
-    path = Path(source, diff_gates.FILE_NAME)
-    if not path.is_file():
+    place = Path(source)
+    folder = place if place.is_dir() else place.parent
+    if diff.info.method != "diff_gates" or not (folder / GATES_FILE).is_file():
         return {}
-    tensors, header = tensor_files.read(path, diff_gates.FORMAT)
-    diffs = {key.removeprefix("diff/"): tensor for key, tensor in tensors.items() if key.startswith("diff/")}
-    return {name: base[name].float() + diff for name, diff in diffs.items()} if header["as_released"] else {}
+    gates = GateFile.read(folder)
+    return {name: base[name].float() + d for name, d in gates.diffs().items()} if gates.as_released else {}
+
+
+def check_target(folder: Path, source: str) -> None:
+    """Refuse to write over a run."""
+    if folder.resolve() == Path(source).resolve() or (folder / results.FILE_NAME).exists():
+        raise ValueError(f"{folder} holds a run, whose diff would be lost: give another folder for the pruned one")
+
+
+def is_done(folder: Path, diff: SparseDiff, density: float | None) -> bool:
+    """Whether the folder holds just this already."""
+    if density is None or not (folder / FILE_NAME).is_file():
+        return False
+    _, info = identity(folder / FILE_NAME)
+    return info.density == density and info.pruned_from == diff.digest()
 
 
 def describe(pruned: Pruned) -> str:
@@ -64,17 +80,16 @@ def main() -> None:
     parser.add_argument("--model", help="the base, where it is not what the diff names")
     arguments = parser.parse_args()
     with one_sentence():
+        check_target(arguments.folder, arguments.source)
         diff = read(arguments.source)
+        if is_done(arguments.folder, diff, arguments.density):
+            print(f"{arguments.folder} is up to date")
+            return
         model = load_base(diff.info, arguments.model or diff.info.base_model)
         base = {name: tensor.detach() for name, tensor in model.named_parameters()}
-        pruned = prune(
-            diff,
-            model,
-            head_names(model),
-            density=arguments.density,
-            threshold=arguments.threshold,
-            values=raw_diffs(arguments.source, base),
-        )
+        values, head = raw_values(arguments.source, diff, base), head_names(model)
+        how_much = {"density": arguments.density, "threshold": arguments.threshold}
+        pruned = prune(diff, model, head, **how_much, values=values)
         path = pruned.diff.save_pretrained(arguments.folder)
         print(f"{describe(pruned)}\nwritten: {path}, {path.stat().st_size:,} bytes")
 

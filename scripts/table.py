@@ -81,7 +81,7 @@ def show_grid(grid: grids.Grid, folder: Path) -> None:
     """Print and write the table; draw the figure where there is one and something to draw."""
     paths = tables.write(grid, folder)
     print(paths[0].read_text())
-    if grid.figure and any(cell.result() for cell in grid.cells):
+    if grid.figure and figures.check(grid) and any(cell.result() for cell in grid.cells):
         paths += figures.draw(grid, folder)
     print(f"written: {', '.join(map(str, paths))}")
 

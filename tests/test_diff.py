@@ -12,7 +12,7 @@ from transformers import BertForSequenceClassification
 
 from glue_sparse import DiffInfo, SparseDiff, attach, detach, noise, select
 from glue_sparse.active import Inactive, active_tensors
-from glue_sparse.diff import FILE_NAME, FORMAT
+from glue_sparse.diff_file import FILE_NAME, FORMAT
 from glue_sparse.parametrization import current_tensors, wholly_active
 from glue_sparse.params import body_names, head_names
 

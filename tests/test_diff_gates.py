@@ -11,10 +11,11 @@ from training import StopAt, trainer
 from transformers import TrainerCallback
 
 from glue_sparse import SparseDiff
-from glue_sparse.gate_counts import expected_groups, expected_open
+from glue_sparse.gate_counts import expected_open
+from glue_sparse.gate_file import FILE_NAME
 from glue_sparse.gates import gated_tensors
 from glue_sparse.hard_concrete import HardConcrete
-from glue_sparse.methods.diff_gates import FILE_NAME, DiffGates
+from glue_sparse.methods.diff_gates import DiffGates
 from glue_sparse.parametrization import current_tensors, held_tensors
 from glue_sparse.params import head_names, layer_numbers
 
@@ -35,6 +36,12 @@ def prepared(model: nn.Module, **options: Any) -> DiffGates:
     method = DiffGates(**options)
     method.attach(model, method.prepare(model, HEAD, lambda count: ()))
     return method
+
+
+def value(method: DiffGates, model: nn.Module) -> float:
+    penalty = method.penalty(model)
+    assert penalty is not None
+    return penalty.item()
 
 
 def test_gates_keep_their_rate_under_a_warm_up_and_never_decay(tmp_path: Path):
@@ -82,11 +89,11 @@ def test_penalty_by_hand():
     p = torch.sigmoid(torch.tensor(0.5, dtype=torch.float64))
     sizes = {name: held.diff.numel() for name, held in gated_tensors(model)}
     both = sum(penalties[layers[name]] * size * float(p) ** 2 for name, size in sizes.items())
-    assert method.penalty(model).item() == pytest.approx(both, rel=1e-6)
-    released = DiffGates(penalty=1e-3, as_released=True)
-    either = 1e-3 * float(p) * (sum(sizes.values()) + len(sizes))
-    assert released.penalty(model).item() == pytest.approx(either, rel=1e-6)
-    assert expected_groups(model).item() == pytest.approx(float(p) * len(sizes))
+    assert value(method, model) == pytest.approx(both, rel=1e-6)
+    released = DiffGates(penalty=penalties, as_released=True)
+    released.layers = method.layers
+    either = sum(penalties[layers[name]] * (size + 1) * float(p) for name, size in sizes.items())
+    assert value(released, model) == pytest.approx(either, rel=1e-6)
 
 
 def test_the_penalty_is_added_once_per_step_whatever_the_accumulation(tmp_path: Path):
@@ -124,7 +131,8 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path: Path):
     for part in ("indices", "values", "whole"):
         first, second = getattr(one, part), getattr(other, part)
         assert first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)
-    assert (tmp_path / "whole" / FILE_NAME).read_bytes() == (tmp_path / "cut" / FILE_NAME).read_bytes()
+    last = "checkpoint-6/" + FILE_NAME
+    assert (tmp_path / "whole" / last).read_bytes() == (tmp_path / "cut" / last).read_bytes()
     with pytest.raises(ValueError, match="another base model"):
         trainer(tmp_path / "cut", bert(seed=1), DiffGates()).train(resume_from_checkpoint=str(checkpoint))
     with pytest.raises(ValueError, match="other gates"):
@@ -211,7 +219,9 @@ def test_penalised_gates_close_and_needed_ones_stay_open():
     held = next(held for _, held in gated_tensors(model))
     for step in range(1, 200):
         optimizer.zero_grad()
-        method.penalty(model).backward()
+        penalty = method.penalty(model)
+        assert penalty is not None
+        penalty.backward()
         optimizer.step()
         if crossed is None and float(held.alpha.detach().max()) < 0:
             crossed = step
@@ -224,3 +234,34 @@ def test_a_diff_is_small_when_gates_close(tmp_path: Path):
     run.train()
     diff = run.sparse_diff()
     assert isinstance(diff, SparseDiff) and diff.num_active < 0.5 * sum(p.numel() for p in bert().parameters())
+
+
+def test_a_model_with_gates_has_no_diff_yet():
+    model = bert()
+    prepared(model)
+    with pytest.raises(ValueError, match="holds gates"):
+        SparseDiff.from_model(model)
+
+
+def test_training_goes_on_after_the_gates_are_gone(tmp_path: Path):
+    run = trainer(tmp_path, method=DiffGates(), max_steps=2)
+    run.train()
+    assert run.cost is not None and run.cost.trainable == run.cost.num_entries
+    first = run.sparse_diff()
+    again = trainer(tmp_path, run.network, run.method, max_steps=2)
+    again.train()
+    assert again.cost is not None and again.cost.active_entries == first.num_active < run.cost.active_entries
+
+
+@pytest.mark.parametrize("changes", [{"optim": "adafactor"}, {"bf16": True}, {"gradient_checkpointing": True}])
+def test_gates_train_with_other_optimizers_and_precisions(tmp_path: Path, changes: dict[str, Any]):
+    run = trainer(tmp_path, method=DiffGates(penalty=1e-3), max_steps=3, **changes)
+    run.train()
+    assert run.sparse_diff().num_active > 1000
+    assert all(log["loss"] < 100 for log in run.state.log_history if "loss" in log)
+
+
+def test_gates_are_logged_at_the_end_too(tmp_path: Path):
+    run = trainer(tmp_path, method=DiffGates(), max_steps=3, logging_steps=100)
+    run.train()
+    assert [log["step"] for log in run.state.log_history if "expected_density" in log] == [3]

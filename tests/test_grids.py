@@ -2,13 +2,16 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from networks import bert
 
-from glue_sparse import grids, results, run_folder
+from glue_sparse import SparseDiff, attach, grids, results, run_folder
 from glue_sparse.results import Result
 
 ROOT = Path(__file__).parents[1]
@@ -179,11 +182,38 @@ def test_a_row_may_start_from_a_stage_or_another_row(tmp_path: Path):
     pruned = str(small.folder / "start")
     assert prune[1:] == [str(TRAIN.with_name("prune_diff.py")), str(gates.folder), pruned, "--density", "0.01"]
     assert train[train.index("--start_diff") + 1] == pruned
-    (small.folder / "start").mkdir(parents=True)
-    (small.folder / "start" / "sparse_diff.safetensors").touch()
-    assert len(small.commands()) == 1
     only = grids.read(write(tmp_path, **STAGED), TRAIN, rows=["plain"], output_dir=tmp_path / "runs")
     assert [cell.row for cell in only.cells] == ["dense", "plain"] and list(only.rows) == ["plain"]
+
+
+def test_a_row_is_of_the_stage_it_started_from(tmp_path: Path):
+    grid = read(tmp_path, **STAGED)
+    gates, small = grid.cells[0], grid.cells[2]
+    model = bert()
+    attach(model, {"classifier.weight": torch.ones(2, 16, dtype=torch.bool)})
+    whole = SparseDiff.from_model(model)
+    whole.save_pretrained(gates.folder)
+    part = replace(whole, info=replace(whole.info, pruned_from=whole.digest()))
+    part.save_pretrained(small.folder / "start")
+    finished(small)
+    with pytest.raises(ValueError, match="started from another diff"):
+        small.result()
+    settings = {**small.arguments.given, "start_digest": part.digest()}
+    results.write(replace(finished(small), arguments=settings), small.folder)
+    assert small.result() is not None
+    model.classifier.parametrizations.weight[0].values.data += 1  # pyright: ignore
+    SparseDiff.from_model(model).save_pretrained(gates.folder)
+    with pytest.raises(ValueError, match="started from an earlier gates/rte/seed0: delete that folder"):
+        small.result()
+
+
+def test_flags_may_not_override_what_stages_differ_in(tmp_path: Path):
+    stages = {"a": {"method": "diff_gates", "sparsity_penalty": 1e-8}, "b": {"method": "diff_gates"}}
+    rows = {"x": {"start": "a", "method": "fixed_mask"}, "y": {"start": "b", "method": "fixed_mask"}}
+    path = write(tmp_path, **{**STAGED, "stages": stages, "rows": rows})
+    for flags in (["--sparsity_pen", "1e-7"], ["--sparsity_penalty=1e-7"]):
+        with pytest.raises(ValueError, match="is decided by"):
+            grids.read(path, TRAIN, flags=flags)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from networks import bert
 from training import trainer
 
-from glue_sparse import DiffInfo, FixedMask, SparseDiff
+from glue_sparse import FixedMask, SparseDiff
 from glue_sparse.analysis import density_by_layer, emptied
 from glue_sparse.arguments import MethodArguments
 from glue_sparse.methods import build_method
@@ -26,7 +27,7 @@ NUM_ENTRIES = sum(p.numel() for p in bert().parameters())
 
 def trained(folder: Path, method: Any) -> SparseDiff:
     run = trainer(folder, method=method, max_steps=6, max_grad_norm=0.0)
-    run.info = DiffInfo(base_model="tiny", method=type(method).__name__)
+    run.info = replace(run.info, base_model="tiny", method=type(method).__name__)
     run.train()
     return run.sparse_diff()
 
@@ -93,6 +94,9 @@ def test_another_base_and_contradictions_are_refused(tmp_path: Path):
     diff = trained(tmp_path, DiffGates())
     with pytest.raises(ValueError, match="differs from the base of this diff, tiny"):
         prune(diff, bert(seed=1), HEAD, density=0.05)
+    dense = trained(tmp_path, FixedMask(masks={}))  # stores no digest per tensor
+    with pytest.raises(ValueError, match="differs from the base of the diff, tiny"):
+        prune(dense, bert(seed=1), HEAD, density=0.05)
     with pytest.raises(ValueError, match="either a density or a threshold"):
         prune(diff, bert(), HEAD)
     with pytest.raises(ValueError, match="head alone"):
@@ -124,18 +128,36 @@ def test_stage_three_moves_kept_entries_and_nothing_else(tmp_path: Path, start_f
     assert all(torch.equal(diff.indices[name], pruned.indices[name]) for name in pruned.indices)
 
 
+def script(*words: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "scripts" / "prune_diff.py"), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
 def test_a_wrong_order_of_stages_is_refused(tmp_path: Path):
     run = trainer(tmp_path / "1", method=DiffGates(), max_steps=2, save_strategy="steps", save_steps=1)
-    run.info = DiffInfo(base_model="tiny", method="diff_gates")
+    run.info = replace(run.info, base_model="tiny", method="diff_gates")
     run.train()
-    prunes = [sys.executable, str(ROOT / "scripts" / "prune_diff.py"), str(tmp_path / "1"), str(tmp_path / "2")]
-    early = subprocess.run([*prunes, "--density", "0.05"], capture_output=True, text=True)
+    early = script(tmp_path / "1", tmp_path / "2", "--density", 0.05)
     assert early.returncode == 1 and "holds an unfinished run: finish it first" in early.stderr
     run.sparse_diff().save_pretrained(tmp_path / "1")
-    arguments = MethodArguments(method="fixed_mask", start_diff=str(tmp_path / "1"))
-    with pytest.raises(ValueError, match="whole result of DiffGates|yet to be pruned"):
-        build_method(arguments, seed=0)
+    over = script(tmp_path / "1", tmp_path / "1", "--target_sparsity", 0.05)
+    assert over.returncode == 1 and "whose diff would be lost" in over.stderr
+    for flag in ("start_diff", "mask_file"):
+        arguments = MethodArguments(method="fixed_mask")
+        setattr(arguments, flag, str(tmp_path / "1"))
+        with pytest.raises(ValueError, match="holds the whole result of diff_gates, which is yet to be pruned"):
+            build_method(arguments, seed=0)
     with pytest.raises(ValueError, match="goes with --method fixed_mask"):
         MethodArguments(method="fish", start_diff="x")
     with pytest.raises(ValueError, match="needs --mask_file .* or --start_diff"):
         build_method(MethodArguments(method="fixed_mask", start_diff="x", mask_file="y"), seed=0)
+
+
+def test_flags_that_do_not_go_with_a_start_are_refused(tmp_path: Path):
+    pruned = prune(trained(tmp_path / "1", DiffGates()), bert(), HEAD, density=0.05).diff
+    pruned.save_pretrained(tmp_path / "2")
+    path = str(tmp_path / "2")
+    with pytest.raises(ValueError, match="--density 0.01 does not go with --start_diff, whose is 0.05"):
+        build_method(MethodArguments(method="fixed_mask", start_diff=path, density=0.01), seed=0)
+    with pytest.raises(ValueError, match="--start_from zero goes with --start_diff"):
+        build_method(MethodArguments(method="fixed_mask", mask_file=path, start_from="zero"), seed=0)

@@ -1,7 +1,8 @@
 """Train networks in which only some weights are active."""
 
 from glue_sparse.active import attach, reindex
-from glue_sparse.diff import DiffInfo, SparseDiff
+from glue_sparse.diff import SparseDiff
+from glue_sparse.diff_file import DiffInfo
 from glue_sparse.masks import select
 from glue_sparse.methods.base import SparseMethod
 from glue_sparse.methods.fixed_mask import FixedMask

@@ -68,6 +68,11 @@ class ActiveEntries(Parametrization):
         self.write(weight)
         return _Gather.apply(self.values, self.indices, weight) if len(self.indices) else weight
 
+    @property
+    def num_active(self) -> int:
+        """See `Parametrization.num_active`."""
+        return len(self.indices)
+
     def current(self, weight: Tensor) -> Tensor:
         """See `Parametrization.current`."""
         self.write(weight)

@@ -192,6 +192,8 @@ class RunArguments(TrainingArguments):
             # nccl needs a GPU per process; several processes on one GPU can talk over gloo
             shared = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > torch.cuda.device_count()
             self.ddp_backend = "gloo" if shared else None
+        if self.overwrite and self.resume_from_checkpoint == "auto":
+            raise ValueError("--overwrite starts anew and --resume_from_checkpoint auto goes on: give one of them")
         super().__post_init__()
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from glue_sparse import results, run_folder
+from glue_sparse import diff_file, results, run_folder
 from glue_sparse.arguments import Arguments
-from glue_sparse.diff import FILE_NAME as DIFF_FILE
+from glue_sparse.diff_file import FILE_NAME as DIFF_FILE
 from glue_sparse.results import Result
 
 START = "start"
@@ -54,8 +54,21 @@ class Cell:
         if not path.exists():
             return None
         result = results.read(path)
-        results.check_same_settings(self.folder, result.arguments, self.arguments.given)
+        now, pruned, whole = self.arguments.given, self._pruned, self.start and self.start.folder / DIFF_FILE
+        if pruned and pruned.exists():
+            digest, info = diff_file.identity(pruned)
+            now = {**now, results.START: digest}
+            if whole and whole.exists() and info.pruned_from != diff_file.identity(whole)[0]:
+                name = self.start.name if self.start else ""
+                raise ValueError(f"{self.folder} holds a run that started from an earlier {name}: delete that folder")
+        results.check_same_settings(self.folder, result.arguments, now)
         return result
+
+    @property
+    def _pruned(self) -> Path | None:
+        """The file that this cell starts from."""
+        folder = self.arguments.method.start_diff
+        return Path(folder, DIFF_FILE) if self.start and folder else None
 
     def is_running(self) -> bool:
         """Whether some process works in the folder right now."""
@@ -83,11 +96,11 @@ class Cell:
 
     def commands(self) -> list[list[str]]:
         """What runs this cell, one after the other: pruning where it starts from another run, and training."""
-        commands, pruned = [], self.arguments.method.start_diff
-        if self.start and pruned and not Path(pruned, DIFF_FILE).exists():
-            script, density = Path(self.argv[0]).with_name("prune_diff.py"), str(self.arguments.method.density)
-            commands.append([sys.executable, str(script), str(self.start.folder), pruned, "--density", density])
-        return [*commands, self._training()]
+        if not (self.start and self._pruned):
+            return [self._training()]
+        script, density = Path(self.argv[0]).with_name("prune_diff.py"), str(self.arguments.method.density)
+        prune = [sys.executable, str(script), str(self.start.folder), str(self._pruned.parent), "--density", density]
+        return [prune, self._training()]
 
     def _training(self) -> list[str]:
         """From its last complete checkpoint if it has one, else from the start."""

@@ -1,6 +1,7 @@
 """From a command line to arguments: a YAML gives defaults, flags win, unknown keys are errors."""
 
 from argparse import SUPPRESS, Action, ArgumentParser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,6 +41,21 @@ class _Parser(HfArgumentParser):
         raise ValueError(message)
 
 
+def _parser(description: str = "") -> _Parser:
+    groups = (TaskArguments, ModelArguments, MethodArguments, MergeArguments, RunArguments)
+    titles = ("Task", "Model", "Method", "Workers that merge", "Output and training")
+    for group, title in zip(groups, titles, strict=True):
+        group._argument_group_name = title  # pyright: ignore  # read by HfArgumentParser
+    return _Parser(groups, description=description, allow_abbrev=False, add_help=False)  # pyright: ignore
+
+
+def settings_of(words: Sequence[str]) -> dict[str, str]:
+    """Setting -> flag as it was typed, for every known flag among the words of a command line; aliases are resolved."""
+    options = _parser()._option_string_actions
+    typed = [word for word in words if word.startswith("--")]
+    return {options[flag].dest: word for word in typed if (flag := word.partition("=")[0]) in options}
+
+
 def parse(argv: list[str], description: str = "", config: Path | None = None) -> Arguments:
     """Arguments from a command line and the YAML it names.
 
@@ -51,16 +67,11 @@ def parse(argv: list[str], description: str = "", config: Path | None = None) ->
     Raises:
         ValueError: an unknown flag or key (with the closest one), a value of the wrong type, a contradiction.
     """
-    groups = (TaskArguments, ModelArguments, MethodArguments, MergeArguments, RunArguments)
-    titles = ("Task", "Model", "Method", "Workers that merge", "Output and training")
-    for group, title in zip(groups, titles, strict=True):
-        group._argument_group_name = title  # pyright: ignore  # read by HfArgumentParser
-    parser = _Parser(groups, description=description, allow_abbrev=False, add_help=False)  # pyright: ignore
+    parser = _parser(description)
     flags = [action.dest for action in parser._actions]
     plain = vars(parser.parse_args([]))
     _add_help(parser, argv)
-    options = parser._option_string_actions
-    on_line = {options[word].dest for word in _flags(argv) if word in options}
+    on_line = set(settings_of(argv))
     first, unknown = parser.parse_known_args(argv)
     if unknown:
         raise ValueError(f"unknown argument {unknown[0]}{closest(unknown[0].lstrip('-'), flags, '--')}")
@@ -78,7 +89,10 @@ def parse(argv: list[str], description: str = "", config: Path | None = None) ->
 
 def _default_folder(values: dict[str, Any]) -> str:
     method = values["method"]
-    method = method if method in ("dense", "bitfit", "diff_gates") else f"{method}-{values['density']}"
+    if values["start_diff"]:
+        method += f"-{Path(values['start_diff']).name}"
+    elif method not in ("dense", "bitfit", "diff_gates"):
+        method += f"-{values['density']}"
     return f"runs/{Path(values['model'] or 'model').name}/{values['task'] or 'task'}/{method}/seed{values['seed']}"
 
 
@@ -94,10 +108,6 @@ def _add_help(parser: ArgumentParser, argv: list[str]) -> None:
         for action in group._group_actions:
             shown = action.dest in USUAL if group.title == "Output and training" else action.dest not in RARE
             action.help = action.help if shown else SUPPRESS
-
-
-def _flags(argv: list[str]) -> list[str]:
-    return [word.partition("=")[0] for word in argv if word.startswith("--")]
 
 
 def _layered(path: Path, values: dict[str, Any], on_line: set[str], flags: list[str]) -> dict[str, Any]:

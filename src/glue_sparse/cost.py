@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from glue_sparse.active import active_tensors
-from glue_sparse.parametrization import wholly_active
+from glue_sparse.parametrization import held_tensors, wholly_active
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,8 @@ class Cost:
 
 def cost_of(model: nn.Module, stored_bytes: int = 0) -> Cost:
     """Counts entries; each active one is also one parameter of the optimizer, so it is not counted twice."""
-    active = {id(entries.values): entries.values.numel() for _, entries in active_tensors(model)}
+    held = [part for _, part in held_tensors(model)]
+    apart = {id(p) for part in held for p in part.parameters()}
     whole = sum(parameter.numel() for parameter in wholly_active(model).values())
-    everything = sum(p.numel() for p in model.parameters() if id(p) not in active)
-    return Cost(everything, sum(active.values()), whole, stored_bytes)
+    everything = sum(p.numel() for p in model.parameters() if id(p) not in apart)
+    return Cost(everything, sum(part.num_active for part in held), whole, stored_bytes)

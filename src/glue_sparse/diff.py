@@ -2,19 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from glue_sparse import hub, tensor_files
-from glue_sparse.active import Inactive, active_tensors, attach
+from glue_sparse import diff_file, hub, tensor_files
+from glue_sparse.active import ActiveEntries, active_tensors, attach
+from glue_sparse.diff_file import FILE_NAME, DiffInfo
 from glue_sparse.masks import Masks, narrow
 from glue_sparse.parametrization import (
     bits,
     current_tensors,
+    held_tensors,
     is_attached,
     original,
     persistent_buffers,
@@ -24,26 +25,7 @@ from glue_sparse.parametrization import (
     write_entries,
 )
 
-FILE_NAME = "sparse_diff.safetensors"
-FORMAT = "glue_sparse diff 1"
 _STACK = "_glue_sparse_applied"
-
-
-@dataclass(frozen=True)
-class DiffInfo:
-    """Facts stored in the file's header as JSON."""
-
-    base_model: str = "its base model"
-    """Hub id, folder or alias of the model the diff belongs to."""
-    model_class: str = ""
-    task: str = ""
-    method: str = ""
-    density: float | None = None
-    """Active fraction of the whole model, as asked for."""
-    labels: tuple[str, ...] = ()
-    dtype: str = "float32"
-    inactive: Inactive = "frozen"
-    num_labels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +50,13 @@ class SparseDiff:
 
     @classmethod
     def from_model(cls, model: nn.Module, info: DiffInfo | None = None) -> "SparseDiff":
-        """Collect the active entries of an attached model (on the CPU, copied)."""
+        """Collect the active entries of an attached model (on the CPU, copied).
+
+        Raises:
+            ValueError: tensors hold something else, such as gates: let the method finish first.
+        """
+        if any(not isinstance(held, ActiveEntries) for _, held in held_tensors(model)):
+            raise ValueError("this model holds gates, which have no diff before the training of them ends")
         indices, values, shapes, digests, inactive = {}, {}, {}, {}, "frozen"
         for name, entries in active_tensors(model):
             inactive, weight = entries.inactive, original(model, name)
@@ -114,6 +102,15 @@ class SparseDiff:
         return cls(
             indices, values, whole, shapes, digests, replace(info or DiffInfo(), inactive="frozen", dtype=dtype)
         )
+
+    @property
+    def parts(self) -> diff_file.Parts:
+        """All tensors, as a file holds them."""
+        return {"indices": self.indices, "values": self.values, "whole": self.whole}
+
+    def digest(self) -> str:
+        """SHA-256 of all that is stored but the facts: equal digests mean equal diffs."""
+        return diff_file.digest(self.parts)
 
     @property
     def nbytes(self) -> int:
@@ -248,10 +245,8 @@ class SparseDiff:
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write `sparse_diff.safetensors` into a folder, whole or not at all; returns the file's path."""
-        path, parts = Path(folder) / FILE_NAME, {"indices": self.indices, "values": self.values, "whole": self.whole}
-        tensors = {f"{part}/{name}": t for part, named in parts.items() for name, t in named.items()}
-        header = {"info": asdict(self.info), "shapes": self.shapes, "digests": self.digests}
-        tensor_files.write(path, FORMAT, tensors, header)
+        path = Path(folder) / FILE_NAME
+        diff_file.write(path, self.parts, asdict(self.info), self.shapes, self.digests)
         return path
 
     @classmethod
@@ -261,41 +256,8 @@ class SparseDiff:
         Raises:
             ValueError: not found, truncated, or not a diff of this library.
         """
-        path = tensor_files.locate(source, FILE_NAME, revision)
-        try:
-            return cls._parse(*tensor_files.read(path, FORMAT))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
-
-    @classmethod
-    def _parse(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> "SparseDiff":
-        parts: dict[str, dict[str, Tensor]] = {"indices": {}, "values": {}, "whole": {}}
-        for key, tensor in tensors.items():
-            part, _, name = key.partition("/")
-            parts[part][name] = tensor
-        known = {f.name: header["info"][f.name] for f in fields(DiffInfo) if f.name in header["info"]}
-        info = replace(DiffInfo(**known), labels=tuple(known.get("labels", ())))
-        shapes = {name: tuple(shape) for name, shape in header["shapes"].items()}
-        diff = cls(**parts, shapes=shapes, digests=header["digests"], info=info)
-        diff._validate()
-        return diff
-
-    def _validate(self) -> None:
-        if not self.indices.keys() == self.values.keys() == self.digests.keys() <= self.shapes.keys():
-            raise TypeError("indices, values, shapes and digests name different tensors")
-        for name, indices in self.indices.items():
-            num_entries = torch.Size(self.shapes[name]).numel()
-            in_order = bool((indices[1:] > indices[:-1]).all())
-            in_range = not len(indices) or (int(indices[0]) >= 0 and int(indices[-1]) < num_entries)
-            if not (in_order and in_range and indices.shape == self.values[name].shape):
-                raise TypeError(f"the indices of {name} do not fit its shape")
+        return cls(**diff_file.read(tensor_files.locate(source, FILE_NAME, revision)))
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
         """Upload the diff with a short model card; returns the commit's address."""
         return hub.push(self, repo_id, private=private, token=token)
-
-
-def is_diff(path: str | Path) -> bool:
-    """Whether `path` is a diff, or a folder with one."""
-    path = Path(path)
-    return tensor_files.is_format(path / FILE_NAME if path.is_dir() else path, FORMAT)

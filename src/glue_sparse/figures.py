@@ -9,14 +9,14 @@ from glue_sparse.cells import Cell, Grid
 from glue_sparse.commands import closest
 from glue_sparse.tables import Place, places
 
-PANEL_KEYS = ("x", "label", "where", "line")
+PANEL_KEYS = ("x", "label", "where", "line", "names")
 
 
 def check(grid: Grid) -> list[dict[str, Any]]:
-    """The panels that a grid's YAML asks for.
+    """The panels of a grid's YAML that any of its rows belongs to: a part of a grid may have none.
 
     Raises:
-        ValueError: none, an unknown key, or only panels that no row belongs to.
+        ValueError: the YAML describes no panel, or has an unknown key.
     """
     panels = grid.figure.get("panels") if isinstance(grid.figure, dict) else None
     if not isinstance(panels, list) or not panels:
@@ -28,10 +28,7 @@ def check(grid: Grid) -> list[dict[str, Any]]:
         if "x" not in panel:
             raise ValueError(f"figure of {grid.name}: a panel needs `x`, the setting on its horizontal axis")
         grid.cells[0].value(panel["x"])
-    shown = [panel for panel in panels if _members(grid, panel)]  # a part of a grid may have no row of some panel
-    if not shown:
-        raise ValueError(f"figure of {grid.name}: no row has {panels[0].get('where')}")
-    return shown
+    return [panel for panel in panels if _members(grid, panel)]
 
 
 def _members(grid: Grid, panel: dict[str, Any]) -> list[Cell]:
@@ -47,7 +44,8 @@ def lines(grid: Grid, panel: dict[str, Any]) -> dict[str, list[tuple[float, Plac
     titles = {column: result.title for (_, column), place in all_places.items() for result in place.found}
     for cell in _members(grid, panel):
         parts = [titles.get(cell.column, cell.column)] if len(grid.columns) > 1 or "line" not in panel else []
-        parts += [str(cell.value(panel["line"]))] if "line" in panel else []
+        line = str(cell.value(panel["line"])) if "line" in panel else ""
+        parts += [(panel.get("names") or {}).get(line, line)] if line else []
         point = float(cell.value(panel["x"])), all_places[cell.row, cell.column]
         found.setdefault(", ".join(parts), []).append(point)
     return {label: sorted(points, key=lambda point: point[0]) for label, points in found.items()}
@@ -60,6 +58,8 @@ def draw(grid: Grid, folder: Path) -> list[Path]:
         ValueError: matplotlib is missing, or there is nothing to draw yet.
     """
     panels = check(grid)
+    if not panels:
+        raise ValueError(f"figure of {grid.name}: no row has {grid.figure['panels'][0].get('where')}")
     if not any(place.found for place in places(grid).values()):
         raise ValueError(f"{grid.name} has no finished run yet: python scripts/table.py run configs/{grid.name}.yaml")
     figure, axes = plots.pyplot().subplots(1, len(panels), figsize=(5 * len(panels), 4), sharey=True, squeeze=False)

@@ -28,8 +28,7 @@ class _OpenCount(torch.autograd.Function):
         gradient = torch.empty_like(alpha)
         flat, out = alpha.view(-1), gradient.view(-1)
         for part in chunks(flat):
-            p = ctx.concrete.open_probability(flat[part])
-            torch.mul(ctx.concrete.open_slope(p), grad_outputs[0].float(), out=out[part])
+            torch.mul(ctx.concrete.open_slope(flat[part]), grad_outputs[0].to(alpha.dtype), out=out[part])
         return gradient, None
 
 
@@ -37,19 +36,12 @@ def expected_open(gates: GatedDiff, *, additive: bool = False) -> Tensor:
     """Expected number of entries that a tensor's gates let through: a float64 scalar with a gradient.
 
     sum_i P(z_i > 0) P(z_group > 0), both gates open (Guo et al., 2021, section 3.2). `additive` leaves the group out;
-    the authors' code adds P(z_group > 0) once per group instead, which is `expected_groups`.
+    the authors' code adds P(z_group > 0) once per group instead.
     """
     count = _OpenCount.apply(gates.alpha, gates.concrete)
     if gates.group is None or additive:
         return count
     return count * gates.concrete.open_probability(gates.group.alpha).squeeze().double()
-
-
-def expected_groups(model: nn.Module) -> Tensor:
-    """Expected number of groups whose gate is open: a float64 scalar with a gradient; 0 without groups."""
-    found = {gates.group: gates.concrete for _, gates in gated_tensors(model) if gates.group is not None}
-    opened = [concrete.open_probability(group.alpha).sum().double() for group, concrete in found.items()]
-    return torch.stack(opened).sum() if opened else torch.zeros((), dtype=torch.float64)
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,11 @@ class GatedDiff(Parametrization):
         """The gated weight, of the same shape and type as `weight`, which stays as it is."""
         return _Apply.apply(self.diff, self.alpha, self.group.alpha if self.group else None, weight, self)
 
+    @property
+    def num_active(self) -> int:
+        """See `Parametrization.num_active`: all of them, while gates are learnt."""
+        return self.diff.numel()
+
     @torch.no_grad()
     def current(self, weight: Tensor) -> Tensor:
         """See `Parametrization.current`."""

@@ -11,7 +11,7 @@ import yaml
 
 from glue_sparse import published
 from glue_sparse.cells import START, Cell, Grid
-from glue_sparse.command_line import parse
+from glue_sparse.command_line import parse, settings_of
 from glue_sparse.commands import closest
 from glue_sparse.methods import check_method
 from glue_sparse.tasks import check_task
@@ -46,7 +46,7 @@ def read(
     starts = _starts(path, config, kept_rows)
     kept_columns = _of_tasks(path, _settings_of(path, config, "columns"), tasks)
     all_seeds = _seeds(path, list(seeds) or config.get("seeds"))
-    _no_clash(path, flags, {key for part in (kept_rows, kept_columns) for s in part.values() for key in s})
+    _no_clash(path, flags, {key for part in (starts, kept_rows, kept_columns) for s in part.values() for key in s})
     root, cells = output_dir or Path("runs", path.stem), {}
     first = {**starts, **{row: settings for row, settings in kept_rows.items() if START not in settings}}
     second = {row: settings for row, settings in kept_rows.items() if START in settings}
@@ -145,10 +145,9 @@ def _seeds(path: Path, seeds: Any) -> tuple[int, ...]:
 
 
 def _no_clash(path: Path, flags: Sequence[str], varied: set[str]) -> None:
-    """A flag that overrode what rows or columns differ in would make them the same run."""
-    for word in flags:
-        name = word.lstrip("-").partition("=")[0].replace("-", "_")
-        if word.startswith("--") and name in {*varied, "seed", "output_dir"}:
+    """A flag that overrode what stages, rows or columns differ in would make them the same run."""
+    for name, word in settings_of(flags).items():
+        if name in {*varied, "seed", "output_dir"}:
             raise ValueError(f"{word} is decided by {path}: choose rows, --tasks, --seeds or --output_dir of the grid")
 
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_MARGIN = 1e-4
+"""Uniform numbers are clamped to [margin, 1 - margin], as in diff pruning's code."""
+
 
 @dataclass(frozen=True)
 class HardConcrete:
@@ -16,26 +19,24 @@ class HardConcrete:
     Attributes:
         lower, upper: the sigmoid is stretched to this interval; diff pruning uses -1.5 and 1.5.
         temperature: of the sigmoid; diff pruning uses 1.
-        margin: u is clamped to [margin, 1 - margin].
     Raises:
-        ValueError: not lower <= 0, upper >= 1, temperature > 0 and 0 < margin < 0.5.
+        ValueError: not lower <= 0, upper >= 1 and temperature > 0.
     """
 
     lower: float = -1.5
     upper: float = 1.5
     temperature: float = 1.0
-    margin: float = 1e-4
 
     def __post_init__(self) -> None:
         if not (self.lower <= 0 and self.upper >= 1):
             found = f"{self.lower} and {self.upper}"
             raise ValueError(f"gates need concrete_lower <= 0 and concrete_upper >= 1 to reach 0 and 1, got {found}")
-        if self.temperature <= 0 or not 0 < self.margin < 0.5:
+        if self.temperature <= 0:
             raise ValueError(f"gates need a temperature above 0, got {self.temperature}")
 
     def logistic(self, u: Tensor) -> Tensor:
         """Logistic noise log u - log(1 - u) from uniform numbers, which are overwritten."""
-        u.clamp_(self.margin, 1 - self.margin)
+        u.clamp_(_MARGIN, 1 - _MARGIN)
         return torch.log(u).sub_(torch.log1p(u.neg_()))
 
     def gate(self, alpha: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -53,13 +54,18 @@ class HardConcrete:
 
     def open_probability(self, alpha: Tensor) -> Tensor:
         """P(z > 0) = sigmoid(alpha - temperature log(-lower / upper)); 1 for lower = 0, where no gate can close."""
-        if self.lower == 0:
-            return torch.ones_like(alpha)
-        return torch.sigmoid(alpha - self.temperature * math.log(-self.lower / self.upper))
+        return torch.ones_like(alpha) if self.lower == 0 else torch.sigmoid(alpha - self._offset)
 
-    def open_slope(self, probability: Tensor) -> Tensor:
-        """Derivative of `open_probability` by alpha, given its value p: p (1 - p)."""
-        return probability * (1 - probability)
+    def open_slope(self, alpha: Tensor) -> Tensor:
+        """Derivative of `open_probability` by alpha, exact for large |alpha| too, where 1 - p rounds to 0."""
+        if self.lower == 0:
+            return torch.zeros_like(alpha)
+        x = alpha - self._offset
+        return torch.sigmoid(x).mul_(torch.sigmoid(x.neg_()))
+
+    @property
+    def _offset(self) -> float:
+        return self.temperature * math.log(-self.lower / self.upper)
 
     def _sigmoid(self, alpha: Tensor, noise: Tensor | None) -> Tensor:
         if noise is None:

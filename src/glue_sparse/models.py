@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from glue_sparse.diff import DiffInfo
+from glue_sparse.diff_file import DiffInfo
 from glue_sparse.params import head_names
 
 logger = logging.getLogger(__name__)

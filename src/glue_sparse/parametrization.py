@@ -14,6 +14,11 @@ class Parametrization(nn.Module):
     base_digest: str
     """SHA-256 of the tensor before anything was written to it."""
 
+    @property
+    def num_active(self) -> int:
+        """Entries of the tensor that train."""
+        raise NotImplementedError
+
     def current(self, weight: Tensor) -> Tensor:
         """The full tensor as the model uses it now, without a gradient; may be `weight` itself, written to."""
         raise NotImplementedError
@@ -128,6 +133,14 @@ def tensor_digest(tensor: Tensor) -> str:
     sha = hashlib.sha256(f"{cpu.dtype}{tuple(cpu.shape)}".encode())
     if cpu.numel():
         sha.update(cpu.view(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def model_digest(model: nn.Module, head: tuple[str, ...]) -> str:
+    """SHA-256 of all parameters but the head's, by name: two models with the same one are the same base."""
+    tensors, sha = current_tensors(model), hashlib.sha256()
+    for name in sorted(tensors.keys() - {*head, *persistent_buffers(model)}):
+        sha.update(f"{name} {tensor_digest(tensors[name])}\n".encode())
     return sha.hexdigest()
 
 

@@ -61,3 +61,8 @@ def layer_numbers(names: tuple[str, ...]) -> dict[str, int]:
         else:
             found[name] = 0 if not blocks else -1
     return {name: len(blocks) + 1 if layer < 0 else layer for name, layer in found.items()}
+
+
+def num_blocks(names: tuple[str, ...]) -> int:
+    """Number of numbered blocks among parameters, the L of `layer_numbers`."""
+    return len({numbered[1] for numbered in map(BLOCK.match, names) if numbered})

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from glue_sparse import budgets
 from glue_sparse.diff import SparseDiff
 from glue_sparse.masks import Masks, narrow, num_active, select
-from glue_sparse.parametrization import current_tensors, read_entries, tensor_digest
+from glue_sparse.parametrization import current_tensors, model_digest, read_entries, tensor_digest
 from glue_sparse.params import body_names
 
 
@@ -48,6 +48,8 @@ def prune(
     if (density is None) == (threshold is None):
         raise ValueError("give either a density or a threshold")
     diff.check(model)
+    if diff.info.base_digest not in ("", model_digest(model, head)):
+        raise ValueError(f"this model differs from the base of the diff, {diff.info.base_model}: load exactly that one")
     base = current_tensors(model)
     changes = {name: _change(diff, name, base[name]) for name in body_names(model, head)}
     moved = {name: change for name, change in changes.items() if change is not None}
@@ -65,7 +67,7 @@ def prune(
     pruned = _collect(diff, base, kept, values or {})
     shapes = {name: tuple(base[name].shape) for name in changes}
     whole = {name: tensor for name, tensor in diff.whole.items() if name not in changes}
-    info = replace(diff.info, density=density)
+    info = replace(diff.info, density=density, pruned_from=diff.digest())
     return Pruned(replace(pruned, shapes=shapes, whole=whole, info=info), budget, smallest)
 
 

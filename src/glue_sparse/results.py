@@ -14,9 +14,12 @@ LOCK = ".lock"
 
 NOT_SETTINGS = {
     "output_dir", "overwrite", "resume_from_checkpoint", "config", "data_dir", "disable_tqdm", "report_to", "run_name",
-    "dataloader_num_workers", "use_cpu", "world_size", "simulate",
+    "dataloader_num_workers", "use_cpu", "world_size", "simulate", "start_diff",
 }  # fmt: skip
 """Arguments that say where and how a run is done, not what it computes."""
+
+START = "start_digest"
+"""Among a run's settings: digest of the diff it started from."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ def check_same_settings(folder: Path, was: dict[str, Any], now: dict[str, Any]) 
     """Raise a ValueError that names the first setting in which an earlier run in `folder` differs."""
     was, now = settings(was), settings(now)
     for key in sorted(was.keys() | now.keys()):
+        if key == START and was.get(key) != now.get(key):
+            raise ValueError(f"{folder} holds a run that started from another diff: choose another place, or delete it")
         if was.get(key) != now.get(key):
             old, new = (f"--{key} {d[key]}" if key in d else f"the default {key}" for d in (was, now))
             raise ValueError(f"{folder} holds a run with {old}, not {new}: choose another --output_dir, or delete it")

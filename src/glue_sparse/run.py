@@ -10,13 +10,13 @@ from typing import Any
 
 from transformers import set_seed
 
-from glue_sparse import results, run_folder
+from glue_sparse import diff_file, results, run_folder, tensor_files
 from glue_sparse.arguments import Arguments, RunArguments
 from glue_sparse.command_line import parse
 from glue_sparse.commands import Interrupted, one_sentence
 from glue_sparse.cost import cost_of
-from glue_sparse.diff import FILE_NAME as DIFF_FILE
-from glue_sparse.diff import DiffInfo
+from glue_sparse.diff_file import FILE_NAME as DIFF_FILE
+from glue_sparse.diff_file import DiffInfo
 from glue_sparse.interrupt import SaveOnSignal
 from glue_sparse.merge import MergedTraining
 from glue_sparse.methods import asked_density, build_method
@@ -35,17 +35,27 @@ def run(arguments: Arguments, command: str = "") -> Result:
         ValueError: anything the user can mend, before training starts.
         Interrupted: stopped by a signal, after a checkpoint was saved.
     """
-    training = arguments.training
+    training, given = arguments.training, _settings(arguments)
     folder = Path(training.output_dir or ".")
     if training.resume_from_checkpoint == "auto" and (folder / results.FILE_NAME).exists():
         finished = results.read(folder / results.FILE_NAME)
-        results.check_same_settings(folder, finished.arguments, arguments.given)
+        results.check_same_settings(folder, finished.arguments, given)
         return finished
-    with run_folder.claimed(training, arguments.given) as checkpoint:
-        return _run(arguments, folder, checkpoint, command)
+    with run_folder.claimed(training, given) as checkpoint:
+        return _run(arguments, given, folder, checkpoint, command)
 
 
-def _run(arguments: Arguments, folder: Path, checkpoint: str | None, command: str) -> Result:
+def _settings(arguments: Arguments) -> dict[str, Any]:
+    """The values given, and the content of the diff to start from, which decides more than its path does."""
+    start = arguments.method.start_diff
+    if start is None:
+        return arguments.given
+    return {**arguments.given, results.START: diff_file.identity(tensor_files.locate(start, DIFF_FILE))[0]}
+
+
+def _run(
+    arguments: Arguments, given: dict[str, Any], folder: Path, checkpoint: str | None, command: str
+) -> Result:
     training = arguments.training
     if training.n_gpu > 1:
         raise ValueError(f"{training.n_gpu} GPUs are visible to one process: use accelerate launch for all of them, or "
@@ -70,13 +80,13 @@ def _run(arguments: Arguments, folder: Path, checkpoint: str | None, command: st
     )
     merged = _merged(arguments, trainer) if arguments.merge.merge_every else None
     if checkpoint is None and training.should_save:
-        run_folder.clear(folder, arguments.given)
+        run_folder.clear(folder, given)
     seconds = _train_merged(merged, guard, checkpoint) if merged else _train(trainer, guard, checkpoint)
     if training.should_save:
         (merged or trainer).sparse_diff().save_pretrained(folder)
     metrics = _evaluate(trainer, task)
     _write_predictions(trainer, task, folder)
-    result = _result(arguments, task, trainer, metrics, seconds, command)
+    result = _result(arguments, given, task, trainer, metrics, seconds, command)
     if merged:
         result = replace(result, communication=merged.communication())
     if training.should_save:
@@ -166,6 +176,7 @@ def _write_predictions(trainer: SparseTrainer, task: Task, folder: Path) -> None
 
 def _result(
     arguments: Arguments,
+    given: dict[str, Any],
     task: Task,
     trainer: SparseTrainer,
     metrics: dict[str, dict[str, float]],
@@ -173,9 +184,10 @@ def _result(
     command: str,
 ) -> Result:
     stored = Path(str(trainer.args.output_dir), DIFF_FILE)
-    cost = cost_of(trainer.network, stored.stat().st_size if stored.exists() else 0)
-    info = _info(arguments, task)
-    given = {k: v for k, v in arguments.given.items() if k not in ("output_dir", "resume_from_checkpoint", "overwrite")}
+    stored_bytes = stored.stat().st_size if stored.exists() else 0
+    cost = replace(trainer.cost or cost_of(trainer.network), stored_bytes=stored_bytes)
+    info = trainer.info
+    given = {k: v for k, v in given.items() if k not in ("output_dir", "resume_from_checkpoint", "overwrite")}
     return Result(
         task=task.name,
         title=task.title,

@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 
 from glue_sparse import results
 from glue_sparse.arguments import RunArguments
-from glue_sparse.diff import FILE_NAME as DIFF_FILE
+from glue_sparse.diff_file import FILE_NAME as DIFF_FILE
+from glue_sparse.gate_file import FILE_NAME as GATES_FILE
 
 ARGUMENTS_FILE = "arguments.json"
 
@@ -55,7 +56,8 @@ def _lock(folder: Path, lock: FileLock) -> None:
 
 def clear(folder: Path, given: dict[str, Any]) -> None:
     """Delete what an earlier run left; done last before training, so that bad input costs nothing."""
-    for path in [folder / results.FILE_NAME, folder / DIFF_FILE, folder / "predictions", *folder.glob("checkpoint-*")]:
+    files = [folder / name for name in (results.FILE_NAME, DIFF_FILE, GATES_FILE)]
+    for path in [*files, folder / "predictions", *folder.glob("checkpoint-*")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     results.write_text(folder / ARGUMENTS_FILE, json.dumps(results.settings(given), indent=2) + "\n")
 
@@ -65,6 +67,8 @@ def _check_free(folder: Path, training: RunArguments, checkpoint: str | None) ->
         return
     if (folder / results.FILE_NAME).exists():
         raise ValueError(f"{folder} holds a finished run: add --overwrite to replace it, or give another --output_dir")
+    if training.resume_from_checkpoint == "auto":  # half-written checkpoints count for nothing
+        return
     if checkpoint is None and any(folder.glob("checkpoint-*")):
         raise ValueError(
             f"{folder} holds an unfinished run: continue it with --resume_from_checkpoint last, or add --overwrite"

@@ -17,10 +17,12 @@ from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
-from glue_sparse.diff import DiffInfo, SparseDiff
+from glue_sparse.cost import Cost, cost_of
+from glue_sparse.diff import SparseDiff
+from glue_sparse.diff_file import DiffInfo
 from glue_sparse.masks import Scores, digest
 from glue_sparse.methods.base import SparseMethod
-from glue_sparse.parametrization import held_tensors, is_attached
+from glue_sparse.parametrization import held_tensors, is_attached, model_digest
 from glue_sparse.params import head_names
 from glue_sparse.per_example import Batch
 from glue_sparse.randomness import seeded
@@ -55,6 +57,8 @@ class SparseTrainer(Trainer):
         # division by accumulation steps and processes; they return a plain mean.
         self.model_accepts_loss_kwargs = False
         self.method = method
+        self.cost: Cost | None = None
+        """What trained, counted before the method finished; none until `train` has ended."""
         self.add_callback(_BeforeSteps(self))
         self.head = head_names(model) if head is None else head
         config = getattr(model, "config", None)
@@ -62,6 +66,7 @@ class SparseTrainer(Trainer):
             info or DiffInfo(base_model=getattr(config, "_name_or_path", "") or DiffInfo.base_model),
             model_class=type(model).__name__,
             num_labels=getattr(config, "num_labels", None),
+            base_digest=model_digest(self.network, self.head),
         )
 
     @property
@@ -122,6 +127,9 @@ class SparseTrainer(Trainer):
         if not resume_from_checkpoint and not is_attached(self.network):
             self.choose()
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        if last := self.method.logs(self.network):
+            self.log(last)
+        self.cost = cost_of(self.network)
         self.method.finish(self.network, Path(str(self.args.output_dir)) if self.args.should_save else None)
         return output
 
@@ -137,14 +145,16 @@ class SparseTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """As in `Trainer`, with the method's own parameter groups."""
-        if self.optimizer is None:
-            optimizer = super().create_optimizer(model)
-            for group in self.method.param_groups(self.network):
-                own = set(map(id, group["params"]))
-                for other in optimizer.param_groups:
-                    other["params"] = [p for p in other["params"] if id(p) not in own]
-                optimizer.add_param_group(group)
-        return super().create_optimizer(model)
+        if self.optimizer is not None:  # the user's own
+            return super().create_optimizer(model)
+        optimizer = super().create_optimizer(model)
+        for group in self.method.param_groups(self.network):
+            own = set(map(id, group["params"]))
+            for other in optimizer.param_groups:
+                other["params"] = [p for p in other["params"] if id(p) not in own]
+            foreign = [key for key, value in optimizer.defaults.items() if not isinstance(value, int | float)]
+            optimizer.add_param_group({key: value for key, value in group.items() if key not in foreign})
+        return optimizer
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -167,10 +177,11 @@ class SparseTrainer(Trainer):
         """Groups of the method are clipped apart, so that neither they nor the others scale each other."""
         groups = [group["params"] for group in self.method.param_groups(self.network)]
         own = {id(p) for group in groups for p in group}
-        for group in groups:
-            self.accelerator.clip_grad_norm_(group, self.args.max_grad_norm)
         rest = [p for p in model.parameters() if id(p) not in own]
-        return self.accelerator.clip_grad_norm_(rest, self.args.max_grad_norm)
+        norm = self.accelerator.clip_grad_norm_(rest, self.args.max_grad_norm)  # first: it undoes the scale of fp16
+        for group in groups:
+            nn.utils.clip_grad_norm_(group, self.args.max_grad_norm)
+        return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As in `Trainer`, with the method's facts beside the training loss."""

@@ -8,7 +8,8 @@ from torch import nn
 
 from glue_sparse.arguments import MethodArguments
 from glue_sparse.commands import closest
-from glue_sparse.diff import SparseDiff, is_diff
+from glue_sparse.diff import SparseDiff
+from glue_sparse.diff_file import FILE_NAME, identity, is_diff
 from glue_sparse.hard_concrete import HardConcrete
 from glue_sparse.masks import Masks, load
 from glue_sparse.methods.base import SparseMethod
@@ -16,6 +17,7 @@ from glue_sparse.methods.diff_gates import DiffGates
 from glue_sparse.methods.fixed_mask import FixedMask
 from glue_sparse.params import body_names, is_bias
 from glue_sparse.scores import fisher, magnitude, noise
+from glue_sparse.tensor_files import locate
 
 
 def _fish(args: MethodArguments, seed: int) -> SparseMethod:
@@ -49,20 +51,25 @@ def _fixed_mask(args: MethodArguments, seed: int) -> SparseMethod:
     if (path is None) == (args.start_diff is None):
         raise ValueError("--method fixed_mask needs --mask_file (a mask file, or a diff) or --start_diff (a diff)")
     if path is None:
-        return FixedMask(start=_pruned(str(args.start_diff)), start_from=args.start_from)
+        diff = _small_diff(str(args.start_diff))
+        if args.density not in (MethodArguments.density, diff.info.density):
+            raise ValueError(f"--density {args.density} does not go with --start_diff, whose is {diff.info.density}")
+        return FixedMask(start=diff, start_from=args.start_from)
+    if args.start_from != "values":
+        raise ValueError(f"--start_from {args.start_from} goes with --start_diff, not with --mask_file")
     if is_diff(path):
-        diff = SparseDiff.from_pretrained(path)
+        diff = _small_diff(path)
         return FixedMask(masks=lambda model, head: diff.masks(model))
     return FixedMask(masks=load(path))
 
 
-def _pruned(path: str) -> SparseDiff:
-    """The diff to train on from, which must be smaller than the model."""
+def _small_diff(path: str) -> SparseDiff:
+    """A diff to take entries from, unless it is the result of a method that leaves pruning for later."""
     diff = SparseDiff.from_pretrained(path)
-    if not diff.indices or (diff.info.method == "diff_gates" and diff.info.density is None):
+    if diff.info.method in ("dense", "diff_gates") and diff.info.density is None:
         raise ValueError(
-            f"{path} holds the whole result of {diff.info.method or 'a run'}, which is yet to be pruned: python "
-            f"scripts/prune_diff.py {path} PRUNED --density 0.005, then give --start_diff PRUNED"
+            f"{path} holds the whole result of {diff.info.method}, which is yet to be pruned: python "
+            f"scripts/prune_diff.py {path} PRUNED --density 0.005, then give PRUNED instead"
         )
     return diff
 
@@ -98,7 +105,7 @@ WITH_DENSITY = ("fish", "random", "magnitude")
 def asked_density(args: MethodArguments) -> float | None:
     """The density that a run is asked for, by itself or by the diff it starts from; none for methods without one."""
     if args.start_diff is not None:
-        return SparseDiff.from_pretrained(args.start_diff).info.density
+        return identity(locate(args.start_diff, FILE_NAME))[1].density
     return args.density if args.method in WITH_DENSITY else None
 
 

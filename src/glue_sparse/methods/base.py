@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from glue_sparse.active import Inactive, attach
-from glue_sparse.diff import DiffInfo, SparseDiff
+from glue_sparse.diff import SparseDiff
+from glue_sparse.diff_file import DiffInfo
 from glue_sparse.masks import Masks, Scores
 from glue_sparse.per_example import Batch
 

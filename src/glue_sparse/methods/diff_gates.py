@@ -7,19 +7,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from glue_sparse import tensor_files
 from glue_sparse.active import attach
-from glue_sparse.diff import DiffInfo
-from glue_sparse.gate_counts import expected_groups, expected_open, report
-from glue_sparse.gates import Draw, attach_gates, collapse, gated_tensors
+from glue_sparse.diff_file import DiffInfo
+from glue_sparse.gate_counts import expected_open, report
+from glue_sparse.gate_file import GateFile
+from glue_sparse.gates import Draw, GroupGate, attach_gates, collapse, gated_tensors
 from glue_sparse.hard_concrete import HardConcrete
 from glue_sparse.masks import Masks
 from glue_sparse.methods.base import Batches, Combine, SparseMethod, alone
 from glue_sparse.parametrization import is_attached, persistent_buffers, wholly_active
-from glue_sparse.params import body_names, layer_numbers
+from glue_sparse.params import body_names, layer_numbers, num_blocks
 
-FILE_NAME = "gates.safetensors"
-FORMAT = "glue_sparse gates 1"
 Groups = Literal["tensor", "layer", "none"]
 
 
@@ -69,6 +67,7 @@ class DiffGates(SparseMethod):
         self.alpha_init, self.as_released = alpha_init, as_released
         self.options = {"lr": gate_learning_rate, "eps": gate_eps, "weight_decay": 0.0, "schedule": gate_schedule}
         self.draw = Draw(seed, in_eval=as_released)
+        self.needs_data = False
         self.layers: dict[str, int] = {}
 
     def prepare(
@@ -81,7 +80,7 @@ class DiffGates(SparseMethod):
         """
         names = body_names(model, head)
         self.layers = layer_numbers(names)
-        last = max(self.layers.values(), default=0)
+        last = num_blocks(names) + 1
         for layer in self.fix_layer:
             if not 0 <= layer <= last:
                 raise ValueError(f"fix_layer {layer}: this model has layers 0 (embeddings) to {last} (the rest)")
@@ -112,17 +111,17 @@ class DiffGates(SparseMethod):
         """A new sample of the gates for each optimizer step, the same for all of its micro-batches and ranks."""
         self.draw.step = step
 
-    def penalty(self, model: nn.Module) -> Tensor:
+    def penalty(self, model: nn.Module) -> Tensor | None:
         """lambda times the expected number of entries let through, in each layer (Guo et al., 2021, section 3.2)."""
-        terms = [
-            self._penalty_of(name) * expected_open(gates, additive=self.as_released)
-            for name, gates in gated_tensors(model)
-        ]
-        total = torch.stack(terms).sum()
-        return total + self.penalties[0] * expected_groups(model) if self.as_released else total
-
-    def _penalty_of(self, name: str) -> float:
-        return self.penalties[self.layers[name] if len(self.penalties) > 1 else 0]
+        terms: list[Tensor] = []
+        groups: set[GroupGate] = set()
+        for name, gates in gated_tensors(model):
+            weight = self.penalties[self.layers[name] if len(self.penalties) > 1 else 0]
+            terms.append(weight * expected_open(gates, additive=self.as_released))
+            if self.as_released and gates.group is not None and gates.group not in groups:
+                groups.add(gates.group)
+                terms.append(weight * gates.concrete.open_probability(gates.group.alpha).squeeze().double())
+        return torch.stack(terms).sum() if terms else None
 
     def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """The gates' logits: a rate of their own, no weight decay, which would open and close them by itself."""
@@ -135,59 +134,54 @@ class DiffGates(SparseMethod):
         if not found.num_gates:
             return {}
         with torch.no_grad():
-            penalty = float(self.penalty(model))
+            penalty = self.penalty(model)
         histogram = [round(count / found.num_gates, 4) for count in found.histogram]
         return {
             "expected_density": found.expected_density,
             "gate_density": found.density,
-            "penalty": penalty,
+            "penalty": 0.0 if penalty is None else penalty.item(),
             "gate_histogram": histogram,
         }
 
     def finish(self, model: nn.Module, folder: Path | None) -> None:
-        """Save the gates, then turn what they let through into active entries."""
+        """Turn what the gates let through into active entries; as released, save the gates first.
+
+        The authors' third stage starts from w0 + d, which the active entries, w0 + z d, do not tell.
+        """
         model.eval()  # deterministic gates, unless as released
-        if folder:
-            self._write(model, folder)
+        if folder and self.as_released:
+            self._state(model).write(folder)
         collapse(model)
 
     def save(self, model: nn.Module, info: DiffInfo, folder: Path) -> None:
         """Write `gates.safetensors`: all that a resumed run needs beside the optimizer."""
-        self._write(model, folder)
-
-    def _write(self, model: nn.Module, folder: Path) -> None:
-        """Diffs, logits and head."""
-        kept = {**wholly_active(model), **persistent_buffers(model)}
-        tensors = {**self._parameters(model), **{f"whole/{name}": tensor for name, tensor in kept.items()}}
-        tensors = {key: t.detach().to("cpu", copy=True).contiguous() for key, t in tensors.items()}
-        digests = {name: gates.base_digest for name, gates in gated_tensors(model)}
-        header = {"digests": digests, "step": self.draw.step, "as_released": self.as_released}
-        tensor_files.write(folder / FILE_NAME, FORMAT, tensors, header)
+        self._state(model).write(folder)
 
     def restore(self, model: nn.Module, head: tuple[str, ...], folder: Path) -> None:
         """Continue from what `save` wrote, on a plain model or one that has gates already.
 
         Raises:
-            ValueError: no such file, or one of another base model or other gates; nothing is changed then.
+            ValueError: no such file, or one of another base model or other gates.
         """
-        tensors, header = tensor_files.read(folder / FILE_NAME, FORMAT)
+        saved = GateFile.read(folder)
         if not is_attached(model):
             self.attach(model, self.prepare(model, head, lambda num_samples: ()))
-        if header["digests"] != {name: gates.base_digest for name, gates in gated_tensors(model)}:
+        state = self._state(model)
+        if saved.digests != state.digests:
             raise ValueError(f"{folder} was trained from another base model, or with other layers fixed")
-        named = {**wholly_active(model), **persistent_buffers(model)}
-        targets = {**self._parameters(model), **{f"whole/{name}": tensor for name, tensor in named.items()}}
-        if targets.keys() != tensors.keys():
+        if saved.tensors.keys() != state.tensors.keys():
             raise ValueError(f"{folder} holds other gates than this run has")
-        for key, target in targets.items():
-            target.data.copy_(tensors[key])
-        self.draw.step = header["step"]
+        for key, tensor in state.tensors.items():
+            tensor.data.copy_(saved.tensors[key])
+        self.draw.step = saved.step
 
-    @staticmethod
-    def _parameters(model: nn.Module) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
+    def _state(self, model: nn.Module) -> GateFile:
+        """The model's own tensors, not copies."""
+        tensors = {f"whole/{name}": t for name, t in {**wholly_active(model), **persistent_buffers(model)}.items()}
+        digests = {}
         for name, gates in gated_tensors(model):
-            found |= {f"diff/{name}": gates.diff, f"alpha/{name}": gates.alpha}
+            digests[name] = gates.base_digest
+            tensors |= {f"diff/{name}": gates.diff, f"alpha/{name}": gates.alpha}
             if gates.group is not None:
-                found[f"group/{gates.group.name}"] = gates.group.alpha
-        return found
+                tensors[f"group/{gates.group.name}"] = gates.group.alpha
+        return GateFile(tensors, digests, self.draw.step, self.as_released)

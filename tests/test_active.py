@@ -218,3 +218,12 @@ def test_current_masks_are_those_attached():
     attach(model, masks)
     found = current_masks(model)
     assert found.keys() == masks.keys() and all(torch.equal(found[n], masks[n]) for n in masks)
+
+
+def test_an_attached_model_can_be_copied():
+    model = bert()
+    attach(model, {n: torch.rand_like(p) < 0.03 for n, p in model.named_parameters() if p.dim() == 2})
+    ids = torch.arange(1, 9).view(2, 4)
+    model(input_ids=ids, labels=torch.tensor([0, 1])).loss.backward()  # builds the patterns
+    twin = copy.deepcopy(model).eval()
+    assert torch.equal(twin(input_ids=ids).logits, model.eval()(input_ids=ids).logits)

@@ -64,9 +64,20 @@ def test_flags_win_over_overrides_which_win_over_base(tmp_path: Path):
     assert (other.training.learning_rate, other.method.density, other.method.num_samples) == (5, 0.3, 1024)
 
 
+def test_lists_may_be_single_values_and_flags_may_have_other_names(tmp_path: Path):
+    config = tmp_path / "c.yaml"
+    config.write_text("base: {sparsity_penalty: 1.0e-8, fix_layer: 0, method: diff_gates}\n")
+    found = parse(["--config", str(config)])
+    assert found.method.sparsity_penalty == [1e-8] and found.method.fix_layer == [0]
+    assert found.given["sparsity_penalty"] == [1e-8]  # as the same on a command line
+    assert parse(["--config", str(config), "--sparsity_pen", "1e-6"]).method.sparsity_penalty == [1e-6]
+    assert parse(["--sparsity_penalty_per_layer", "1", "2"]).method.sparsity_penalty == [1.0, 2.0]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("base: {fix_layer: first}", "fix_layer: invalid literal"),
         ("base: {learning_rat: 1}", "unknown key 'learning_rat'; did you mean learning_rate"),
         ("base: {learning_rate: fast}", "invalid float value: 'fast'"),
         ("bases: {}", "may hold `base` and `overrides` only"),

@@ -1,6 +1,5 @@
 """Workers that merge: against a plain reference, in one process and in two, resumed, refreshed, counted."""
 
-import copy
 import json
 import os
 import subprocess
@@ -15,7 +14,7 @@ from networks import ImageNet, bert
 from torch import Tensor, nn
 
 from glue_sparse import SparseDiff
-from glue_sparse.active import active_tensors, attach
+from glue_sparse.active import active_tensors
 from glue_sparse.exchange import InProcess
 from glue_sparse.parametrization import current_tensors
 from glue_sparse.worker import LocalOrder
@@ -295,12 +294,3 @@ def test_many_workers_that_sum_are_warned_of(tmp_path: Path, caplog: pytest.LogC
 def test_bad_plans_are_one_sentence(tmp_path: Path, plan: dict[str, Any], options: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         build(tmp_path, options=options, **plan).run()
-
-
-def test_an_attached_model_can_be_copied():
-    model = bert()
-    attach(model, {n: torch.rand_like(p) < 0.03 for n, p in model.named_parameters() if p.dim() == 2})
-    ids = torch.arange(1, 9).view(2, 4)
-    model(input_ids=ids, labels=torch.tensor([0, 1])).loss.backward()  # builds the patterns
-    twin = copy.deepcopy(model).eval()
-    assert torch.equal(twin(input_ids=ids).logits, model.eval()(input_ids=ids).logits)

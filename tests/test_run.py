@@ -68,7 +68,11 @@ def test_auto_starts_goes_on_or_shows(tiny_bert, rte, tmp_path, monkeypatch, cap
     assert (out / "results.json").read_bytes() == before and capsys.readouterr().out.count("results: ") == 2
     assert call(monkeypatch, [*argv, "--weight_decay", "0.5"]) == 1
     assert "holds a run with the default weight_decay, not --weight_decay 0.5" in capsys.readouterr().err
+    assert call(monkeypatch, [*argv, "--overwrite"]) == 2
+    assert "give one of them" in capsys.readouterr().err
     (out / "results.json").unlink()
+    for path in out.glob("checkpoint-*/trainer_state.json"):  # killed while it wrote its first checkpoint
+        path.unlink()
     assert call(monkeypatch, argv) == 0
     assert "train_runtime" in capsys.readouterr().out
     assert json.loads((out / "results.json").read_text())["metrics"] == json.loads(before)["metrics"]

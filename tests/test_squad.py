@@ -229,7 +229,7 @@ def call(monkeypatch: pytest.MonkeyPatch, **flags: object) -> None:
     main("", Path(__file__).parents[1] / "configs" / "glue.yaml")
 
 
-@pytest.mark.parametrize("method", ["dense", "fish", "bitfit", "random"])
+@pytest.mark.parametrize("method", ["dense", "fish", "bitfit", "random", "diff_gates"])
 def test_a_run(method: str, tiny_bert: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     out = tmp_path / "run"
     call(

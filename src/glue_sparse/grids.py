@@ -47,23 +47,27 @@ def read(
     kept_columns = _of_tasks(path, _settings_of(path, config, "columns"), tasks)
     all_seeds = _seeds(path, list(seeds) or config.get("seeds"))
     _no_clash(path, flags, {key for part in (starts, kept_rows, kept_columns) for s in part.values() for key in s})
-    root, cells = output_dir or Path("runs", path.stem), {}
-    first = {**starts, **{row: settings for row, settings in kept_rows.items() if START not in settings}}
-    second = {row: settings for row, settings in kept_rows.items() if START in settings}
-    for named in (first, second):
-        for seed, column, row in product(all_seeds, kept_columns, named):
+    named, cells = {**starts, **kept_rows}, {}
+    for later in (False, True):  # what others start from comes first
+        rows_now = [row for row in named if (START in named[row]) is later]
+        for seed, column, row in product(all_seeds, kept_columns, rows_now):
             settings = {**(config.get("base") or {}), **kept_columns[column], **named[row], "seed": seed}
             start = cells[settings.pop(START), column, seed] if START in settings else None
             with _prefixed(f"{path}, {row}/{column}"):
-                argv = [*_argv(settings), *flags]
+                argv, root = [*_argv(settings), *flags], output_dir or Path("runs", path.stem)
                 cells[row, column, seed] = _cell(script, row, column, seed, argv, root, start)
-    figure = config.get("figure") or {}
+    title, sources = str(config.get("title", path.stem)), _sources(path, config)
+    shown = (kept_rows, kept_columns, all_seeds, tuple(cells.values()))
+    return Grid(path.stem, title, *shown, sources, config.get("figure") or {})
+
+
+def _sources(path: Path, config: dict[str, Any]) -> tuple[str, ...]:
+    """Names of published numbers, each of which can be read."""
     sources = tuple(config.get("published") or ())
     with _prefixed(str(path)):
         for name in sources:
             published.read(name)
-    title = str(config.get("title", path.stem))
-    return Grid(path.stem, title, kept_rows, kept_columns, all_seeds, tuple(cells.values()), sources, figure)
+    return sources
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from glue_sparse import budgets
 from glue_sparse.diff import SparseDiff
-from glue_sparse.masks import Masks, narrow, num_active, select
+from glue_sparse.masks import Masks, Scores, narrow, num_active, select
 from glue_sparse.parametrization import current_tensors, model_digest, read_entries, tensor_digest
 from glue_sparse.params import body_names
 
@@ -47,28 +47,34 @@ def prune(
     """
     if (density is None) == (threshold is None):
         raise ValueError("give either a density or a threshold")
+    _check_base(diff, model, head)
+    base, body = current_tensors(model), body_names(model, head)
+    found = {name: _change(diff, name, base[name]) for name in body}
+    moved = {name: change for name, change in found.items() if change is not None}
+    num_entries = sum(p.numel() for p in model.parameters())
+    num_head = sum(model.get_parameter(name).numel() for name in head)
+    budget = None if density is None else budgets.total(density, num_entries, num_head)
+    kept = _largest(moved, budget, threshold)
+    density = density or (num_active(kept) + num_head) / num_entries
+    info = replace(diff.info, density=density, pruned_from=diff.digest())
+    whole = {name: tensor for name, tensor in diff.whole.items() if name not in found}
+    shapes = {name: tuple(base[name].shape) for name in body}
+    pruned = replace(_collect(diff, base, kept, values or {}), shapes=shapes, whole=whole, info=info)
+    smallest = min((float(moved[n][mask].min()) for n, mask in kept.items() if mask.any()), default=0.0)
+    return Pruned(pruned, num_active(kept) if budget is None else budget, smallest)
+
+
+def _check_base(diff: SparseDiff, model: nn.Module, head: tuple[str, ...]) -> None:
     diff.check(model)
     if diff.info.base_digest not in ("", model_digest(model, head)):
         raise ValueError(f"this model differs from the base of the diff, {diff.info.base_model}: load exactly that one")
-    base = current_tensors(model)
-    changes = {name: _change(diff, name, base[name]) for name in body_names(model, head)}
-    moved = {name: change for name, change in changes.items() if change is not None}
-    num_entries = sum(p.numel() for p in model.parameters())
-    num_head = sum(model.get_parameter(name).numel() for name in head)
-    if threshold is not None:
-        kept: Masks = {name: change > threshold for name, change in moved.items()}
-        budget = num_active(kept)
-        density = (budget + num_head) / num_entries
-    else:
-        assert density is not None
-        budget = budgets.total(density, num_entries, num_head)
-        kept = select(moved, min(budget, sum(int((change > 0).sum()) for change in moved.values())))
-    smallest = min((float(moved[n][mask].min()) for n, mask in kept.items() if mask.any()), default=0.0)
-    pruned = _collect(diff, base, kept, values or {})
-    shapes = {name: tuple(base[name].shape) for name in changes}
-    whole = {name: tensor for name, tensor in diff.whole.items() if name not in changes}
-    info = replace(diff.info, density=density, pruned_from=diff.digest())
-    return Pruned(replace(pruned, shapes=shapes, whole=whole, info=info), budget, smallest)
+
+
+def _largest(moved: Scores, budget: int | None, threshold: float | None) -> Masks:
+    """The largest changes, as many as the budget allows and have moved at all; or those above a threshold."""
+    if budget is None:
+        return {name: change > (threshold or 0.0) for name, change in moved.items()}
+    return select(moved, min(budget, sum(int((change > 0).sum()) for change in moved.values())))
 
 
 def _change(diff: SparseDiff, name: str, base: Tensor) -> Tensor | None:

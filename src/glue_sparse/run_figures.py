@@ -45,7 +45,7 @@ def gate_curves(runs: Mapping[str, Result], folder: Path, name: str) -> list[Pat
     Raises:
         ValueError: a run that logged no gates.
     """
-    figure, axis = plots.pyplot().subplots(figsize=(6, 4))
+    figure, axis = plots.pyplot().subplots(figsize=(9, 4.5))
     for (label, run), colour in zip(runs.items(), plots.pyplot().cm.tab10.colors * len(runs), strict=False):
         logs = [log for log in run.history if "expected_density" in log]
         if not logs:
@@ -55,9 +55,9 @@ def gate_curves(runs: Mapping[str, Result], folder: Path, name: str) -> list[Pat
             axis.plot([log["step"] for log in logs], values, style, color=colour, label=f"{label}, {GATE_CURVES[key]}")
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_minor_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("")
     axis.set_xlabel("optimizer step")
     axis.set_ylabel("open gates, %")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=7)
+    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1))
     return plots.write(figure, folder, name)

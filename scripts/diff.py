@@ -10,6 +10,7 @@
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
+from glue_sparse import pruned_model
 from glue_sparse.analysis import density_by_layer, overlap, storage
 from glue_sparse.commands import one_sentence, short_names
 from glue_sparse.diff import SparseDiff
@@ -43,6 +44,8 @@ def apply(source: str, folder: Path, base: str | None) -> None:
     diff.apply(model)
     model.save_pretrained(folder)
     load_tokenizer(name).save_pretrained(folder)
+    if diff.info.inactive == "zero":
+        pruned_model.write_masks(model, diff.own_masks(), "zero", folder)
     print(f"wrote {folder}; load it with transformers.{type(model).__name__}.from_pretrained({str(folder)!r})")
 
 

@@ -21,7 +21,7 @@ def test_every_yaml_parses(path: Path):
     content = yaml.safe_load(path.read_text())
     assert content
     if "rows" in content:
-        grid = grids.read(path, ROOT / "scripts" / "train.py", flags=["--model", "minilm"])
+        grid = grids.read(path, ROOT / "scripts" / "train.py", seeds=[0], flags=["--model", "minilm"])
         assert not grid.figure or figures.check(grid)
     elif path.parent.name == "configs":
         parse(["--task", "rte", "--model", "minilm"], config=path)
@@ -124,4 +124,4 @@ def test_help_teaches_and_stays_readable(capsys: pytest.CaptureFixture[str]):
         parse(["--help_all"])
     everything = capsys.readouterr().out
     assert "--density DENSITY" in usual and "--data-dir" not in usual and "--torch_compile" not in usual
-    assert "--torch_compile" in everything and len(usual.splitlines()) < 260
+    assert "--torch_compile" in everything and len(usual.splitlines()) < 270

@@ -43,8 +43,8 @@ def finished(cell: grids.Cell, score: float = 0.5, **changes: Any) -> Result:
         task=str(arguments.task.task), title=str(arguments.task.task).upper(), method=arguments.method.method,
         density=None, seed=cell.seed, model="minilm", main_metric="accuracy",
         metrics={"validation": {"accuracy": score}}, history=[], seconds={}, source={},
-        cost={"trainable": 5, "num_entries": 1000},
-        arguments={**arguments.given, "world_size": 1}, command="", date="", **changes,
+        arguments={**arguments.given, "world_size": 1}, command="", date="",
+        **{"cost": {"trainable": 5, "num_entries": 1000}, **changes},
     )  # fmt: skip
     results.write(result, cell.folder)
     return result
@@ -221,7 +221,7 @@ def test_flags_may_not_override_what_stages_differ_in(tmp_path: Path):
     [
         ({"rows": {"a": {"start": "gate", "method": "fixed_mask"}}}, "starts from 'gate', which is no stage or row; "),
         ({"stages": {"dense": {"method": "dense"}}}, "'dense' is both a stage and a row"),
-        ({"rows": {**STAGED["rows"], "late": {"start": "small"}}}, "row late starts from small, which itself starts"),
+        ({"rows": {"a": {"start": "b"}, "b": {"start": "a"}}}, "row a starts, in the end, from itself"),
         ({"rows": {"odd": {"start": "gates", "method": "dense"}}}, "--start_diff goes with --method fixed_mask"),
     ],
 )

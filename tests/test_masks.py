@@ -77,7 +77,7 @@ def test_file_round_trip_and_foreign_files(tmp_path: Path):
     path = tmp_path / "masks.safetensors"
     mask = {"w": torch.tensor([[True, False], [False, True]]), "empty": torch.zeros(3, dtype=torch.bool)}
     masks.save(mask, path)
-    back = masks.load(path)
+    back, inactive = masks.load(path)
     assert back.keys() == mask.keys() and all(torch.equal(back[n], mask[n]) for n in mask)
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(ValueError, match="damaged"):

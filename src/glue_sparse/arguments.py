@@ -7,6 +7,8 @@ from typing import Any, Literal
 import torch
 from transformers import TrainingArguments
 
+from glue_sparse.budgets import check_sparsity
+
 
 def _arg(default: Any, help: str, **metadata: Any) -> Any:
     return field(default=default, metadata={"help": help, **metadata})
@@ -69,8 +71,8 @@ class MethodArguments:
 
     method: str = _arg(
         "fish",
-        "dense, fish, random, bitfit, magnitude, diff_gates (diff pruning, stage 1), or fixed_mask (with --mask_file "
-        "or --start_diff).",
+        "dense, fish, random, bitfit, magnitude, diff_gates (diff pruning, stage 1), fixed_mask (with --mask_file or "
+        "--start_diff), one_shot (prune, then train), or lottery_ticket (one_shot by what an earlier round left).",
     )
     density: float = _arg(
         0.005, "Active fraction of all entries, head included, in (0, 1]; for fish, random and magnitude."
@@ -79,7 +81,7 @@ class MethodArguments:
         default_factory=list,
         metadata={
             "help": "Shell patterns of the tensors that may hold active entries, for example '*.encoder.*'; the budget "
-            "stays. Default: all but the head. For fish, random and magnitude."
+            "stays. Default: all but the head; for one_shot and lottery_ticket, the matrices inside the layers."
         },
     )
     num_samples: int = _arg(1024, "Training examples used for a score.")
@@ -89,9 +91,29 @@ class MethodArguments:
         "from the model.",
     )
     fisher_power: Literal["square", "absolute"] = _arg("square", "Square of each gradient, or absolute value.")
+    sparsity: float = _arg(
+        0.5, "For one_shot and lottery_ticket: share of the weights in the matrices inside the layers to remove."
+    )
+    criterion: Literal["magnitude", "random", "wanda"] = _arg(
+        "magnitude",
+        "For one_shot: what a weight is worth. wanda is |w| times the norm of its inputs over --num_samples examples.",
+    )
+    distribution: Literal["global", "uniform", "erk", "row"] | None = _arg(
+        None,
+        "For one_shot and lottery_ticket: the best of all matrices together, of each at the same sparsity, of each at "
+        "Erdos-Renyi densities, or of the inputs of each output. Default: global; uniform for random, row for wanda.",
+    )
+    pattern: str | None = _arg(
+        None, "For one_shot, instead of a sparsity: KEPT:GROUP, so 2:4 keeps 2 of every 4 consecutive inputs."
+    )
+    inactive: Literal["frozen", "zero"] | None = _arg(
+        None, "For fixed_mask: weights that do not train keep their value, or are zero. Default: as in the mask's file."
+    )
     mask_file: str | None = _arg(None, "For fixed_mask: a mask file, or a run's folder or diff to take the mask from.")
     start_diff: str | None = _arg(
-        None, "For fixed_mask: a diff whose entries train on, for example what scripts/prune_diff.py wrote."
+        None,
+        "For fixed_mask: a diff whose entries train on, for example what scripts/prune_diff.py wrote. For "
+        "lottery_ticket: the folder of the round before.",
     )
     start_from: Literal["values", "zero"] = _arg(
         "values", "With --start_diff: begin at the diff's values, or at the pretrained ones (a diff of zero)."
@@ -129,8 +151,13 @@ class MethodArguments:
     )
 
     def __post_init__(self):
-        if self.method != "fixed_mask" and self.start_diff is not None:
-            raise ValueError(f"--start_diff goes with --method fixed_mask, not with {self.method}")
+        if self.method not in ("fixed_mask", "lottery_ticket") and self.start_diff is not None:
+            raise ValueError(f"--start_diff goes with --method fixed_mask or lottery_ticket, not with {self.method}")
+        if self.inactive is not None and self.method != "fixed_mask":
+            raise ValueError(f"--inactive goes with --method fixed_mask, not with {self.method}")
+        if self.pattern is not None and self.method != "one_shot":
+            raise ValueError(f"--pattern goes with --method one_shot, not with {self.method}")
+        check_sparsity(self.sparsity)
         if not 0 < self.density <= 1:
             raise ValueError(f"--density must be in (0, 1], got {self.density}")
         if self.num_samples < 1:
@@ -183,6 +210,10 @@ class RunArguments(TrainingArguments):
         None,
         "`last`: go on from the last checkpoint. `auto`: the same, but start where there is none, and show the result "
         "where the run is finished. Or the path of a checkpoint.",
+    )
+    save_model: bool = _arg(
+        False,
+        "Also write OUTPUT_DIR/model: an ordinary Hugging Face model, with zeros where it is pruned, and its masks.",
     )
     overwrite: bool = _arg(False, "Delete an earlier run in the output folder first.")
 

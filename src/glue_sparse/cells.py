@@ -13,7 +13,7 @@ from glue_sparse.diff_file import FILE_NAME as DIFF_FILE
 from glue_sparse.results import Result
 
 START = "start"
-"""In a row: the stage, or other row, whose pruned diff the row's runs start from. Not a flag."""
+"""In a row: the stage, or other row, whose diff (pruned first, for fixed_mask) its runs start from. Not a flag."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Cell:
     argv: tuple[str, ...]
     """Script and flags, without those about resuming."""
     start: "Cell | None" = None
-    """The run whose diff, pruned to this run's density, it starts from."""
+    """The run whose diff it starts from; for fixed_mask, pruned to its density first."""
 
     @property
     def name(self) -> str:
@@ -58,7 +58,7 @@ class Cell:
         if pruned and pruned.exists():
             digest, info = diff_file.identity(pruned)
             now = {**now, results.START: digest}
-            if whole and whole.exists() and info.pruned_from != diff_file.identity(whole)[0]:
+            if self._prunes_first and whole and whole.exists() and info.pruned_from != diff_file.identity(whole)[0]:
                 name = self.start.name if self.start else ""
                 raise ValueError(f"{self.folder} holds a run that started from an earlier {name}: delete that folder")
         results.check_same_settings(self.folder, result.arguments, now)
@@ -69,6 +69,11 @@ class Cell:
         """The file that this cell starts from."""
         folder = self.arguments.method.start_diff
         return Path(folder, DIFF_FILE) if self.start and folder else None
+
+    @property
+    def _prunes_first(self) -> bool:
+        """Whether the other run's diff is pruned before this run starts from it."""
+        return self.start is not None and self.arguments.method.method == "fixed_mask"
 
     def is_running(self) -> bool:
         """Whether some process works in the folder right now."""
@@ -96,7 +101,7 @@ class Cell:
 
     def commands(self) -> list[list[str]]:
         """What runs this cell, one after the other: pruning where it starts from another run, and training."""
-        if not (self.start and self._pruned):
+        if not (self.start and self._pruned and self._prunes_first):
             return [self._training()]
         script, density = Path(self.argv[0]).with_name("prune_diff.py"), str(self.arguments.method.density)
         prune = [sys.executable, str(script), str(self.start.folder), str(self._pruned.parent), "--density", density]
@@ -121,6 +126,7 @@ class Grid:
         cells: every run, those that others start from first.
         published: names of files in `published/` whose numbers stand beside ours.
         figure: what `scripts/figure.py` draws.
+        family: row -> the row of the YAML whose sweep it belongs to; only for rows of a sweep.
     """
 
     name: str
@@ -131,6 +137,7 @@ class Grid:
     cells: tuple[Cell, ...]
     published: tuple[str, ...] = ()
     figure: dict[str, Any] = field(default_factory=dict)
+    family: dict[str, str] = field(default_factory=dict)
 
     def at(self, row: str, column: str) -> list[Cell]:
         """The cells of one place, in the order of seeds."""

@@ -2,6 +2,7 @@
 
 from argparse import SUPPRESS, Action, ArgumentParser
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ from glue_sparse.arguments import (
 from glue_sparse.commands import closest
 
 USUAL = {
-    "config", "output_dir", "overwrite", "resume_from_checkpoint", "seed", "learning_rate",
+    "config", "output_dir", "overwrite", "save_model", "resume_from_checkpoint", "seed", "learning_rate",
     "per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs", "max_steps",
     "gradient_accumulation_steps", "weight_decay", "max_grad_norm", "lr_scheduler_type", "warmup_steps", "optim",
     "bf16", "fp16", "gradient_checkpointing", "eval_strategy", "save_strategy", "save_steps", "save_total_limit",
@@ -28,8 +29,8 @@ USUAL = {
 """Flags of `RunArguments` that --help shows; --help_all shows the others too."""
 
 RARE = {
-    "concrete_lower", "concrete_upper", "gate_temperature", "gate_schedule", "gate_eps", "n_best_size",
-    "max_answer_length",
+    "concrete_lower", "concrete_upper", "gate_temperature", "gate_schedule", "gate_eps", "gate_learning_rate",
+    "alpha_init", "n_best_size", "max_answer_length",
 }  # fmt: skip
 """Flags of the other groups that --help leaves to --help_all."""
 
@@ -51,9 +52,14 @@ def _parser(description: str = "") -> _Parser:
 
 def settings_of(words: Sequence[str]) -> dict[str, str]:
     """Setting -> flag as it was typed, for every known flag among the words of a command line; aliases are resolved."""
-    options = _parser()._option_string_actions
-    typed = [word for word in words if word.startswith("--")]
-    return {options[flag].dest: word for word in typed if (flag := word.partition("=")[0]) in options}
+    settings, typed = _flags(), [word for word in words if word.startswith("--")]
+    return {settings[flag]: word for word in typed if (flag := word.partition("=")[0]) in settings}
+
+
+@lru_cache(maxsize=1)
+def _flags() -> dict[str, str]:
+    """Flag, in each of its spellings -> setting."""
+    return {flag: action.dest for flag, action in _parser()._option_string_actions.items()}
 
 
 def parse(argv: list[str], description: str = "", config: Path | None = None) -> Arguments:
@@ -91,6 +97,8 @@ def _default_folder(values: dict[str, Any]) -> str:
     method = values["method"]
     if values["start_diff"]:
         method += f"-{Path(values['start_diff']).name}"
+    elif method == "one_shot":
+        method += f"-{values['criterion']}-{values['pattern'] or values['sparsity']}".replace(":", "of")
     elif method not in ("dense", "bitfit", "diff_gates"):
         method += f"-{values['density']}"
     return f"runs/{Path(values['model'] or 'model').name}/{values['task'] or 'task'}/{method}/seed{values['seed']}"
@@ -110,10 +118,16 @@ def _add_help(parser: ArgumentParser, argv: list[str]) -> None:
             action.help = action.help if shown else SUPPRESS
 
 
+@lru_cache(maxsize=8)
+def _read_yaml(text: str) -> Any:
+    """What a YAML says, parsed once for the many runs of a grid; not to be changed."""
+    return yaml.safe_load(text)
+
+
 def _layered(path: Path, values: dict[str, Any], on_line: set[str], flags: list[str]) -> dict[str, Any]:
     """Defaults that the YAML gives for these values: its base, then every override that matches."""
     try:
-        config = yaml.safe_load(path.read_text())
+        config = _read_yaml(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"cannot read --config {path}: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict) or config.keys() - {"base", "overrides"}:

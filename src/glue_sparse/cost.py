@@ -1,10 +1,11 @@
 """What a run costs: trainable entries, their state while training, and bytes on disk."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch import nn
 
-from glue_sparse.parametrization import held_tensors, wholly_active
+from glue_sparse.parametrization import held_tensors, original, wholly_active
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,10 @@ class Cost:
     """Active entries of masked tensors."""
     whole_entries: int
     """Entries of tensors that train whole (the head; everything, for dense training)."""
+    masked_entries: int
+    """All entries of masked tensors."""
+    zero_entries: int
+    """Inactive entries that hold zero."""
     stored_bytes: int
     """Size of the saved diff; 0 until it is saved."""
 
@@ -31,10 +36,34 @@ class Cost:
         return self.trainable / self.num_entries
 
 
+    @property
+    def sparsity(self) -> float:
+        """Share of the masked tensors that is pruned: what papers about pruning call sparsity."""
+        return self.zero_entries / self.masked_entries if self.masked_entries else 0.0
+
+    @property
+    def model_sparsity(self) -> float:
+        """Share of the whole model that is pruned."""
+        return self.zero_entries / self.num_entries
+
+
+def as_facts(cost: Cost) -> dict[str, Any]:
+    """The counts, and what follows from them, for results.json."""
+    derived = ("trainable", "density", "sparsity", "model_sparsity")
+    return {**asdict(cost), **{name: getattr(cost, name) for name in derived}}
+
+
 def cost_of(model: nn.Module, stored_bytes: int = 0) -> Cost:
     """Counts entries; each active one is also one parameter of the optimizer, so it is not counted twice."""
-    held = [part for _, part in held_tensors(model)]
-    apart = {id(p) for part in held for p in part.parameters()}
+    apart = {id(p) for _, part in held_tensors(model) for p in part.parameters()}
     whole = sum(parameter.numel() for parameter in wholly_active(model).values())
     everything = sum(p.numel() for p in model.parameters() if id(p) not in apart)
-    return Cost(everything, sum(part.num_active for part in held), whole, stored_bytes)
+    masked = [(part, original(model, name).numel()) for name, part in held_tensors(model)]
+    return Cost(
+        num_entries=everything,
+        active_entries=sum(part.num_active for part, _ in masked),
+        whole_entries=whole,
+        masked_entries=sum(size for _, size in masked),
+        zero_entries=sum(size - part.num_active for part, size in masked if part.inactive == "zero"),
+        stored_bytes=stored_bytes,
+    )

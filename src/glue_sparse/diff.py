@@ -127,6 +127,21 @@ class SparseDiff:
         """Active entries of masked tensors."""
         return sum(t.numel() for t in self.values.values())
 
+    @property
+    def sparsity(self) -> float:
+        """Share of the masked tensors that is zero; 0 where inactive entries keep their value."""
+        entries = sum(torch.Size(shape).numel() for shape in self.shapes.values())
+        return 1 - self.num_active / entries if self.info.inactive == "zero" and entries else 0.0
+
+    def own_masks(self) -> Masks:
+        """Masks of the masked tensors alone, without a model at hand."""
+        masks = {}
+        for name, shape in self.shapes.items():
+            masks[name] = torch.zeros(shape, dtype=torch.bool)
+            if name in self.indices:
+                masks[name].view(-1)[self.indices[name].long()] = True
+        return masks
+
     def masks(self, model: nn.Module) -> Masks:
         """Masks for `attach` that make exactly the stored entries of `model` active; ValueError where none fits."""
         masks, parameters = {}, dict(model.named_parameters())

@@ -1,7 +1,7 @@
 """Grids of runs: from a YAML of base settings, stages, rows, columns and seeds to the cells it stands for."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from glue_sparse import published
+from glue_sparse import published, sweeps
 from glue_sparse.cells import START, Cell, Grid
 from glue_sparse.command_line import parse, settings_of
 from glue_sparse.commands import closest
@@ -28,29 +28,33 @@ def read(
     seeds: Sequence[int] = (),
     output_dir: Path | None = None,
     flags: Sequence[str] = (),
+    more: Mapping[str, Sequence[float]] | None = None,
 ) -> Grid:
     """The grid that a YAML describes; every cell's settings are checked before this returns.
 
     Args:
         script: `scripts/train.py`; the settings that the grid leaves open are those of `configs/glue.yaml` beside it.
         tasks: keep the columns of these tasks only.
-        rows: keep these rows only.
+        rows: keep these rows only; the name of a row with a sweep stands for all of its values.
         seeds: instead of the YAML's seeds.
         output_dir: folder of all runs; by default runs/GRID/MODEL.
         flags: further flags of `scripts/train.py` for every cell; they win over the YAML.
+        more: row with a sweep -> values beside those of the YAML.
     Raises:
         ValueError: an unknown key, method or task, a duplicate seed, an empty grid, a bad value.
     """
     config = _load(path)
-    kept_rows = _chosen(path, "row", _settings_of(path, config, "rows"), rows)
-    starts = _starts(path, config, kept_rows)
+    with _prefixed(str(path)):
+        all_rows, family = sweeps.expand(_settings_of(path, config, "rows"), more or {})
+    kept_rows = _chosen(path, all_rows, family, rows)
+    stages = _settings_of(path, config, "stages") if "stages" in config else {}
+    starts = _starts(path, stages, all_rows, kept_rows)
     kept_columns = _of_tasks(path, _settings_of(path, config, "columns"), tasks)
     all_seeds = _seeds(path, list(seeds) or config.get("seeds"))
     _no_clash(path, flags, {key for part in (starts, kept_rows, kept_columns) for s in part.values() for key in s})
     named, cells = {**starts, **kept_rows}, {}
-    for later in (False, True):  # what others start from comes first
-        rows_now = [row for row in named if (START in named[row]) is later]
-        for seed, column, row in product(all_seeds, kept_columns, rows_now):
+    for level in _levels(named):  # what others start from comes first
+        for seed, column, row in product(all_seeds, kept_columns, level):
             settings = {**(config.get("base") or {}), **kept_columns[column], **named[row], "seed": seed}
             start = cells[settings.pop(START), column, seed] if START in settings else None
             with _prefixed(f"{path}, {row}/{column}"):
@@ -58,7 +62,21 @@ def read(
                 cells[row, column, seed] = _cell(script, row, column, seed, argv, root, start)
     title, sources = str(config.get("title", path.stem)), _sources(path, config)
     shown = (kept_rows, kept_columns, all_seeds, tuple(cells.values()))
-    return Grid(path.stem, title, *shown, sources, config.get("figure") or {})
+    return Grid(path.stem, title, *shown, sources, config.get("figure") or {}, family)
+
+
+def further_values(path: Path, grid: Grid) -> dict[str, list[float]]:
+    """Values of sweeps that have runs beside those of a grid although its YAML does not name them, for `read`."""
+    return sweeps.further_values(grid.cells[0].folder.parents[2], _settings_of(path, _load(path), "rows"))
+
+
+def _levels(named: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Rows by how many others they need first."""
+    def depth(row: str) -> int:
+        return 1 + depth(named[row][START]) if START in named[row] else 0
+
+    depths = {row: depth(row) for row in named}
+    return [[row for row in named if depths[row] == level] for level in range(1 + max(depths.values(), default=0))]
 
 
 def _sources(path: Path, config: dict[str, Any]) -> tuple[str, ...]:
@@ -97,31 +115,34 @@ def _settings_of(path: Path, config: dict[str, Any], part: str) -> dict[str, dic
     return {str(name): settings for name, settings in named.items()}
 
 
-def _starts(path: Path, config: dict[str, Any], kept: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The stages and rows that the kept rows start from."""
-    rows = _settings_of(path, config, "rows")
-    stages = _settings_of(path, config, "stages") if "stages" in config else {}
+def _starts(
+    path: Path, stages: dict[str, dict[str, Any]], rows: dict[str, dict[str, Any]], kept: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The stages and rows that the kept rows start from, and those that these start from."""
     for name in stages.keys() & rows.keys():
         raise ValueError(f"{path}: {name!r} is both a stage and a row")
     known, found = {**stages, **rows}, {}
-    for row, settings in kept.items():
-        start = settings.get(START)
-        if start is None:
-            continue
-        if start not in known:
-            hint = closest(str(start), known, otherwise=_list(known))
-            raise ValueError(f"{path}: row {row} starts from {start!r}, which is no stage or row{hint}")
-        if START in known[start]:
-            raise ValueError(f"{path}: row {row} starts from {start}, which itself starts from another run")
-        found[start] = known[start]
+    for row in kept:
+        chain = [row]
+        while (start := known[chain[-1]].get(START)) is not None:
+            if start not in known:
+                hint = closest(str(start), known, otherwise=_list(known))
+                raise ValueError(f"{path}: row {chain[-1]} starts from {start!r}, which is no stage or row{hint}")
+            if start in chain:
+                raise ValueError(f"{path}: row {row} starts, in the end, from itself")
+            found[start] = known[start]
+            chain.append(start)
     return found
 
 
-def _chosen(path: Path, kind: str, named: dict[str, dict[str, Any]], wanted: Sequence[str]) -> dict[str, Any]:
+def _chosen(
+    path: Path, rows: dict[str, dict[str, Any]], family: dict[str, str], wanted: Sequence[str]
+) -> dict[str, Any]:
+    names = dict.fromkeys([*family.values(), *rows])
     for name in wanted:
-        if name not in named:
-            raise ValueError(f"{path} has no {kind} {name!r}{closest(name, named, otherwise=_list(named))}")
-    return {name: settings for name, settings in named.items() if not wanted or name in wanted}
+        if name not in names:
+            raise ValueError(f"{path} has no row {name!r}{closest(name, names, otherwise=_list(names))}")
+    return {n: settings for n, settings in rows.items() if not wanted or n in wanted or family.get(n) in wanted}
 
 
 def _of_tasks(path: Path, columns: dict[str, dict[str, Any]], tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -185,6 +206,6 @@ def _cell(
         raise ValueError("merge_every needs num_workers in a grid")
     folder = root / Path(first.model.model).name / row / column / f"seed{seed}"
     argv = [*argv, "--output_dir", str(folder)]
-    if start:
-        argv += ["--start_diff", str(folder / "start")]
+    if start:  # fixed_mask starts from a diff that is pruned first; a lottery ticket prunes by itself
+        argv += ["--start_diff", str(folder / "start" if first.method.method == "fixed_mask" else start.folder)]
     return Cell(row, column, seed, parse(argv, config=settings), (str(script), *argv), start)

@@ -1,6 +1,7 @@
 """Scores and masks: choose the best entries under a budget, describe masks, save and load them."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor
 from glue_sparse import tensor_files
 
 FORMAT = "glue_sparse masks 1"
-Scores = dict[str, Tensor]
-"""Parameter name -> worth of each entry; larger = more worth having."""
+FILE_NAME = "masks.safetensors"
+"""In the folder of a pruned model."""
+Scores = Mapping[str, Tensor]
+"""Parameter name -> worth of each entry; larger = more worth having. May be computed anew whenever it is read."""
 Masks = dict[str, Tensor]
 """Parameter name -> bool, True = active; an absent name is wholly active."""
 
@@ -28,14 +31,41 @@ def select(scores: Scores, budget: int | dict[str, int], *, share: tuple[int, in
     Raises:
         ValueError: a budget outside [0, number of entries], or a score that is not finite.
     """
-    for name, score in scores.items():
-        if not torch.isfinite(score).all():
-            raise ValueError(f"the score of {name} holds values that are not finite")
+    _check_finite(scores)
     if isinstance(budget, int):
         return _select_jointly(scores, budget, share)
     if budget.keys() != scores.keys():
         raise ValueError(f"budgets and scores name different tensors: {sorted(budget.keys() ^ scores.keys())[:3]}")
     return {name: _select_jointly({name: score}, budget[name], share)[name] for name, score in scores.items()}
+
+
+def select_in_groups(scores: Scores, num_kept: int, group: int, axes: Mapping[str, int]) -> Masks:
+    """Of every `group` consecutive inputs of an output, the `num_kept` best ("N:M"); of equal scores the earlier wins.
+
+    Args:
+        axes: tensor -> the axis along which its inputs lie.
+    Raises:
+        ValueError: a group that does not divide an axis, a count outside [0, group], a score that is not finite.
+    """
+    if not 0 <= num_kept <= group:
+        raise ValueError(f"a pattern keeps between 0 and all of its group, not {num_kept}:{group}")
+    _check_finite(scores)
+    masks = {}
+    for name, score in scores.items():
+        keys = _ordered_key(score).movedim(axes[name], -1)
+        if keys.shape[-1] % group:
+            raise ValueError(f"groups of {group} do not divide the {keys.shape[-1]} inputs of {name}")
+        grouped = keys.reshape(-1, group)
+        best = grouped.argsort(dim=1, descending=True, stable=True)[:, :num_kept]
+        mask = torch.zeros_like(grouped, dtype=torch.bool).scatter_(1, best, True)
+        masks[name] = mask.view(keys.shape).movedim(-1, axes[name]).contiguous()
+    return masks
+
+
+def _check_finite(scores: Scores) -> None:
+    for name, score in scores.items():
+        if not torch.isfinite(score).all():
+            raise ValueError(f"the score of {name} holds values that are not finite")
 
 
 def _select_jointly(scores: Scores, budget: int, share: tuple[int, int]) -> Masks:
@@ -154,14 +184,15 @@ def digest(masks: Masks) -> str:
     return sha.hexdigest()
 
 
-def save(masks: Masks, path: str | Path) -> None:
-    """Write masks as flat int64 indices of the active entries (safetensors)."""
+def save(masks: Masks, path: str | Path, inactive: str = "frozen") -> None:
+    """Write masks as flat int64 indices of the active entries (safetensors), and what the other entries hold."""
     tensors = {name: mask.cpu().flatten().nonzero().squeeze(1) for name, mask in masks.items()}
-    tensor_files.write(Path(path), FORMAT, tensors, {"shapes": {name: list(m.shape) for name, m in masks.items()}})
+    shapes = {name: list(mask.shape) for name, mask in masks.items()}
+    tensor_files.write(Path(path), FORMAT, tensors, {"shapes": shapes, "inactive": inactive})
 
 
-def load(path: str | Path) -> Masks:
-    """Read what `save` wrote.
+def load(path: str | Path) -> tuple[Masks, str]:
+    """Read what `save` wrote: the masks, and what inactive entries hold.
 
     Raises:
         ValueError: missing, damaged or foreign file.
@@ -174,4 +205,4 @@ def load(path: str | Path) -> Masks:
             masks[name].view(-1)[tensors[name]] = True
     except (KeyError, IndexError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    return masks
+    return masks, header.get("inactive", "frozen")

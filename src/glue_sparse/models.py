@@ -11,6 +11,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import (
+    AutoModel,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -120,6 +121,17 @@ def _load(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:
     if network.config.pad_token_id is None:
         network.config.pad_token_id = load_tokenizer(model).pad_token_id
     return network
+
+
+def load_encoder(model: str) -> tuple[PreTrainedModel, str]:
+    """The model without a head, and what its parameters' names begin with in a model that has one (`bert.`).
+
+    Raises ValueError when the model is not to be had in safetensors format.
+    """
+    folder = resolve(model)
+    with _explained(model, folder), _quiet():
+        network = AutoModel.from_pretrained(folder, use_safetensors=True)
+    return network, f"{network.base_model_prefix}." if network.base_model_prefix else ""
 
 
 def load_base(info: DiffInfo, model: str) -> PreTrainedModel:

@@ -4,6 +4,7 @@ import re
 from fnmatch import fnmatchcase
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 BLOCK = re.compile(r"(.*?\.\d+)\.")
 """The part of a parameter's name that says which block of a stack it is in."""
@@ -32,6 +33,34 @@ def body_names(model: nn.Module, head: tuple[str, ...]) -> tuple[str, ...]:
 def is_bias(name: str) -> bool:
     """Whether the last part of a parameter's name says bias (`in_proj_bias` counts, `bias_proj.weight` does not)."""
     return "bias" in name.rpartition(".")[2]
+
+
+def encoder_matrices(model: nn.Module, head: tuple[str, ...] = ()) -> dict[str, int]:
+    """The matrices inside the numbered blocks of an encoder or decoder -> the axis of their inputs, -1 or -2.
+
+    These are the weights of linear layers and of Hugging Face's transposed `Conv1D`, and the fused weights of experts,
+    [experts, outputs, inputs] or, where the module says `is_transposed`, [experts, inputs, outputs]. Embeddings, norms,
+    biases, the head, poolers and (tied) decoders are not among them; tied matrices are named once.
+
+    Raises:
+        ValueError: the model has none.
+    """
+    owners = dict(model.named_modules())
+    found: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        owner, _, attribute = name.rpartition(".")
+        if name in head or not BLOCK.match(name) or not parameter.is_floating_point():
+            continue
+        module = owners[owner]
+        if isinstance(module, nn.Linear | Conv1D) and attribute == "weight":
+            found[name] = -2 if isinstance(module, Conv1D) else -1
+        elif parameter.dim() == 3 and hasattr(module, "is_transposed"):
+            found[name] = -2 if module.is_transposed else -1
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no matrices inside numbered layers; choose the tensors to prune by --tensors"
+        )
+    return found
 
 
 def match(names: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ LOCK = ".lock"
 
 NOT_SETTINGS = {
     "output_dir", "overwrite", "resume_from_checkpoint", "config", "data_dir", "disable_tqdm", "report_to", "run_name",
-    "dataloader_num_workers", "use_cpu", "world_size", "simulate", "start_diff",
+    "dataloader_num_workers", "use_cpu", "world_size", "simulate", "start_diff", "save_model",
 }  # fmt: skip
 """Arguments that say where and how a run is done, not what it computes."""
 

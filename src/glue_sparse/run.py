@@ -3,18 +3,18 @@
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
 
-from glue_sparse import diff_file, results, run_folder, tensor_files
+from glue_sparse import diff_file, pruned_model, results, run_folder, tensor_files
 from glue_sparse.arguments import Arguments, RunArguments
 from glue_sparse.command_line import parse
 from glue_sparse.commands import Interrupted, one_sentence
-from glue_sparse.cost import cost_of
+from glue_sparse.cost import as_facts, cost_of
 from glue_sparse.diff_file import FILE_NAME as DIFF_FILE
 from glue_sparse.diff_file import DiffInfo
 from glue_sparse.interrupt import SaveOnSignal
@@ -90,6 +90,8 @@ def _run(
     if merged:
         result = replace(result, communication=merged.communication())
     if training.should_save:
+        if arguments.training.save_model:
+            pruned_model.write(task.model, task.tokenizer, folder / "model")
         results.write(result, folder)
     return result
 
@@ -198,7 +200,7 @@ def _result(
         main_metric=task.main_metric,
         metrics=metrics,
         history=trainer.state.log_history,
-        cost={**asdict(cost), "trainable": cost.trainable, "density": cost.density},
+        cost=as_facts(cost),
         seconds=seconds,
         source=task.source,
         arguments={**given, "world_size": arguments.training.world_size},
@@ -219,12 +221,18 @@ def summary(result: Result, folder: str) -> str:
         if sent
         else ""
     )
+    pruned = (
+        f"zero: {cost['zero_entries']:,} weights, {cost['sparsity']:.3%} of the {cost['masked_entries']:,} in the "
+        f"tensors to prune, {cost['model_sparsity']:.3%} of the model\n"
+        if cost.get("zero_entries")
+        else ""
+    )
     return (
         f"{result.title} | {result.method} | {result.main_metric}: {scores}\n"
         f"trained {result.trained_entries:,} of {cost['num_entries']:,} weights "
         f"({result.trained_entries / cost['num_entries']:.3%}), "
         f"stored {cost['stored_bytes']:,} bytes, {result.seconds['train']:.0f} s\n"
-        f"{exchanged}"
+        f"{pruned}{exchanged}"
         f"results: {folder}/{results.FILE_NAME}   diff: {folder}/{DIFF_FILE}"
     )
 

@@ -186,7 +186,7 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 def run_slurm(grid: Grid, jobs: int, options: Sequence[str] = (), cluster: str = "slurm") -> str:
     """Submit the missing cells as an array job of at most `jobs` at a time; returns a line that says so.
 
-    Cells that start from other runs go into a second array, which begins when the first one is through.
+    Cells that start from other runs go into further arrays, each of which begins when the one before it is through.
 
     Args:
         options: NAME=VALUE pairs for `submitit.AutoExecutor.update_parameters`, for example gpus_per_node=1.
@@ -208,17 +208,25 @@ def run_slurm(grid: Grid, jobs: int, options: Sequence[str] = (), cluster: str =
             parameters["slurm_array_parallelism"] = jobs
         executor.update_parameters(name=grid.name, **parameters)
         arrays = []
-        for cells in ([c for c in todo if c.start not in todo], [c for c in todo if c.start in todo]):
-            if cells and arrays and cluster == "slurm":
+        for cells in _waves(todo):
+            if arrays and cluster == "slurm":
                 given = parameters.get("slurm_additional_parameters", {})
                 executor.update_parameters(
-                    slurm_additional_parameters={**given, "dependency": f"afterany:{arrays[0]}"}
+                    slurm_additional_parameters={**given, "dependency": f"afterany:{arrays[-1]}"}
                 )
-            if cells:
-                arrays.append(executor.map_array(run_cell, cells)[0].job_id.partition("_")[0])
+            arrays.append(executor.map_array(run_cell, cells)[0].job_id.partition("_")[0])
     except (NameError, TypeError, RuntimeError) as error:
         raise ValueError(f"submitit refuses: {error}") from error
     return f"submitted {len(todo)} runs as array job {' and then '.join(arrays)}; logs in {logs}"
+
+
+def _waves(todo: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells in groups, each of which needs only earlier ones."""
+    waves, left = [], list(todo)
+    while left:
+        waves.append([cell for cell in left if cell.start not in left])
+        left = [cell for cell in left if cell not in waves[-1]]
+    return waves
 
 
 def _option(text: str) -> tuple[str, Any]:

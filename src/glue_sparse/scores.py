@@ -1,6 +1,6 @@
 """What an entry is worth: a score is any function (model, names, batches) -> one number per entry of those tensors."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Literal
@@ -21,9 +21,27 @@ ScoreFunction = Callable[[nn.Module, tuple[str, ...], Iterable[Batch]], Scores]
 Estimator = Literal["label", "expected", "sampled"]
 
 
+class Computed(Mapping[str, Tensor]):
+    """Scores computed anew whenever they are read, so that those of a large model never exist all at once."""
+
+    def __init__(self, names: tuple[str, ...], compute: Callable[[str], Tensor]):
+        self._names, self._compute = dict.fromkeys(names), compute
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._compute(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 def magnitude(model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch] = ()) -> Scores:
     """|w|; uses no data."""
-    return {name: model.get_parameter(name).detach().abs().float() for name in names}
+    return Computed(names, lambda name: model.get_parameter(name).detach().abs().float())
 
 
 def noise(model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch] = (), *, seed: int = 0) -> Scores:
@@ -57,21 +75,26 @@ def fisher(
     Raises:
         ValueError: an estimator other than `label` on a model that has no classes.
     """
-    device = next(model.parameters()).device
     totals = {name: torch.zeros_like(model.get_parameter(name), dtype=torch.float32) for name in names}
     powers: dict[str, Callable[[Tensor], Tensor]] = {"square": torch.square, "absolute": torch.abs}
     label_names = find_labels(type(model)) or ["labels"]
     losses = partial(_expected_losses, power=power) if estimator == "expected" else _label_loss
     accumulator = PerExample(model, totals, powers[power], losses)
-    with _eval_mode(model), torch.enable_grad():
+    with evaluating(model), torch.enable_grad():
         shown = tqdm(batches, desc="Fisher", unit="batch", disable=not (progress and _is_first_rank()))
         for step, batch in enumerate(shown):
-            batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+            batch = on_device(batch, model)
             if estimator == "sampled":
                 batch["labels"] = _sample_labels(model, batch, seeded(seed, "fisher label", step))
             labels = [batch[name] for name in label_names if isinstance(batch.get(name), Tensor)]
             accumulator.add(batch, one_by_one=any(label.dim() > 1 for label in labels))
     return totals
+
+
+def on_device(batch: Batch, model: nn.Module) -> Batch:
+    """The batch with its tensors where the model is."""
+    device = next(model.parameters()).device
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
 
 def _is_first_rank() -> bool:
@@ -112,7 +135,8 @@ def _log_probabilities(model: nn.Module, batch: Batch) -> Tensor:
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode inside the block; afterwards every module is in the mode it had."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

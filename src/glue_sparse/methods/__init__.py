@@ -2,21 +2,25 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from glue_sparse.activations import wanda
 from glue_sparse.arguments import MethodArguments
 from glue_sparse.commands import closest
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import FILE_NAME, identity, is_diff
 from glue_sparse.hard_concrete import HardConcrete
+from glue_sparse.masks import FILE_NAME as MASKS_FILE
 from glue_sparse.masks import Masks, load
 from glue_sparse.methods.base import SparseMethod
 from glue_sparse.methods.diff_gates import DiffGates
 from glue_sparse.methods.fixed_mask import FixedMask
+from glue_sparse.methods.one_shot import Distribution, OneShot, trained_magnitude
 from glue_sparse.params import body_names, is_bias
-from glue_sparse.scores import fisher, magnitude, noise
+from glue_sparse.scores import ScoreFunction, fisher, magnitude, noise
 from glue_sparse.tensor_files import locate
 
 
@@ -54,13 +58,21 @@ def _fixed_mask(args: MethodArguments, seed: int) -> SparseMethod:
         diff = _small_diff(str(args.start_diff))
         if args.density not in (MethodArguments.density, diff.info.density):
             raise ValueError(f"--density {args.density} does not go with --start_diff, whose is {diff.info.density}")
+        if args.inactive is not None:
+            raise ValueError("--inactive goes with --mask_file; a diff to start from says itself what the others hold")
         return FixedMask(start=diff, start_from=args.start_from)
     if args.start_from != "values":
         raise ValueError(f"--start_from {args.start_from} goes with --start_diff, not with --mask_file")
     if is_diff(path):
         diff = _small_diff(path)
-        return FixedMask(masks=lambda model, head: diff.masks(model))
-    return FixedMask(masks=load(path))
+        return FixedMask(masks=lambda model, head: diff.masks(model), inactive=args.inactive or diff.info.inactive)
+    masks, inactive = load(_mask_file(path))
+    return FixedMask(masks=masks, inactive=args.inactive or ("zero" if inactive == "zero" else "frozen"))
+
+
+def _mask_file(path: str) -> Path:
+    """The file itself, or the one in the folder of a pruned model."""
+    return Path(path, MASKS_FILE) if Path(path).is_dir() else Path(path)
 
 
 def _small_diff(path: str) -> SparseDiff:
@@ -89,6 +101,42 @@ def _diff_gates(args: MethodArguments, seed: int) -> SparseMethod:
     )
 
 
+def _one_shot(args: MethodArguments, seed: int) -> SparseMethod:
+    criteria: dict[str, tuple[ScoreFunction, Distribution]] = {
+        "magnitude": (magnitude, "global"),
+        "random": (partial(noise, seed=seed), "uniform"),
+        "wanda": (wanda, "row"),
+    }
+    score, usual = criteria[args.criterion]
+    return OneShot(
+        score,
+        sparsity=args.sparsity,
+        distribution=args.distribution or usual,
+        pattern=_pattern(args.pattern) if args.pattern else None,
+        tensors=args.tensors,
+        num_samples=args.num_samples if args.criterion == "wanda" else 0,
+    )
+
+
+def _pattern(text: str) -> tuple[int, int]:
+    kept, colon, group = text.partition(":")
+    if not (colon and kept.isdecimal() and group.isdecimal()):
+        raise ValueError(f"--pattern is KEPT:GROUP, for example 2:4, not {text!r}")
+    return int(kept), int(group)
+
+
+def _lottery_ticket(args: MethodArguments, seed: int) -> SparseMethod:
+    if args.start_diff is None:
+        raise ValueError("--method lottery_ticket needs --start_diff, the folder of the round before; the first round "
+                         "is --method one_shot --sparsity 0")  # fmt: skip
+    earlier = SparseDiff.from_pretrained(args.start_diff)
+    if args.sparsity < earlier.sparsity:
+        raise ValueError(f"{args.start_diff} has a sparsity of {earlier.sparsity:.4g} already, and a ticket prunes "
+                         f"further, not to --sparsity {args.sparsity}")  # fmt: skip
+    score = partial(trained_magnitude, earlier=earlier)
+    return OneShot(score, sparsity=args.sparsity, distribution=args.distribution or "global", tensors=args.tensors)
+
+
 METHODS: dict[str, Callable[[MethodArguments, int], SparseMethod]] = {
     "dense": _dense,
     "fish": _fish,
@@ -97,6 +145,8 @@ METHODS: dict[str, Callable[[MethodArguments, int], SparseMethod]] = {
     "magnitude": _magnitude,
     "fixed_mask": _fixed_mask,
     "diff_gates": _diff_gates,
+    "one_shot": _one_shot,
+    "lottery_ticket": _lottery_ticket,
 }
 WITH_DENSITY = ("fish", "random", "magnitude")
 """Methods whose budget is --density."""

@@ -1,0 +1,131 @@
+"""Prune once, before training, and train what is left: essential sparsity, random pruning, N:M, lottery tickets."""
+
+from collections.abc import Sequence
+from functools import partial
+from math import prod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from glue_sparse import budgets
+from glue_sparse.diff import SparseDiff
+from glue_sparse.masks import Masks, Scores, select, select_in_groups
+from glue_sparse.methods.base import Batches, Combine, SparseMethod, alone
+from glue_sparse.parametrization import model_digest
+from glue_sparse.params import body_names, encoder_matrices, head_names, match
+from glue_sparse.scores import Computed, ScoreFunction, magnitude
+
+Distribution = Literal["global", "uniform", "erk", "row"]
+
+
+class OneShot(SparseMethod):
+    """Remove the least worthy weights of the pretrained model, then train the others (arXiv 2306.03805, section 3).
+
+    What may be removed are the matrices inside the layers (`params.encoder_matrices`); all other tensors train whole.
+
+    Args:
+        score: (model, names, batches) -> one number per entry; by default the magnitude.
+        sparsity: share of the entries of these matrices that becomes zero, in [0, 1).
+        distribution: the best of all matrices together (`global`), of each matrix at the same sparsity (`uniform`) or
+            at Erdos-Renyi densities (`erk`), or of each output's inputs (`row`).
+        pattern: (kept, group): keep so many of every group of consecutive inputs, instead of a sparsity.
+        tensors: shell patterns of the tensors to prune, instead of the matrices inside the layers.
+        num_samples: training examples the score may use, over all ranks; 0 for a score that uses no data.
+    Raises:
+        ValueError: sparsity outside [0, 1), or a pattern that keeps none or more than there are.
+    """
+
+    inactive = "zero"
+
+    def __init__(
+        self,
+        score: ScoreFunction = magnitude,
+        *,
+        sparsity: float = 0.5,
+        distribution: Distribution = "global",
+        pattern: tuple[int, int] | None = None,
+        tensors: Sequence[str] = (),
+        num_samples: int = 0,
+    ):
+        budgets.check_sparsity(sparsity)
+        if pattern and not 1 <= pattern[0] <= pattern[1]:
+            raise ValueError(f"a pattern is kept:group with 1 <= kept <= group, not {pattern[0]}:{pattern[1]}")
+        self.score, self.sparsity, self.distribution, self.pattern = score, sparsity, distribution, pattern
+        self.tensors, self.num_samples = tensors, num_samples
+        self.needs_data = num_samples > 0
+
+    def prepare(
+        self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine = alone
+    ) -> Masks:
+        """See `SparseMethod.prepare`; ValueError where the model has no such tensors or a pattern does not fit."""
+        axes = input_axes(model, head, self.tensors)
+        if self.needs_data:
+            scores = combine(self.score(model, tuple(axes), batches(self.num_samples)))
+        else:
+            scores = self.score(model, tuple(axes), ())
+        return self.masks(scores, {name: model.get_parameter(name).shape for name in axes}, axes)
+
+    def masks(self, scores: Scores, shapes: dict[str, torch.Size], axes: dict[str, int]) -> Masks:
+        """The entries to keep.
+
+        Args:
+            axes: tensor -> the axis of its inputs.
+        """
+        if self.pattern:
+            kept, group = self.pattern
+            return select_in_groups(scores, kept, group, axes)
+        if self.distribution == "row":
+            return self._rows(scores, shapes, axes)
+        total = budgets.remaining(self.sparsity, sum(map(prod, shapes.values())))
+        if self.distribution == "global":
+            return select(scores, total)
+        if self.distribution == "uniform":
+            return select(scores, budgets.uniform({name: prod(shape) for name, shape in shapes.items()}, total))
+        matrices = 2 if all(len(shape) in (2, 3) for shape in shapes.values()) else None
+        return select(scores, budgets.erdos_renyi(shapes, total, matrix_dims=matrices))
+
+    def _rows(self, scores: Scores, shapes: dict[str, torch.Size], axes: dict[str, int]) -> Masks:
+        masks = {}
+        for name, axis in axes.items():
+            inputs = shapes[name][axis]
+            kept = budgets.remaining(self.sparsity, inputs)
+            masks |= select_in_groups({name: scores[name]}, kept, inputs, axes)
+        return masks
+
+
+def input_axes(model: nn.Module, head: tuple[str, ...], tensors: Sequence[str] = ()) -> dict[str, int]:
+    """The tensors to prune -> the axis of their inputs: the matrices inside the layers, or those that patterns name.
+
+    Raises:
+        ValueError: there are none, or a pattern matches nothing.
+    """
+    if not tensors:
+        return encoder_matrices(model, head)
+    try:
+        known = encoder_matrices(model, head)
+    except ValueError:
+        known = {}
+    return {name: known.get(name, -1) for name in match(body_names(model, head), tuple(tensors))}
+
+
+def trained_magnitude(
+    model: nn.Module, names: tuple[str, ...], batches: object = (), *, earlier: SparseDiff
+) -> Scores:
+    """|w| as an earlier run from the same base left it, and -1 where that run had pruned: a lottery ticket's score.
+
+    Raises:
+        ValueError: the run started from another base.
+    """
+    if earlier.info.base_digest != model_digest(model, head_names(model)):
+        raise ValueError(f"the earlier round started from {earlier.info.base_model}, and not from the model given now")
+    return Computed(names, partial(_trained, model, earlier))
+
+
+def _trained(model: nn.Module, earlier: SparseDiff, name: str) -> Tensor:
+    if name in earlier.whole:
+        return earlier.whole[name].abs().float()
+    worth = torch.full(model.get_parameter(name).shape, -1.0)
+    if name in earlier.indices:
+        worth.view(-1)[earlier.indices[name].long()] = earlier.values[name].abs()
+    return worth

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from glue_sparse.diff import SparseDiff
+from glue_sparse.masks import Masks
 from glue_sparse.params import BLOCK
 
 _KEY_BIAS = re.compile(r"\b(key|k_lin|k_proj)\.bias$")
@@ -15,24 +16,31 @@ Counts = dict[str, tuple[int, int]]
 """What is counted -> (active, all) entries."""
 
 
-def density_by_layer(diff: SparseDiff) -> Counts:
+def density_by_layer(source: SparseDiff | Masks) -> Counts:
     """Entries of the masked tensors of each layer; a layer is the name up to its first number."""
-    return _count(diff, lambda name, block: block or name.rpartition(".")[0])
+    return _count(source, lambda name, block: block or name.rpartition(".")[0])
 
 
-def density_by_kind(diff: SparseDiff) -> Counts:
+def density_by_kind(source: SparseDiff | Masks) -> Counts:
     """Entries of each kind of tensor: those of all blocks that have the same name there, others by their own name."""
-    return _count(diff, lambda name, block: name.removeprefix(f"{block}.") if block else name)
+    return _count(source, lambda name, block: name.removeprefix(f"{block}.") if block else name)
 
 
-def _count(diff: SparseDiff, key: Callable[[str, str], str]) -> Counts:
+def _count(source: SparseDiff | Masks, key: Callable[[str, str], str]) -> Counts:
     counts: Counts = {}
-    for name, shape in diff.shapes.items():
+    for name, (active, entries) in _by_tensor(source).items():
         numbered = BLOCK.match(name)
         part = key(name, numbered[1] if numbered else "")
-        active, entries = counts.get(part, (0, 0))
-        counts[part] = (active + len(diff.indices.get(name, ())), entries + torch.Size(shape).numel())
+        before = counts.get(part, (0, 0))
+        counts[part] = (before[0] + active, before[1] + entries)
     return counts
+
+
+def _by_tensor(source: SparseDiff | Masks) -> Counts:
+    if isinstance(source, SparseDiff):
+        sizes = {name: torch.Size(shape).numel() for name, shape in source.shapes.items()}
+        return {name: (len(source.indices.get(name, ())), size) for name, size in sizes.items()}
+    return {name: (int(mask.sum()), mask.numel()) for name, mask in source.items()}
 
 
 @dataclass(frozen=True)

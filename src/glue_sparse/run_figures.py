@@ -1,6 +1,7 @@
 """Figures of single runs: where diffs have their entries, and how gates close while they train; loads no model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from glue_sparse import plots
 from glue_sparse.analysis import Counts, density_by_kind, density_by_layer
 from glue_sparse.diff import SparseDiff
 from glue_sparse.results import Result
+from glue_sparse.similarity import Similarity
 
 GATE_CURVES = {"expected_density": "expected", "gate_density": "deterministic gates"}
 """What `--method diff_gates` logs -> how its line is drawn and called."""
@@ -24,6 +26,37 @@ def density_bars(diffs: Mapping[str, SparseDiff], folder: Path, name: str) -> li
         axis.set_title(f"active share per {title}")
     axes[0].legend()
     return plots.write(figure, folder, name)
+
+
+def similarity_map(
+    names: Sequence[str], pairs: Mapping[tuple[str, str], Similarity], folder: Path, name: str
+) -> list[Path]:
+    """Heat maps of how far masks agree: the chance-corrected cosine, and the overlap of what they prune.
+
+    Args:
+        names: of the masks, in the order of rows and columns.
+        pairs: (name, name) -> similarity, each pair in one order.
+    """
+    figure, axes = plots.pyplot().subplots(1, 2, figsize=(4 + 1.6 * len(names), 2 + 0.7 * len(names)))
+    titles = {"corrected": "cosine, corrected for chance", "pruned_overlap": "overlap of the pruned weights"}
+    for axis, (key, title) in zip(axes, titles.items(), strict=True):
+        values = [[_agreement(pairs, one, other, key) for other in names] for one in names]
+        axis.imshow(values, vmin=0, vmax=1, cmap="viridis")
+        for row, line in enumerate(values):
+            for column, value in enumerate(line):
+                text, colour = "-" if isnan(value) else f"{value:.2f}", "black" if value > 0.6 else "white"
+                axis.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+        axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
+        axis.set_yticks(range(len(names)), names, fontsize=8)
+        axis.set_title(title, fontsize=10)
+    return plots.write(figure, folder, name)
+
+
+def _agreement(pairs: Mapping[tuple[str, str], Similarity], one: str, other: str, key: str) -> float:
+    if one == other:
+        return 1.0
+    value = getattr(pairs[one, other] if (one, other) in pairs else pairs[other, one], key)
+    return nan if value is None else value
 
 
 def _bars(axis: Any, found: Mapping[str, Counts]) -> None:

@@ -1,0 +1,127 @@
+"""Choose the weights that pruning would keep, look at masks, and compare them: for example
+
+    python scripts/masks.py make minilm masks/minilm-0.3.safetensors --sparsity 0.3
+    python scripts/masks.py make minilm masks/minilm-2of4.safetensors --pattern 2:4
+    python scripts/masks.py show masks/minilm-0.3.safetensors
+    python scripts/masks.py compare runs/one runs/other masks/minilm-0.3.safetensors --name tickets
+
+`make` prunes a pretrained model by its weights alone, prints which tensors that concerns, and writes the mask for
+`scripts/train.py --method fixed_mask --mask_file`. Masks are those of a file, of a pruned model's folder, or of a run.
+"""
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from itertools import combinations
+from pathlib import Path
+
+from glue_sparse import masks as mask_file
+from glue_sparse import results, similarity
+from glue_sparse.analysis import density_by_kind, density_by_layer
+from glue_sparse.arguments import MethodArguments
+from glue_sparse.commands import one_sentence, short_names
+from glue_sparse.masks import Masks, num_active
+from glue_sparse.methods import build_method
+from glue_sparse.models import load_encoder
+from glue_sparse.run_figures import similarity_map
+from glue_sparse.similarity import Similarity
+from glue_sparse.tables import markdown
+
+
+def table(masks: Masks, model_entries: int | None = None) -> str:
+    """Density per kind of tensor and per layer, and the sparsity of the masked tensors and of the whole model."""
+    parts = []
+    for what, counts in (("kind of tensor", density_by_kind(masks)), ("layer", density_by_layer(masks))):
+        lines = [
+            (part, f"{kept:,}", f"{entries:,}", f"{1 - kept / entries:.3%}")
+            for part, (kept, entries) in counts.items()
+        ]
+        parts.append(markdown((what, "kept", "entries", "sparsity"), lines))
+    kept, entries = num_active(masks), sum(mask.numel() for mask in masks.values())
+    total = f"{entries - kept:,} of {entries:,} entries of {len(masks)} tensors are pruned ({1 - kept / entries:.3%})"
+    if model_entries:
+        rest = model_entries - entries
+        total += f"; {(entries - kept) / model_entries:.3%} of the model, whose other {rest:,} entries are never pruned"
+    return "\n\n".join([*parts, total])
+
+
+def make(arguments: Namespace) -> None:
+    """Choose masks of a pretrained model and write them."""
+    keys = ("sparsity", "criterion", "distribution", "pattern", "tensors")
+    chosen = {key: getattr(arguments, key) for key in keys}
+    method = build_method(MethodArguments(method="one_shot", **chosen), arguments.seed)
+    model, prefix = load_encoder(arguments.model)
+    masks = {f"{prefix}{name}": mask for name, mask in method.prepare(model, (), lambda num_samples: ()).items()}
+    mask_file.save(masks, arguments.out, method.inactive)
+    print(table(masks, sum(parameter.numel() for parameter in model.parameters())))
+    print(f"\nwritten: {arguments.out}, digest {mask_file.digest(masks)[:16]}")
+
+
+def _line(pair: str, found: Similarity) -> tuple[str, ...]:
+    values = (found.cosine, found.chance, found.chance_per_tensor, found.corrected)
+    overlaps = (found.pruned_overlap, found.pruned_jaccard)
+    numbers = ["-" if value is None else f"{value:.4f}" for value in (*values, *overlaps)]
+    sparsity = " / ".join(f"{1 - kept / found.entries:.2%}" for kept in (found.first, found.second))
+    return (pair, sparsity, *numbers, "yes" if found.nested else "no")
+
+
+HEADER = (
+    "masks", "sparsity", "cosine", "by chance", "by chance per tensor", "corrected", "pruned: overlap",
+    "pruned: Jaccard", "nested",
+)  # fmt: skip
+
+
+def compare(sources: list[str], folder: Path, name: str, by_layer: bool) -> None:
+    """Similarity of every pair, as a table and a heat map."""
+    names = short_names(sources)
+    found = {label: similarity.read(source) for label, source in zip(names, sources, strict=True)}
+    if len(found) < 2:
+        raise ValueError("give two different masks at least")
+    pairs = {pair: similarity.compare(found[pair[0]], found[pair[1]]) for pair in combinations(found, 2)}
+    lines = [_line(" - ".join(pair), value) for pair, value in pairs.items()]
+    if by_layer:
+        for pair in pairs:
+            layers = similarity.compare_layers(found[pair[0]], found[pair[1]])
+            lines += [_line(f"{' - '.join(pair)}, {layer}", value) for layer, value in layers.items()]
+    text = markdown(HEADER, lines)
+    print(text)
+    paths = [results.write_text(folder / f"{name}.md", text + "\n")]
+    for path in [*paths, *similarity_map(list(found), pairs, folder, name)]:
+        print(f"written: {path}")
+
+
+def parser() -> ArgumentParser:
+    """The command line."""
+    top = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    verbs = top.add_subparsers(dest="verb", required=True)
+    verb = verbs.add_parser("make", help="choose and write masks of a pretrained model")
+    verb.add_argument("model", help="hub id, folder, or minilm")
+    verb.add_argument("out", type=Path, help="the mask file to write")
+    verb.add_argument("--sparsity", type=float, default=0.5, help="share of the matrices inside the layers to prune")
+    verb.add_argument("--criterion", choices=("magnitude", "random"), default="magnitude")
+    verb.add_argument("--distribution", choices=("global", "uniform", "erk", "row"))
+    verb.add_argument("--pattern", help="instead of a sparsity, KEPT:GROUP, for example 2:4")
+    verb.add_argument("--tensors", nargs="+", default=[], help="shell patterns of the tensors to prune instead")
+    verb.add_argument("--seed", type=int, default=0, help="of random masks")
+    verb = verbs.add_parser("show", help="density per kind of tensor and per layer")
+    verb.add_argument("masks", help="mask file, folder of a pruned model, or of a run")
+    verb = verbs.add_parser("compare", help="how far masks agree, beside chance")
+    verb.add_argument("masks", nargs="+", help="mask files, folders of pruned models, or of runs")
+    verb.add_argument("--by_layer", action="store_true", help="a line per layer, too")
+    verb.add_argument("--results_dir", type=Path, default=Path("results"), help="where table and heat map are written")
+    verb.add_argument("--name", default="similarity", help="of the files")
+    return top
+
+
+def main() -> None:
+    """Parse and run one verb."""
+    arguments = parser().parse_args()
+    with one_sentence():
+        if arguments.verb == "make":
+            make(arguments)
+        elif arguments.verb == "show":
+            print(table(similarity.read(arguments.masks)))
+        else:
+            compare(arguments.masks, arguments.results_dir, arguments.name, arguments.by_layer)
+
+
+if __name__ == "__main__":
+    main()

@@ -15,32 +15,13 @@ from pathlib import Path
 
 from glue_sparse import masks as mask_file
 from glue_sparse import results, similarity
-from glue_sparse.analysis import density_by_kind, density_by_layer
 from glue_sparse.arguments import MethodArguments
 from glue_sparse.commands import one_sentence, short_names
-from glue_sparse.masks import Masks, num_active
 from glue_sparse.methods import build_method
 from glue_sparse.models import load_encoder
 from glue_sparse.run_figures import similarity_map
 from glue_sparse.similarity import Similarity
-from glue_sparse.tables import markdown
-
-
-def table(masks: Masks, model_entries: int | None = None) -> str:
-    """Density per kind of tensor and per layer, and the sparsity of the masked tensors and of the whole model."""
-    parts = []
-    for what, counts in (("kind of tensor", density_by_kind(masks)), ("layer", density_by_layer(masks))):
-        lines = [
-            (part, f"{kept:,}", f"{entries:,}", f"{1 - kept / entries:.3%}")
-            for part, (kept, entries) in counts.items()
-        ]
-        parts.append(markdown((what, "kept", "entries", "sparsity"), lines))
-    kept, entries = num_active(masks), sum(mask.numel() for mask in masks.values())
-    total = f"{entries - kept:,} of {entries:,} entries of {len(masks)} tensors are pruned ({1 - kept / entries:.3%})"
-    if model_entries:
-        rest = model_entries - entries
-        total += f"; {(entries - kept) / model_entries:.3%} of the model, whose other {rest:,} entries are never pruned"
-    return "\n\n".join([*parts, total])
+from glue_sparse.tables import markdown, of_masks
 
 
 def make(arguments: Namespace) -> None:
@@ -48,10 +29,11 @@ def make(arguments: Namespace) -> None:
     keys = ("sparsity", "criterion", "distribution", "pattern", "tensors")
     chosen = {key: getattr(arguments, key) for key in keys}
     method = build_method(MethodArguments(method="one_shot", **chosen), arguments.seed)
-    model, prefix = load_encoder(arguments.model)
+    model = load_encoder(arguments.model)
+    prefix = f"{model.base_model_prefix}." if model.base_model_prefix else ""  # as in a model with a head
     masks = {f"{prefix}{name}": mask for name, mask in method.prepare(model, (), lambda num_samples: ()).items()}
     mask_file.save(masks, arguments.out, method.inactive)
-    print(table(masks, sum(parameter.numel() for parameter in model.parameters())))
+    print(of_masks(masks, sum(parameter.numel() for parameter in model.parameters())))
     print(f"\nwritten: {arguments.out}, digest {mask_file.digest(masks)[:16]}")
 
 
@@ -118,7 +100,7 @@ def main() -> None:
         if arguments.verb == "make":
             make(arguments)
         elif arguments.verb == "show":
-            print(table(similarity.read(arguments.masks)))
+            print(of_masks(similarity.read(arguments.masks)))
         else:
             compare(arguments.masks, arguments.results_dir, arguments.name, arguments.by_layer)
 

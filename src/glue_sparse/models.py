@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from glue_sparse.diff_file import DiffInfo
-from glue_sparse.params import head_names
+from glue_sparse.params import encoder_matrices, head_names
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     Raises ValueError when it is not to be had.
     """
     folder = resolve(model)
-    with _explained(model, folder):
+    with explained(model, folder):
         tokenizer = AutoTokenizer.from_pretrained(folder)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         # transformers builds an empty tokenizer from a folder that holds a configuration alone
@@ -101,7 +101,7 @@ def _load(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:
     if dtype not in DTYPES:
         raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype}")
     folder = resolve(model)
-    with _explained(model, folder), _quiet():
+    with explained(model, folder), quiet():
         network, report = kind.from_pretrained(
             folder,
             dtype=DTYPES[dtype],
@@ -123,15 +123,34 @@ def _load(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:
     return network
 
 
-def load_encoder(model: str) -> tuple[PreTrainedModel, str]:
-    """The model without a head, and what its parameters' names begin with in a model that has one (`bert.`).
+def load_encoder(model: str, revision: str | None = None) -> PreTrainedModel:
+    """The model without a head, of any kind that `AutoModel` knows (vision transformers too), in its stored type.
 
-    Raises ValueError when the model is not to be had in safetensors format.
+    Raises ValueError when it is not to be had in safetensors format, or lacks weights for matrices of its layers.
     """
-    folder = resolve(model)
-    with _explained(model, folder), _quiet():
-        network = AutoModel.from_pretrained(folder, use_safetensors=True)
-    return network, f"{network.base_model_prefix}." if network.base_model_prefix else ""
+    folder, name = resolve(model), f"{model}@{revision}" if revision else model
+    try:
+        with quiet():
+            network, report = AutoModel.from_pretrained(
+                folder,
+                revision=revision or "main",
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = next(iter(str(error).splitlines()), "").rstrip(".: ")
+        if Path(folder).is_dir():
+            needed = "config.json and model.safetensors (no pickles) that fit each other are needed"
+            raise ValueError(f"folder {name} holds no usable model: {needed} ({reason})") from error
+        raise ValueError(
+            f"model {name} is neither a folder nor in the Hugging Face cache, and the hub is out of reach or has no "
+            f"such model or revision in safetensors format ({reason})"
+        ) from error
+    missing = sorted(set(report["missing_keys"]) & set(encoder_matrices(network.base_model)))
+    if missing:
+        raise ValueError(f"{name} has no weights for {len(missing)} matrices of its layers, such as {missing[0]}")
+    return network
 
 
 def load_base(info: DiffInfo, model: str) -> PreTrainedModel:
@@ -147,7 +166,7 @@ def load_base(info: DiffInfo, model: str) -> PreTrainedModel:
 
 
 @contextmanager
-def _explained(model: str, folder: str) -> Iterator[None]:
+def explained(model: str, folder: str) -> Iterator[None]:
     """Turn the loader's errors into one sentence that says what to do."""
     try:
         yield
@@ -166,8 +185,8 @@ def _explained(model: str, folder: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back the report of head weights that start random: here they are meant to."""
+def quiet() -> Iterator[None]:
+    """Hold back transformers' report of head weights that start random: here they are meant to."""
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:

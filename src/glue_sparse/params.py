@@ -57,9 +57,7 @@ def encoder_matrices(model: nn.Module, head: tuple[str, ...] = ()) -> dict[str, 
         elif parameter.dim() == 3 and hasattr(module, "is_transposed"):
             found[name] = -2 if module.is_transposed else -1
     if not found:
-        raise ValueError(
-            f"{type(model).__name__} has no matrices inside numbered layers; choose the tensors to prune by --tensors"
-        )
+        raise ValueError(f"{type(model).__name__} has no matrices inside numbered layers")
     return found
 
 

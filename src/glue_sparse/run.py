@@ -10,7 +10,8 @@ from typing import Any
 
 from transformers import set_seed
 
-from glue_sparse import diff_file, pruned_model, results, run_folder, tensor_files
+from glue_sparse import diff_file, pruned_model, results, run_folder, tables, tensor_files
+from glue_sparse.active import current_masks
 from glue_sparse.arguments import Arguments, RunArguments
 from glue_sparse.command_line import parse
 from glue_sparse.commands import Interrupted, one_sentence
@@ -117,6 +118,8 @@ def _train(trainer: SparseTrainer, guard: SaveOnSignal, checkpoint: str | None) 
     started = time.perf_counter()
     if checkpoint is None:
         trainer.choose()
+        if trainer.method.inactive == "zero" and trainer.args.should_save:
+            print(tables.of_masks(current_masks(trainer.network), cost_of(trainer.network).num_entries))
     chosen = time.perf_counter()
     with guard if trainer.args.world_size == 1 else nullcontext():
         try:

@@ -8,7 +8,9 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from glue_sparse import published, results
+from glue_sparse.analysis import density_by_kind, density_by_layer
 from glue_sparse.cells import Grid
+from glue_sparse.masks import Masks, num_active
 from glue_sparse.published import Published
 from glue_sparse.results import Result
 
@@ -39,6 +41,23 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rule = ["-" * width for width in widths]
     padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in (header, rule, *lines)]
     return "\n".join(f"| {' | '.join(line)} |" for line in padded)
+
+
+def of_masks(masks: Masks, model_entries: int | None = None) -> str:
+    """What is pruned, per kind of tensor and per layer, and its share of the masked tensors and of the whole model."""
+    parts = []
+    for what, counts in (("kind of tensor", density_by_kind(masks)), ("layer", density_by_layer(masks))):
+        lines = [
+            (part, f"{kept:,}", f"{entries:,}", f"{1 - kept / entries:.3%}")
+            for part, (kept, entries) in counts.items()
+        ]
+        parts.append(markdown((what, "kept", "entries", "sparsity"), lines))
+    kept, entries = num_active(masks), sum(mask.numel() for mask in masks.values())
+    total = f"{entries - kept:,} of {entries:,} entries of {len(masks)} tensors are pruned ({1 - kept / entries:.3%})"
+    if model_entries:
+        rest = model_entries - entries
+        total += f"; {(entries - kept) / model_entries:.3%} of the model, whose other {rest:,} entries are never pruned"
+    return "\n\n".join([*parts, total])
 
 
 @dataclass(frozen=True)
@@ -115,8 +134,17 @@ def _column_title(grid: Grid, all_places: dict[tuple[str, str], Place], column: 
 
 
 def _trained(line: Sequence[Place]) -> str:
-    shares = {f"{r.trained_entries / r.cost['num_entries']:.3%}": None for place in line for r in place.found}
+    found = [result for place in line for result in place.found]
+    shares = {f"{r.trained_entries / r.cost['num_entries']:.3%}{_zeros(r)}": None for r in found}
     return " / ".join(shares) or "-"
+
+
+def _zeros(result: Result) -> str:
+    """Of a pruned model, the zeros among the tensors that pruning may take from, and among all weights."""
+    cost = result.cost
+    if not cost.get("zero_entries"):
+        return ""
+    return f" (zero: {cost['sparsity']:.1%} of the pruned tensors, {cost['model_sparsity']:.1%} of all)"
 
 
 def _mean_text(values: Sequence[float]) -> str:

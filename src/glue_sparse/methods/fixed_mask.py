@@ -79,10 +79,12 @@ class FixedMask(SparseMethod):
         """With a score: of the `num_shares` budgets of best entries each worker gets every n-th rank.
 
         Raises:
-            ValueError: with a diff to start from, since workers begin at the pretrained values.
+            ValueError: with a diff to start from, or with zeros, since workers begin at the pretrained values.
         """
         if self.start is not None:
             raise ValueError("workers that merge cannot start from a diff: leave --merge_every or --start_diff out")
+        if self.inactive == "zero":
+            raise ValueError("pruned models cannot train as workers that merge: leave --merge_every out")
         if self.score is None:
             return [self.prepare(model, head, batches)]
         return self._select(model, head, batches, alone, num_shares)

@@ -66,6 +66,12 @@ class OneShot(SparseMethod):
             scores = self.score(model, tuple(axes), ())
         return self.masks(scores, {name: model.get_parameter(name).shape for name in axes}, axes)
 
+    def prepare_shares(
+        self, model: nn.Module, head: tuple[str, ...], batches: Batches, num_shares: int
+    ) -> list[Masks]:
+        """Raises ValueError: workers send what differs from the pretrained weights, and pruned weights differ too."""
+        raise ValueError("pruned models cannot train as workers that merge: leave --merge_every out")
+
     def masks(self, scores: Scores, shapes: dict[str, torch.Size], axes: dict[str, int]) -> Masks:
         """The entries to keep.
 
@@ -100,12 +106,14 @@ def input_axes(model: nn.Module, head: tuple[str, ...], tensors: Sequence[str] =
     Raises:
         ValueError: there are none, or a pattern matches nothing.
     """
-    if not tensors:
-        return encoder_matrices(model, head)
     try:
         known = encoder_matrices(model, head)
-    except ValueError:
+    except ValueError as error:
+        if not tensors:
+            raise ValueError(f"{error}: choose the tensors to prune by --tensors") from error
         known = {}
+    if not tensors:
+        return known
     return {name: known.get(name, -1) for name in match(body_names(model, head), tuple(tensors))}
 
 

@@ -6,6 +6,7 @@ from glue_sparse.diff_file import DiffInfo
 from glue_sparse.masks import select
 from glue_sparse.methods.base import SparseMethod
 from glue_sparse.methods.fixed_mask import FixedMask
+from glue_sparse.methods.one_shot import OneShot
 from glue_sparse.parametrization import detach
 from glue_sparse.scores import fisher, magnitude, noise
 from glue_sparse.trainer import SparseTrainer
@@ -14,6 +15,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DiffInfo",
     "FixedMask",
+    "OneShot",
     "SparseDiff",
     "SparseMethod",
     "SparseTrainer",

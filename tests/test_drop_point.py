@@ -77,6 +77,8 @@ def test_knee():
 def test_points_without_all_seeds_are_left_out():
     found = Curve.of({0.0: {0: 90.0, 1: 91.0}, 0.2: {0: 80.0}, 0.4: {1: 71.0, 0: 70.0, 2: 99.0}})
     assert found.sparsities == (0.0, 0.4) and found.scores.tolist() == [[90, 91], [70, 71]]
+    single = Curve.of({0.0: {0: 90.0, 1: 91.0}, 0.2: {0: 80.0}})
+    assert single.scores.tolist() == [[90], [80]]  # the dense point of the same seed, not of both
     with pytest.raises(ValueError, match="sparsity 0"):
         Curve.of({0.1: {0: 90.0}, 0.2: {0: 80.0}})
     with pytest.raises(ValueError, match="same seeds"):

@@ -29,7 +29,10 @@ def draw(found: Sequence[Line], points: Sequence[DropPoint], folder: Path, name:
         pairs = [(line, point) for line, point in zip(found, points, strict=True) if line.column == column]
         for index, (line, point) in enumerate(pairs):
             _line(axis, line, point, colours[line.method], index)
-        _finish(axis, pairs[0][0], pairs[0][1])
+        thresholds = {point.threshold: colours[line.method] for line, point in pairs}
+        for threshold, colour in thresholds.items():  # several where methods have different seeds
+            axis.axhline(threshold, linestyle=":", color="black" if len(thresholds) == 1 else colour, linewidth=1)
+        _finish(axis, pairs[0][0])
     figure.suptitle(title)
     return plots.write(figure, folder, name)
 
@@ -52,9 +55,8 @@ def _line(axis: Any, line: Line, point: DropPoint, colour: Any, index: int) -> N
         axis.plot([low, curve.sparsities[-1] if high is None else high], [height, height], "|-", color=colour)
 
 
-def _finish(axis: Any, line: Line, point: DropPoint) -> None:
+def _finish(axis: Any, line: Line) -> None:
     share = line.model_share
-    axis.axhline(point.threshold, linestyle=":", color="black", linewidth=1)
     axis.set_xlabel("sparsity of the matrices inside the layers")
     whole = axis.secondary_xaxis("top", functions=(lambda x: x * share, lambda x: x / share))
     whole.set_xlabel("of the whole model")

@@ -24,12 +24,15 @@ class Curve:
 
     @classmethod
     def of(cls, points: Mapping[float, Mapping[int, float]]) -> "Curve":
-        """A curve from sparsity -> seed -> score; a sparsity that lacks one of the dense model's seeds is left out.
+        """A curve from sparsity -> seed -> score, over the dense model's seeds that any other point has.
+
+        A sparsity that lacks one of these seeds is left out, since its mean would be of other runs.
 
         Raises:
-            ValueError: no dense point (sparsity 0), or no other with all of its seeds.
+            ValueError: no dense point (sparsity 0), or no other with all of these seeds.
         """
-        seeds = sorted(points.get(0.0, {}))
+        tried = {seed for sparsity, found in points.items() if sparsity for seed in found}
+        seeds = sorted(points.get(0.0, {}).keys() & tried)
         sparsities = tuple(sorted(sparsity for sparsity, found in points.items() if set(seeds) <= found.keys()))
         if not seeds or len(sparsities) < 2:
             raise ValueError("a curve needs runs at sparsity 0, and with the same seeds at one other sparsity at least")

@@ -166,8 +166,12 @@ def load_base(info: DiffInfo, model: str) -> PreTrainedModel:
 
 
 @contextmanager
-def explained(model: str, folder: str) -> Iterator[None]:
-    """Turn the loader's errors into one sentence that says what to do."""
+def explained(
+    model: str,
+    folder: str,
+    offline: str = "use --model minilm --task tweets, or a local folder as --model and --data_dir",
+) -> Iterator[None]:
+    """Turn the loader's errors into one sentence that says what to do; `offline`: what to do without a network."""
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
@@ -179,8 +183,7 @@ def explained(model: str, folder: str) -> Iterator[None]:
             ) from error
         raise ValueError(
             f"model {model} is neither a local folder nor in the Hugging Face cache, and the hub is out of "
-            "reach or has no such model in safetensors format; without a network use --model minilm --task "
-            f"tweets, or a local folder as --model and --data_dir ({reason})"
+            f"reach or has no such model in safetensors format; without a network {offline} ({reason})"
         ) from error
 
 

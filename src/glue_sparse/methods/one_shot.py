@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from math import prod
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class OneShot(SparseMethod):
         tensors: shell patterns of the tensors to prune, instead of the matrices inside the layers.
         num_samples: training examples the score may use, over all ranks; 0 for a score that uses no data.
     Raises:
-        ValueError: sparsity outside [0, 1), or a pattern that keeps none or more than there are.
+        ValueError: sparsity outside [0, 1), an unknown distribution, or a pattern that keeps none or more than all.
     """
 
     inactive = "zero"
@@ -51,6 +51,8 @@ class OneShot(SparseMethod):
         budgets.check_sparsity(sparsity)
         if pattern and not 1 <= pattern[0] <= pattern[1]:
             raise ValueError(f"a pattern is kept:group with 1 <= kept <= group, not {pattern[0]}:{pattern[1]}")
+        if distribution not in get_args(Distribution):
+            raise ValueError(f"unknown distribution {distribution!r}: {', '.join(get_args(Distribution))}")
         self.score, self.sparsity, self.distribution, self.pattern = score, sparsity, distribution, pattern
         self.tensors, self.num_samples = tensors, num_samples
         self.needs_data = num_samples > 0

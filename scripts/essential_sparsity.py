@@ -6,7 +6,7 @@
 
 `run` does the missing runs, then halves, --refine times, the step in which each method's mean score first falls more
 than --eps below the dense one. Both verbs end with the table of drop points, all points as CSV, and the figure, in
-results/NAME_drop_points.{md,csv,png,svg}. Stopped, the same command goes on. Other flags are those of
+results/NAME.{md,csv,png,svg}. Stopped, the same command goes on. Other flags are those of
 scripts/train.py, for all runs.
 """
 
@@ -39,8 +39,8 @@ def parser() -> ArgumentParser:
         verb.add_argument("--config", type=Path, default=CONFIG, help="a grid with a sweep over sparsity")
         verb.add_argument("--eps", type=float, default=1.0, help="drop that counts, in points of a hundred")
         verb.add_argument("--relative", action="store_true", help="--eps is percent of the dense score instead")
+        verb.add_argument("--name", help="of the files; default: GRID_drop_points")
         add_grid_flags(verb)
-        verb.set_defaults(rows=["dense", "magnitude", "random"])
     return top
 
 
@@ -50,9 +50,12 @@ def read_grid(arguments: Namespace, flags: list[str], extra: bool) -> Grid:
     grid = grids.read(arguments.config, TRAIN, **chosen, flags=flags)
     if not extra:
         return grid
-    more = grids.further_values(arguments.config, grid)
-    families = {family for family in more if family in arguments.rows or not arguments.rows}
-    return grids.read(arguments.config, TRAIN, **chosen, flags=flags, more={f: more[f] for f in families})
+    chosen_families = {grid.family[row] for row in grid.rows if row in grid.family}
+    found = grids.further_values(arguments.config, grid)
+    more = {family: values for family, values in found.items() if family in chosen_families}
+    names = [row_name(family, value) for family, values in more.items() for value in values]
+    chosen["rows"] = [*arguments.rows, *names] if arguments.rows else []
+    return grids.read(arguments.config, TRAIN, **chosen, flags=flags, more=more)
 
 
 def refine(arguments: Namespace, flags: list[str]) -> list[runner.Cell]:
@@ -78,9 +81,8 @@ def show(arguments: Namespace, flags: list[str]) -> None:
     """Print and write drop points, points and figure."""
     grid = read_grid(arguments, flags, extra=True)
     found = curves.lines(grid)
-    points = curves.drop_points(found, arguments.eps, arguments.relative)
-    name, folder = f"{grid.name}_drop_points", arguments.results_dir
-    paths = curve_figures.draw(found, points, folder, name, grid.title)
+    name, folder = arguments.name or f"{grid.name}_drop_points", arguments.results_dir
+    paths = curve_figures.draw(found, arguments.eps, arguments.relative, folder, name, grid.title)
     text = curves.as_markdown(found, arguments.eps, arguments.relative)
     paths += [results.write_text(folder / f"{name}.md", text)]
     paths += [results.write_text(folder / f"{name}.csv", curves.as_csv(found))]
@@ -92,13 +94,13 @@ def run(arguments: Namespace, flags: list[str]) -> int:
     if arguments.jobs < 1 or arguments.refine < 0:
         raise ValueError("--jobs must be at least 1 and --refine at least 0")
     grid = read_grid(arguments, flags, extra=False)
-    curves.dense_row(grid)
+    curves.check(grid)
     if arguments.dry_run:
         print(runner.dry_run(grid))
         return 0
     failed = runner.run_here(grid, arguments.jobs)
-    for _ in range(0 if failed else arguments.refine):
-        failed += refine(arguments, flags)
+    for _ in range(arguments.refine):
+        failed = failed or refine(arguments, flags)
     for cell in failed:
         print(f"failed: {cell.name}, log: {cell.log}", file=sys.stderr)
     show(arguments, flags)
@@ -112,6 +114,8 @@ def main() -> int:
     arguments, flags = parser().parse_known_args()
     with one_sentence():
         check_eps(arguments.eps)
+        if not arguments.rows and arguments.config == CONFIG:
+            arguments.rows = ["dense", "magnitude", "random"]  # the study; the others are there to be asked for
         if arguments.verb == "run":
             return run(arguments, flags)
         show(arguments, flags)

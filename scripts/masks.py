@@ -6,12 +6,16 @@
     python scripts/masks.py compare runs/one runs/other masks/minilm-0.3.safetensors --name tickets
 
 `make` prunes a pretrained model by its weights alone, prints which tensors that concerns, and writes the mask for
-`scripts/train.py --method fixed_mask --mask_file`. Masks are those of a file, of a pruned model's folder, or of a run.
+`scripts/train.py --method fixed_mask --mask_file`. Settings of fixed_mask are made for few weights; to train as
+one_shot does, give its --learning_rate, --num_train_epochs and --per_device_train_batch_size (see configs/glue.yaml).
+Masks are those of a file, of a pruned model's folder, or of a run.
 """
 
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from itertools import combinations
 from pathlib import Path
+
+from torch import nn
 
 from glue_sparse import masks as mask_file
 from glue_sparse import results, similarity
@@ -29,9 +33,10 @@ def make(arguments: Namespace) -> None:
     keys = ("sparsity", "criterion", "distribution", "pattern", "tensors")
     chosen = {key: getattr(arguments, key) for key in keys}
     method = build_method(MethodArguments(method="one_shot", **chosen), arguments.seed)
-    model = load_encoder(arguments.model)
-    prefix = f"{model.base_model_prefix}." if model.base_model_prefix else ""  # as in a model with a head
-    masks = {f"{prefix}{name}": mask for name, mask in method.prepare(model, (), lambda num_samples: ()).items()}
+    model: nn.Module = load_encoder(arguments.model)
+    if prefix := getattr(model, "base_model_prefix", ""):  # names, by which noise is drawn, as in a model with a head
+        model = nn.ModuleDict({prefix: model})
+    masks = method.prepare(model, (), lambda num_samples: ())
     mask_file.save(masks, arguments.out, method.inactive)
     print(of_masks(masks, sum(parameter.numel() for parameter in model.parameters())))
     print(f"\nwritten: {arguments.out}, digest {mask_file.digest(masks)[:16]}")
@@ -54,7 +59,7 @@ HEADER = (
 def compare(sources: list[str], folder: Path, name: str, by_layer: bool) -> None:
     """Similarity of every pair, as a table and a heat map."""
     names = short_names(sources)
-    found = {label: similarity.read(source) for label, source in zip(names, sources, strict=True)}
+    found = {label: similarity.read(source)[0] for label, source in zip(names, sources, strict=True)}
     if len(found) < 2:
         raise ValueError("give two different masks at least")
     pairs = {pair: similarity.compare(found[pair[0]], found[pair[1]]) for pair in combinations(found, 2)}
@@ -100,7 +105,8 @@ def main() -> None:
         if arguments.verb == "make":
             make(arguments)
         elif arguments.verb == "show":
-            print(of_masks(similarity.read(arguments.masks)))
+            masks, inactive = similarity.read(arguments.masks)
+            print(of_masks(masks, inactive=inactive))
         else:
             compare(arguments.masks, arguments.results_dir, arguments.name, arguments.by_layer)
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from test_grids import finished
 
-from glue_sparse import curves, grids, sweeps
+from glue_sparse import curve_figures, curves, grids, sweeps
 from glue_sparse.cells import Grid
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +88,7 @@ def test_lines_hold_what_has_run(tmp_path: Path):
     fill(grid, FALLING)
     (line,) = curves.lines(grid)
     assert (line.method, line.title, line.metric, line.model_share) == ("magnitude", "RTE", "accuracy", 0.5)
+    assert line.is_sweep and line.model == "minilm"
     assert line.curve.sparsities == (0.0, 0.2, 0.4) and line.curve.scores[2].tolist() == pytest.approx([87.0, 87.2])
 
 
@@ -99,7 +100,33 @@ def test_the_table_has_both_denominators(tmp_path: Path):
     assert "| 0.257 " in text and "| 0.129 " in text and "| found " in text and "90.10 ± 0.14" in text
     assert "above 0.400" in curves.as_markdown(curves.lines(grid), 5.0, False)
     assert "above 0.200" in curves.as_markdown(curves.lines(grid), 5.0, False)
-    assert curves.as_csv(curves.lines(grid)).splitlines()[3] == "RTE,accuracy,magnitude,0.2,0.100000,0,89.8000"
+    csv = curves.as_csv(curves.lines(grid)).splitlines()
+    assert csv[4] == "minilm,RTE,accuracy,magnitude,0.2,0.100000,1,90.0000"
+
+
+def test_an_unfinished_seed_is_named_and_leaves_the_verdict_open(tmp_path: Path):
+    grid = read(tmp_path)
+    fill(grid, FALLING)
+    (grid.at("magnitude-0.4", "rte")[1].folder / "results.json").unlink()
+    text = curves.as_markdown(curves.lines(grid), 1.0, False)
+    assert "Left out: RTE, magnitude at 0.4, which has seeds 0 only." in text and "| undetermined " in text
+    assert len(curves.as_csv(curves.lines(grid)).splitlines()) == 1 + 2 + 2 + 1  # also the run that is left out
+
+
+def test_a_row_without_a_sweep_is_a_single_point(tmp_path: Path):
+    rows = {**ROWS, "n-m": {"method": "one_shot", "pattern": "1:4"}}
+    grid = grids.read(write(tmp_path, rows), TRAIN, output_dir=tmp_path / "runs")
+    fill(grid, FALLING)
+    for cell in grid.at("n-m", "rte"):
+        finished(cell, 0.8, cost={**COST, "sparsity": 0.75})
+    sweep, single = curves.lines(grid)
+    assert not single.is_sweep and single.curve.sparsities == (0.0, 0.75) and sweep.is_sweep
+    assert "n-m" not in curves.as_markdown([sweep, single], 1.0, False)
+    assert curves.refinements([single], set(), 1.0, False, 0.02) == {}
+    paths = curve_figures.draw([sweep, single], 1.0, False, tmp_path / "results", "points", "title")
+    assert all(path.stat().st_size > 1000 for path in paths)
+    with pytest.raises(ValueError, match="has a sweep over sparsity"):
+        curves.check(grids.read(write(tmp_path, rows), TRAIN, rows=["dense", "n-m"]))
 
 
 def test_the_step_with_the_drop_is_halved_until_it_is_small(tmp_path: Path):
@@ -162,6 +189,10 @@ def test_run_refines_with_the_runner(tmp_path: Path, monkeypatch: pytest.MonkeyP
     asked.clear()
     call(monkeypatch, tmp_path, "run", "--rows", "dense", "magnitude", "--refine", "1", "--least_step", "0.06")
     assert asked == []
+    points = ["--rows", "dense", "magnitude-0.2", "magnitude-0.4"]  # points of a sweep are refined like all of it
+    call(monkeypatch, tmp_path, "run", *points, "--refine", "3", "--least_step", "0.04", "--name", "mine")
+    assert asked == [f"magnitude-0.325/rte/seed{seed}" for seed in (0, 1)]
+    assert "magnitude,0.35," in (tmp_path / "results" / "mine.csv").read_text()
 
 
 def test_bad_requests_end_with_one_sentence(

@@ -72,6 +72,10 @@ def test_knee():
     assert knee(GRID, np.array([90, 90, 90, 90, 70, 50])) == 0.3
     assert knee(GRID, np.array([90, 80, 70, 60, 50, 40])) is None  # a straight line has none
     assert knee(GRID, np.array([50, 60, 70, 80, 85, 90])) is None
+    for start, end in ((88.3, 61.7), (90.0, 40.0), (91.3, 12.9)):  # rounding is no knee
+        assert knee(np.linspace(0, 0.9, 10).tolist(), np.linspace(start, end, 10)) is None
+    flat = curve([90, 90.3, 89.9, 89.9, 89.9, 89.5], [92, 92.3, 91.9, 91.9, 91.9, 91.5])
+    assert drop_point(flat).knee is None  # falls by less than the dense seeds differ
 
 
 def test_points_without_all_seeds_are_left_out():

@@ -60,6 +60,8 @@ def test_equal_nested_and_full_masks():
     sparser = {"w": mask["w"] & random_mask(0.5, 3)["w"]}
     nested = compare(mask, sparser)
     assert nested.nested and nested.pruned_overlap == 1 and nested.cosine < 1
+    none = compare({"w": bits("00")}, {"w": bits("11")})
+    assert none.cosine is None and none.corrected is None
     full = compare({"w": bits("11")}, {"w": bits("11")})
     assert full.corrected is None and full.pruned_overlap is None and full.pruned_jaccard is None
 
@@ -83,9 +85,14 @@ def test_masks_of_runs_files_and_folders(tmp_path: Path):
     SparseDiff.from_model(model).save_pretrained(tmp_path / "run")
     masks.save(kept, tmp_path / "pruned" / "masks.safetensors", "zero")
     for source in (tmp_path / "run", tmp_path / "pruned", tmp_path / "pruned" / "masks.safetensors"):
-        assert masks.digest(read(source)) == masks.digest(kept)
+        found, inactive = read(source)
+        assert masks.digest(found) == masks.digest(kept) and inactive == "zero"
     with pytest.raises(ValueError, match="missing"):
         read(tmp_path / "nothing")
+    attach(dense := bert(), {})
+    SparseDiff.from_model(dense).save_pretrained(tmp_path / "dense")
+    with pytest.raises(ValueError, match="has no masks: all of its weights train"):
+        read(tmp_path / "dense")
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:

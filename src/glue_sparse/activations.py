@@ -15,7 +15,8 @@ def wanda(model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch]) ->
     """(|w| * norm of the weight's input over all tokens)^2 (Wanda: Sun et al., 2023, arXiv 2306.11695, equation 1).
 
     Squared, which keeps the order, so that the scores of several ranks may be added. All layers are scored on the dense
-    model at once; the authors prune layer by layer and score each behind the pruned ones. Padding is left out.
+    model at once; the authors prune layer by layer and score each behind the pruned ones. Padding is left out where a
+    layer's inputs have the shape of the attention mask, flattened or not.
 
     Args:
         names: weights of linear layers, or of `Conv1D`.
@@ -53,8 +54,8 @@ class _SquaredInputs:
 
     def _add(self, module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         x = arguments[0].detach().float()
-        if self.tokens is not None and x.shape[:-1] == self.tokens.shape:
-            x = x[self.tokens.bool()]
+        if self.tokens is not None and x.shape[:-1] in (self.tokens.shape, self.tokens.flatten().shape):
+            x = x[self.tokens.bool().view(x.shape[:-1])]
         found = x.flatten(0, -2).square().sum(0)
         self.sums = found if self.sums is None else self.sums + found
 

@@ -153,15 +153,37 @@ class MethodArguments:
     def __post_init__(self):
         if self.method not in ("fixed_mask", "lottery_ticket") and self.start_diff is not None:
             raise ValueError(f"--start_diff goes with --method fixed_mask or lottery_ticket, not with {self.method}")
-        if self.inactive is not None and self.method != "fixed_mask":
-            raise ValueError(f"--inactive goes with --method fixed_mask, not with {self.method}")
-        if self.pattern is not None and self.method != "one_shot":
-            raise ValueError(f"--pattern goes with --method one_shot, not with {self.method}")
+        for flag, methods in _BELONGS_TO.items():
+            if getattr(self, flag) != getattr(type(self), flag) and self.method not in methods:
+                raise ValueError(f"--{flag} goes with --method {' or '.join(methods)}, not with {self.method}")
+        if self.pattern is not None:
+            pattern_of(self.pattern)
+            if self.distribution is not None or self.sparsity != type(self).sparsity:
+                raise ValueError("--pattern says which share stays, and where: leave --sparsity and --distribution out")
         check_sparsity(self.sparsity)
         if not 0 < self.density <= 1:
             raise ValueError(f"--density must be in (0, 1], got {self.density}")
         if self.num_samples < 1:
             raise ValueError(f"--num_samples must be at least 1, got {self.num_samples}")
+
+
+_BELONGS_TO = {
+    "sparsity": ("one_shot", "lottery_ticket"),
+    "distribution": ("one_shot", "lottery_ticket"),
+    "criterion": ("one_shot",),
+    "pattern": ("one_shot",),
+    "inactive": ("fixed_mask",),
+    "start_from": ("fixed_mask",),
+}
+"""Flags of `MethodArguments` that other methods would ignore."""
+
+
+def pattern_of(text: str) -> tuple[int, int]:
+    """(kept, group) of a --pattern; ValueError when it is none."""
+    kept, colon, group = text.partition(":")
+    if not (colon and kept.isdecimal() and group.isdecimal()):
+        raise ValueError(f"--pattern is KEPT:GROUP, for example 2:4 (in quotes in a YAML), not {text!r}")
+    return int(kept), int(group)
 
 
 @dataclass

@@ -54,6 +54,7 @@ class Cell:
         if not path.exists():
             return None
         result = results.read(path)
+        was = result.arguments
         now, pruned, whole = self.arguments.given, self._pruned, self.start and self.start.folder / DIFF_FILE
         if pruned and pruned.exists():
             digest, info = diff_file.identity(pruned)
@@ -61,7 +62,9 @@ class Cell:
             if self._prunes_first and whole and whole.exists() and info.pruned_from != diff_file.identity(whole)[0]:
                 name = self.start.name if self.start else ""
                 raise ValueError(f"{self.folder} holds a run that started from an earlier {name}: delete that folder")
-        results.check_same_settings(self.folder, result.arguments, now)
+        elif self.start:  # nothing to compare with until what it started from is there again
+            was = {key: value for key, value in was.items() if key != results.START}
+        results.check_same_settings(self.folder, was, now)
         return result
 
     @property

@@ -95,10 +95,13 @@ def parse(argv: list[str], description: str = "", config: Path | None = None) ->
 
 def _default_folder(values: dict[str, Any]) -> str:
     method = values["method"]
-    if values["start_diff"]:
+    if method == "lottery_ticket":
+        method += f"-{values['sparsity']}"
+    elif values["start_diff"]:
         method += f"-{Path(values['start_diff']).name}"
     elif method == "one_shot":
-        method += f"-{values['criterion']}-{values['pattern'] or values['sparsity']}".replace(":", "of")
+        parts = (values["criterion"], values["distribution"], values["pattern"] or values["sparsity"])
+        method = "-".join([method, *(str(part).replace(":", "of") for part in parts if part is not None)])
     elif method not in ("dense", "bitfit", "diff_gates"):
         method += f"-{values['density']}"
     return f"runs/{Path(values['model'] or 'model').name}/{values['task'] or 'task'}/{method}/seed{values['seed']}"

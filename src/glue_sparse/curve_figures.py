@@ -4,17 +4,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from glue_sparse import plots
 from glue_sparse.curves import Line
-from glue_sparse.drop_point import DropPoint
+from glue_sparse.drop_point import DropPoint, drop_point
 
 
-def draw(found: Sequence[Line], points: Sequence[DropPoint], folder: Path, name: str, title: str) -> list[Path]:
+def draw(found: Sequence[Line], eps: float, relative: bool, folder: Path, name: str, title: str) -> list[Path]:
     """A panel per task with a line per method; NAME.png and NAME.svg, whose paths are returned.
 
     A star marks where a method's mean first falls below the dotted threshold, a bar its interval; a hollow star says
-    that the dense runs differ too much, or are too few, for the number to mean much.
+    that the dense runs differ too much, or are too few, for the number to mean much. Single rows are crosses.
 
+    Args:
+        eps: the drop that counts, as in `drop_point`.
+        relative: eps is percent of the dense score.
     Raises:
         ValueError: nothing to draw.
     """
@@ -22,37 +27,46 @@ def draw(found: Sequence[Line], points: Sequence[DropPoint], folder: Path, name:
         raise ValueError("no curve has its dense runs and another point yet")
     columns = list(dict.fromkeys(line.column for line in found))
     methods = list(dict.fromkeys(line.method for line in found))
-    width = 5.5 * len(columns)
-    figure, axes = plots.pyplot().subplots(1, len(columns), figsize=(width, 4.4), squeeze=False)
+    figure, axes = plots.pyplot().subplots(1, len(columns), figsize=(5.5 * len(columns), 4.4), squeeze=False)
     colours = dict(zip(methods, plots.pyplot().cm.tab10.colors * len(methods), strict=False))
     for axis, column in zip(axes[0], columns, strict=True):
-        pairs = [(line, point) for line, point in zip(found, points, strict=True) if line.column == column]
-        for index, (line, point) in enumerate(pairs):
-            _line(axis, line, point, colours[line.method], index)
-        thresholds = {point.threshold: colours[line.method] for line, point in pairs}
+        here = [line for line in found if line.column == column]
+        points = {line.method: drop_point(line.curve, eps, relative=relative) for line in here if line.is_sweep}
+        thresholds = {point.threshold: colours[method] for method, point in points.items()}
         for threshold, colour in thresholds.items():  # several where methods have different seeds
             axis.axhline(threshold, linestyle=":", color="black" if len(thresholds) == 1 else colour, linewidth=1)
-        _finish(axis, pairs[0][0])
-    figure.suptitle(title)
+        for line in here:
+            _line(axis, line, colours[line.method])
+        for index, (method, point) in enumerate(points.items()):
+            _drop(axis, point, max(line.curve.sparsities[-1] for line in here), colours[method], index)
+        _finish(axis, here[0])
+    figure.suptitle(f"{title}, {', '.join(dict.fromkeys(line.model for line in found))}")
     return plots.write(figure, folder, name)
 
 
-def _line(axis: Any, line: Line, point: DropPoint, colour: Any, index: int) -> None:
+def _line(axis: Any, line: Line, colour: Any) -> None:
     curve = line.curve
-    mean, std = curve.mean, curve.std
-    seeds = f"{curve.num_seeds} seed{'s' if curve.num_seeds > 1 else ''}"
-    axis.plot(curve.sparsities, mean, "o-", color=colour, markersize=4, label=f"{line.method} ({seeds})")
+    x, mean, std = np.array(curve.sparsities), curve.mean, curve.std
+    label = f"{line.method} ({curve.num_seeds} seed{'s' if curve.num_seeds > 1 else ''})"
+    if not line.is_sweep:
+        error = std[1:] if curve.num_seeds > 1 else None
+        axis.errorbar(x[1:], mean[1:], yerr=error, fmt="X", color=colour, label=label, capsize=3)
+        return
+    axis.plot(x, mean, "o-", color=colour, markersize=4, label=label)
     if curve.num_seeds > 1:
-        axis.fill_between(curve.sparsities, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
+        axis.fill_between(x, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
+
+
+def _drop(axis: Any, point: DropPoint, last: float, colour: Any, index: int) -> None:
     if point.crossing is None:
         return
-    sure = point.verdict == "found"
-    face = colour if sure else "white"
+    face = colour if point.verdict == "found" else "white"
     axis.plot(point.crossing, point.threshold, "*", color=colour, markerfacecolor=face, markersize=14, zorder=3)
     if point.interval:
         low, high = point.interval
         height = point.threshold - 0.02 * (index + 1) * (axis.get_ylim()[1] - axis.get_ylim()[0])
-        axis.plot([low, curve.sparsities[-1] if high is None else high], [height, height], "|-", color=colour)
+        axis.plot([low, last if high is None else high], [height, height], "-", color=colour)
+        axis.plot([low] if high is None else [low, high], [height] * (1 if high is None else 2), "|", color=colour)
 
 
 def _finish(axis: Any, line: Line) -> None:

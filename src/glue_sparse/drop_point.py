@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 RESAMPLES = 2000
+Verdict = Literal["found", "not crossed", "undetermined"]
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,12 @@ class Curve:
     Attributes:
         sparsities: ascending, the first is 0: the dense model.
         scores: [sparsities, seeds], in points of a hundred.
+        left_out: sparsities that some of the seeds lack.
     """
 
     sparsities: tuple[float, ...]
     scores: np.ndarray
+    left_out: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, points: Mapping[float, Mapping[int, float]]) -> "Curve":
@@ -36,7 +39,9 @@ class Curve:
         sparsities = tuple(sorted(sparsity for sparsity, found in points.items() if set(seeds) <= found.keys()))
         if not seeds or len(sparsities) < 2:
             raise ValueError("a curve needs runs at sparsity 0, and with the same seeds at one other sparsity at least")
-        return cls(sparsities, np.array([[points[sparsity][seed] for seed in seeds] for sparsity in sparsities]))
+        scores = np.array([[points[sparsity][seed] for seed in seeds] for sparsity in sparsities])
+        left_out = tuple(sorted(sparsity for sparsity, found in points.items() if found and sparsity not in sparsities))
+        return cls(sparsities, scores, left_out)
 
     @property
     def num_seeds(self) -> int:
@@ -63,9 +68,12 @@ class DropPoint:
         crossing: sparsity at which the mean first falls below it, between two points by a straight line; none if never.
         on_grid: largest sparsity of the grid up to which no point is below.
         interval: 2.5 and 97.5 % of the crossing when seeds are drawn with replacement; its upper end is none where
-            at least that share of the draws never crosses. None for a single seed.
-        knee: sparsity at which the curve bends most, for which eps is not needed; none where it falls nowhere.
-        verdict: `found`, `not crossed`, or `undetermined`: dense seeds differ by more than eps, or there is only one.
+            at least that share of the draws never crosses. With 3 seeds or fewer this is the range of the single seeds.
+            None for one seed.
+        knee: sparsity at which the curve bends most, for which eps is not needed; none where it does not fall by more
+            than the dense seeds differ.
+        verdict: `found`, `not crossed`, or `undetermined`: dense seeds differ by more than eps, there is only one, or
+            sparsities are left out.
     """
 
     threshold: float
@@ -73,7 +81,7 @@ class DropPoint:
     on_grid: float
     interval: tuple[float, float | None] | None
     knee: float | None
-    verdict: Literal["found", "not crossed", "undetermined"]
+    verdict: Verdict
 
 
 def drop_point(curve: Curve, eps: float = 1.0, *, relative: bool = False, seed: int = 0) -> DropPoint:
@@ -90,13 +98,14 @@ def drop_point(curve: Curve, eps: float = 1.0, *, relative: bool = False, seed: 
     threshold = _threshold(mean[0], eps, relative)
     allowed = mean[0] - threshold
     crossing = first_crossing(curve.sparsities, mean, threshold)
-    undetermined = np.isnan(spread) or spread > allowed
+    undetermined = np.isnan(spread) or spread > allowed or bool(curve.left_out)
+    falls = mean[0] - mean[-1] > np.nan_to_num(spread)
     return DropPoint(
         threshold=threshold,
         crossing=crossing,
         on_grid=_on_grid(curve.sparsities, mean, threshold),
         interval=_interval(curve, eps, relative, seed),
-        knee=knee(curve.sparsities, mean),
+        knee=knee(curve.sparsities, mean) if falls else None,
         verdict="undetermined" if undetermined else "not crossed" if crossing is None else "found",
     )
 
@@ -156,11 +165,11 @@ def _interval(curve: Curve, eps: float, relative: bool, seed: int) -> tuple[floa
 def knee(sparsities: Sequence[float], scores: np.ndarray) -> float | None:
     """The point farthest above the straight line from the first to the last (Kneedle: Satopaa et al., 2011).
 
-    None where the curve does not end below its start, or never rises above that line.
+    None where the curve does not end below its start, or never rises above that line by more than rounding.
     """
     x, y = np.asarray(sparsities), np.asarray(scores)
     if y[-1] >= y[0]:
         return None
     line = y[0] + (y[-1] - y[0]) * (x - x[0]) / (x[-1] - x[0])
     best = int(np.argmax(y - line))
-    return float(x[best]) if y[best] > line[best] else None
+    return float(x[best]) if y[best] - line[best] > 1e-9 * abs(y).max() else None

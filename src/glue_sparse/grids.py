@@ -66,7 +66,7 @@ def read(
 
 
 def further_values(path: Path, grid: Grid) -> dict[str, list[float]]:
-    """Values of sweeps that have runs beside those of a grid although its YAML does not name them, for `read`."""
+    """Values of sweeps that have runs beside those of a grid, whether or not its YAML names them, for `read`."""
     return sweeps.further_values(grid.cells[0].folder.parents[2], _settings_of(path, _load(path), "rows"))
 
 

@@ -43,10 +43,13 @@ def prune(
         threshold: instead, keep each change above this.
         values: full tensors from which kept entries take their values, instead of the diff's.
     Raises:
-        ValueError: another base, neither or both of density and threshold, or a density that the head alone exceeds.
+        ValueError: another base, neither or both of density and threshold, a density that the head alone exceeds, or a
+            diff whose inactive entries are zero, which are changes too.
     """
     if (density is None) == (threshold is None):
         raise ValueError("give either a density or a threshold")
+    if diff.info.inactive == "zero":
+        raise ValueError("this diff is of a pruned model, whose zeros are changes too: no small diff can keep them")
     _check_base(diff, model, head)
     base, body = current_tensors(model), body_names(model, head)
     found = {name: _change(diff, name, base[name]) for name in body}

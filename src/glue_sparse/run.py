@@ -41,6 +41,8 @@ def run(arguments: Arguments, command: str = "") -> Result:
     if training.resume_from_checkpoint == "auto" and (folder / results.FILE_NAME).exists():
         finished = results.read(folder / results.FILE_NAME)
         results.check_same_settings(folder, finished.arguments, given)
+        if training.save_model and not (folder / "model").exists():
+            print(f"the run is finished; for its model: python scripts/diff.py apply {folder} {folder / 'model'}")
         return finished
     with run_folder.claimed(training, given) as checkpoint:
         return _run(arguments, given, folder, checkpoint, command)
@@ -118,8 +120,9 @@ def _train(trainer: SparseTrainer, guard: SaveOnSignal, checkpoint: str | None) 
     started = time.perf_counter()
     if checkpoint is None:
         trainer.choose()
-        if trainer.method.inactive == "zero" and trainer.args.should_save:
-            print(tables.of_masks(current_masks(trainer.network), cost_of(trainer.network).num_entries))
+        masks = current_masks(trainer.network)
+        if masks and trainer.method.inactive == "zero" and trainer.args.should_save:
+            print(tables.of_masks(masks, cost_of(trainer.network).num_entries))
     chosen = time.perf_counter()
     with guard if trainer.args.world_size == 1 else nullcontext():
         try:

@@ -44,7 +44,7 @@ def similarity_map(
         axis.imshow(values, vmin=0, vmax=1, cmap="viridis")
         for row, line in enumerate(values):
             for column, value in enumerate(line):
-                text, colour = "-" if isnan(value) else f"{value:.2f}", "black" if value > 0.6 else "white"
+                text, colour = "-" if isnan(value) else f"{value:.2f}", "black" if not value <= 0.6 else "white"
                 axis.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
         axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
         axis.set_yticks(range(len(names)), names, fontsize=8)

@@ -29,27 +29,33 @@ class Similarity:
     by_chance: float
 
     @property
-    def cosine(self) -> float:
-        """Of the 0/1 masks, as the literature reports it. Two random masks of density d have d, not 0."""
+    def cosine(self) -> float | None:
+        """Of the 0/1 masks, as the literature reports it. Two random masks of density d have d, not 0.
+
+        At unequal densities it cannot reach 1, even where one mask is part of the other. None where a mask is empty.
+        """
         return self._cosine(self.both)
 
     @property
-    def chance(self) -> float:
+    def chance(self) -> float | None:
         """Cosine of two masks of these densities drawn at random."""
-        return self._cosine(self.first * self.second / self.entries) if self.entries else 1.0
+        return self._cosine(self.first * self.second / self.entries)
 
     @property
-    def chance_per_tensor(self) -> float:
+    def chance_per_tensor(self) -> float | None:
         """The same, if each tensor keeps as many entries as it does."""
         return self._cosine(self.by_chance)
 
-    def _cosine(self, both: float) -> float:
-        return both / sqrt(self.first * self.second) if self.first and self.second else 1.0
+    def _cosine(self, both: float) -> float | None:
+        return both / sqrt(self.first * self.second) if self.first and self.second else None
 
     @property
     def corrected(self) -> float | None:
-        """(cosine - chance) / (1 - chance): 0 for random masks, 1 for equal ones; none where chance is 1."""
-        return (self.cosine - self.chance) / (1 - self.chance) if self.chance < 1 else None
+        """(cosine - chance) / (1 - chance): 0 for random masks, 1 for equal ones; none for empty and full masks."""
+        cosine, chance = self.cosine, self.chance
+        if cosine is None or chance is None or self.entries in (self.first, self.second):
+            return None
+        return (cosine - chance) / (1 - chance)
 
     @property
     def pruned_overlap(self) -> float | None:
@@ -114,13 +120,18 @@ def _counts(one: Masks, other: Masks, name: str) -> tuple[int, int, int, int]:
     return a.numel(), int(a.sum()), int(b.sum()), int((a & b).sum())
 
 
-def read(source: str | Path) -> Masks:
-    """Masks from a mask file, a folder with one (a pruned model), or a run's folder or diff.
+def read(source: str | Path) -> tuple[Masks, str]:
+    """Masks from a mask file, a folder with one (a pruned model), or a run's folder or diff; what the rest holds.
 
     Raises:
-        ValueError: nothing of that kind.
+        ValueError: nothing of that kind, or a run that masked nothing.
     """
     if is_diff(source):
-        return SparseDiff.from_pretrained(source).own_masks()
-    path = Path(source)
-    return mask_file.load(path / mask_file.FILE_NAME if path.is_dir() else path)[0]
+        diff = SparseDiff.from_pretrained(source)
+        masks, inactive = diff.own_masks(), diff.info.inactive
+    else:
+        path = Path(source)
+        masks, inactive = mask_file.load(path / mask_file.FILE_NAME if path.is_dir() else path)
+    if not masks:
+        raise ValueError(f"{source} has no masks: all of its weights train")
+    return masks, inactive

@@ -56,7 +56,7 @@ def _sweep(name: str, sweep: Any) -> tuple[str, list[float]]:
 
 
 def further_values(folder: Path, rows: Mapping[str, dict[str, Any]]) -> dict[str, list[float]]:
-    """Values of sweeps for which `folder` holds runs although the YAML does not name them.
+    """Values of sweeps for which `folder` holds runs, whether or not the YAML names them.
 
     Args:
         folder: of the runs of one model, in which each row has a folder.

@@ -22,8 +22,8 @@ def rows(found: Sequence[Result]) -> list[tuple[str, ...]]:
     return [
         (
             result.title,
-            result.method,
-            f"{result.density:g}" if result.density is not None else "-",
+            _method(result),
+            _density(result),
             f"{100 * result.score:.2f}",
             result.main_metric,
             f"{result.trained_entries:,}",
@@ -35,6 +35,18 @@ def rows(found: Sequence[Result]) -> list[tuple[str, ...]]:
     ]
 
 
+def _method(result: Result) -> str:
+    """The method, and what it chose by where that is not the default."""
+    chosen = (result.arguments.get(key) for key in ("criterion", "distribution", "pattern"))
+    return " ".join([result.method, *(str(value) for value in chosen if value)])
+
+
+def _density(result: Result) -> str:
+    if result.cost.get("zero_entries"):
+        return f"{1 - result.cost['sparsity']:.4g} of the pruned tensors"
+    return f"{result.density:g}" if result.density is not None else "-"
+
+
 def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A markdown table with padded columns."""
     widths = [max(len(cell) for cell in column) for column in zip(header, *lines, strict=True)]
@@ -43,8 +55,13 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in padded)
 
 
-def of_masks(masks: Masks, model_entries: int | None = None) -> str:
-    """What is pruned, per kind of tensor and per layer, and its share of the masked tensors and of the whole model."""
+def of_masks(masks: Masks, model_entries: int | None = None, inactive: str = "zero") -> str:
+    """What is pruned, per kind of tensor and per layer, and its share of the masked tensors and of the whole model.
+
+    Args:
+        masks: of one tensor at least.
+        inactive: what the entries hold that are not active; `frozen` ones are not pruned but do not train.
+    """
     parts = []
     for what, counts in (("kind of tensor", density_by_kind(masks)), ("layer", density_by_layer(masks))):
         lines = [
@@ -53,10 +70,11 @@ def of_masks(masks: Masks, model_entries: int | None = None) -> str:
         ]
         parts.append(markdown((what, "kept", "entries", "sparsity"), lines))
     kept, entries = num_active(masks), sum(mask.numel() for mask in masks.values())
-    total = f"{entries - kept:,} of {entries:,} entries of {len(masks)} tensors are pruned ({1 - kept / entries:.3%})"
+    what = "pruned" if inactive == "zero" else "frozen"
+    total = f"{entries - kept:,} of {entries:,} entries of {len(masks)} tensors are {what} ({1 - kept / entries:.3%})"
     if model_entries:
         rest = model_entries - entries
-        total += f"; {(entries - kept) / model_entries:.3%} of the model, whose other {rest:,} entries are never pruned"
+        total += f"; {(entries - kept) / model_entries:.3%} of the model, whose other {rest:,} entries are not masked"
     return "\n\n".join([*parts, total])
 
 

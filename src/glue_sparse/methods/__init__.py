@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from glue_sparse.activations import wanda
-from glue_sparse.arguments import MethodArguments
+from glue_sparse.arguments import MethodArguments, pattern_of
 from glue_sparse.commands import closest
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import FILE_NAME, identity, is_diff
@@ -18,7 +18,7 @@ from glue_sparse.masks import Masks, load
 from glue_sparse.methods.base import SparseMethod
 from glue_sparse.methods.diff_gates import DiffGates
 from glue_sparse.methods.fixed_mask import FixedMask
-from glue_sparse.methods.one_shot import Distribution, OneShot, trained_magnitude
+from glue_sparse.methods.one_shot import Distribution, OneShot
 from glue_sparse.params import body_names, is_bias
 from glue_sparse.scores import ScoreFunction, fisher, magnitude, noise
 from glue_sparse.tensor_files import locate
@@ -65,7 +65,7 @@ def _fixed_mask(args: MethodArguments, seed: int) -> SparseMethod:
         raise ValueError(f"--start_from {args.start_from} goes with --start_diff, not with --mask_file")
     if is_diff(path):
         diff = _small_diff(path)
-        return FixedMask(masks=lambda model, head: diff.masks(model), inactive=args.inactive or diff.info.inactive)
+        return FixedMask(masks=diff.own_masks(), inactive=args.inactive or diff.info.inactive)
     masks, inactive = load(_mask_file(path))
     return FixedMask(masks=masks, inactive=args.inactive or ("zero" if inactive == "zero" else "frozen"))
 
@@ -107,22 +107,17 @@ def _one_shot(args: MethodArguments, seed: int) -> SparseMethod:
         "random": (partial(noise, seed=seed), "uniform"),
         "wanda": (wanda, "row"),
     }
+    if args.criterion not in criteria:
+        raise ValueError(f"unknown criterion {args.criterion!r}: {', '.join(criteria)}")
     score, usual = criteria[args.criterion]
     return OneShot(
         score,
         sparsity=args.sparsity,
         distribution=args.distribution or usual,
-        pattern=_pattern(args.pattern) if args.pattern else None,
+        pattern=pattern_of(args.pattern) if args.pattern else None,
         tensors=args.tensors,
         num_samples=args.num_samples if args.criterion == "wanda" else 0,
     )
-
-
-def _pattern(text: str) -> tuple[int, int]:
-    kept, colon, group = text.partition(":")
-    if not (colon and kept.isdecimal() and group.isdecimal()):
-        raise ValueError(f"--pattern is KEPT:GROUP, for example 2:4, not {text!r}")
-    return int(kept), int(group)
 
 
 def _lottery_ticket(args: MethodArguments, seed: int) -> SparseMethod:
@@ -130,11 +125,11 @@ def _lottery_ticket(args: MethodArguments, seed: int) -> SparseMethod:
         raise ValueError("--method lottery_ticket needs --start_diff, the folder of the round before; the first round "
                          "is --method one_shot --sparsity 0")  # fmt: skip
     earlier = SparseDiff.from_pretrained(args.start_diff)
-    if args.sparsity < earlier.sparsity:
-        raise ValueError(f"{args.start_diff} has a sparsity of {earlier.sparsity:.4g} already, and a ticket prunes "
-                         f"further, not to --sparsity {args.sparsity}")  # fmt: skip
-    score = partial(trained_magnitude, earlier=earlier)
-    return OneShot(score, sparsity=args.sparsity, distribution=args.distribution or "global", tensors=args.tensors)
+    if earlier.num_active and earlier.info.inactive != "zero":
+        raise ValueError(f"{args.start_diff} holds a run of {earlier.info.method}, which pruned nothing: a ticket "
+                         "starts from a run of one_shot or lottery_ticket")  # fmt: skip
+    distribution = args.distribution or "global"
+    return OneShot(earlier=earlier, sparsity=args.sparsity, distribution=distribution, tensors=args.tensors)
 
 
 METHODS: dict[str, Callable[[MethodArguments, int], SparseMethod]] = {

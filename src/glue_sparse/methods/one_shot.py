@@ -32,6 +32,8 @@ class OneShot(SparseMethod):
         pattern: (kept, group): keep so many of every group of consecutive inputs, instead of a sparsity.
         tensors: shell patterns of the tensors to prune, instead of the matrices inside the layers.
         num_samples: training examples the score may use, over all ranks; 0 for a score that uses no data.
+        earlier: a pruned run from the same base. Its values are the score, only what it kept may stay, and training
+            starts from the base's values again: a round of a lottery ticket (iterative magnitude pruning with rewind).
     Raises:
         ValueError: sparsity outside [0, 1), an unknown distribution, or a pattern that keeps none or more than all.
     """
@@ -47,6 +49,7 @@ class OneShot(SparseMethod):
         pattern: tuple[int, int] | None = None,
         tensors: Sequence[str] = (),
         num_samples: int = 0,
+        earlier: SparseDiff | None = None,
     ):
         budgets.check_sparsity(sparsity)
         if pattern and not 1 <= pattern[0] <= pattern[1]:
@@ -54,6 +57,9 @@ class OneShot(SparseMethod):
         if distribution not in get_args(Distribution):
             raise ValueError(f"unknown distribution {distribution!r}: {', '.join(get_args(Distribution))}")
         self.score, self.sparsity, self.distribution, self.pattern = score, sparsity, distribution, pattern
+        self.earlier = earlier
+        if earlier is not None:
+            self.score = partial(trained_magnitude, earlier=earlier)
         self.tensors, self.num_samples = tensors, num_samples
         self.needs_data = num_samples > 0
 
@@ -66,7 +72,19 @@ class OneShot(SparseMethod):
             scores = combine(self.score(model, tuple(axes), batches(self.num_samples)))
         else:
             scores = self.score(model, tuple(axes), ())
-        return self.masks(scores, {name: model.get_parameter(name).shape for name in axes}, axes)
+        masks = self.masks(scores, {name: model.get_parameter(name).shape for name in axes}, axes)
+        if self.earlier is not None:
+            self._check_within(self.earlier, masks)
+        return masks
+
+    def _check_within(self, earlier: SparseDiff, masks: Masks) -> None:
+        kept = earlier.own_masks()
+        back = sum(int((mask & ~kept[name]).sum()) for name, mask in masks.items() if name in kept)
+        if back:
+            raise ValueError(
+                f"sparsity {self.sparsity} ({self.distribution}) would bring back {back:,} weights that the round "
+                f"before removed at {earlier.sparsity:.4g}: prune further, with the same distribution"
+            )
 
     def prepare_shares(
         self, model: nn.Module, head: tuple[str, ...], batches: Batches, num_shares: int

@@ -131,8 +131,8 @@ def as_markdown(found: list[Line], eps: float, relative: bool) -> str:
         "score, by straight lines between the points. Sparsity counts the matrices inside the layers; 'of the whole "
         "model' counts all weights. The interval draws seeds with replacement, all points of a seed together; with "
         "3 seeds or fewer it is no more than the range of the single seeds. On the grid: the largest sparsity that was "
-        "run before the drop. Knee: the point farthest above the line from first to last, without eps. Undetermined: dense "
-        "runs differ by more than eps (standard deviation over seeds), there is only one, or points are left out."
+        "run before the drop. Knee: the point farthest above the line from first to last, without eps. Undetermined: "
+        "dense runs differ by more than eps (standard deviation over seeds), there is only one, or points are left out."
     )
     return "\n\n".join([markdown(HEADER, table), *_left_out(sweeps), notes]) + "\n"
 

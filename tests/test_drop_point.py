@@ -1,5 +1,7 @@
 """Drop points on curves whose answer is known."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from glue_sparse.drop_point import Curve, bracket, drop_point, knee
 GRID = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 
 
-def curve(*seeds: list[float], grid: tuple[float, ...] = GRID) -> Curve:
+def curve(*seeds: Sequence[float], grid: tuple[float, ...] = GRID) -> Curve:
     return Curve(grid, np.array(seeds).T)
 
 

@@ -175,14 +175,17 @@ def test_wanda_is_magnitude_times_the_norm_of_the_inputs():
     for model, axis in ((bert(), -1), (gpt2(), -2)):
         names, rows = tuple(encoder_matrices(model, head_names(model))), examples(6)
         taken: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+        hooks = []
+        for name in names:
+
+            def keep(module: nn.Module, inputs: Any, found: list[torch.Tensor] = taken[name]) -> None:
+                found.append(inputs[0].detach().flatten(0, -2))
+
+            hooks.append(model.get_submodule(name.removesuffix(".weight")).register_forward_pre_hook(keep))
         for row in rows:  # one at a time, so that there is no padding
-            for name in names:
-                module = model.get_submodule(name.removesuffix(".weight"))
-                keep = lambda _, x, found=taken[name]: found.append(x[0].detach().flatten(0, -2))  # noqa: E731
-                module._test_hook = module.register_forward_pre_hook(keep)
             model.eval()(**collate([row]))
-            for name in names:
-                model.get_submodule(name.removesuffix(".weight"))._test_hook.remove()
+        for hook in hooks:
+            hook.remove()
         scores = wanda(model, names, [collate(rows[:4]), collate(rows[4:])])
         for name in names:
             norm = torch.cat(taken[name]).norm(dim=0)

@@ -59,7 +59,7 @@ def test_equal_nested_and_full_masks():
     assert same.pruned_jaccard == 1
     sparser = {"w": mask["w"] & random_mask(0.5, 3)["w"]}
     nested = compare(mask, sparser)
-    assert nested.nested and nested.pruned_overlap == 1 and nested.cosine < 1
+    assert nested.nested and nested.pruned_overlap == 1 and nested.cosine and nested.cosine < 1
     none = compare({"w": bits("00")}, {"w": bits("11")})
     assert none.cosine is None and none.corrected is None
     full = compare({"w": bits("11")}, {"w": bits("11")})

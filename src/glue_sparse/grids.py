@@ -34,10 +34,8 @@ def read(
 
     Args:
         script: `scripts/train.py`; the settings that the grid leaves open are those of `configs/glue.yaml` beside it.
-        tasks: keep the columns of these tasks only.
-        rows: keep these rows only; the name of a row with a sweep stands for all of its values.
-        seeds: instead of the YAML's seeds.
-        output_dir: folder of all runs; by default runs/GRID/MODEL.
+        tasks, rows: keep only these; the name of a row with a sweep stands for all of its values.
+        seeds, output_dir: instead of the YAML's seeds, and of the folder runs/GRID/MODEL.
         flags: further flags of `scripts/train.py` for every cell; they win over the YAML.
         more: row with a sweep -> values beside those of the YAML.
     Raises:
@@ -47,22 +45,20 @@ def read(
     with _prefixed(str(path)):
         all_rows, family = sweeps.expand(_settings_of(path, config, "rows"), more or {})
     kept_rows = _chosen(path, all_rows, family, rows)
-    stages = _settings_of(path, config, "stages") if "stages" in config else {}
-    starts = _starts(path, stages, all_rows, kept_rows)
+    starts = _starts(path, config, all_rows, kept_rows)
     kept_columns = _of_tasks(path, _settings_of(path, config, "columns"), tasks)
     all_seeds = _seeds(path, list(seeds) or config.get("seeds"))
     _no_clash(path, flags, {key for part in (starts, kept_rows, kept_columns) for s in part.values() for key in s})
     named, cells = {**starts, **kept_rows}, {}
+    root = output_dir or Path("runs", path.stem)
     for level in _levels(named):  # what others start from comes first
         for seed, column, row in product(all_seeds, kept_columns, level):
             settings = {**(config.get("base") or {}), **kept_columns[column], **named[row], "seed": seed}
             start = cells[settings.pop(START), column, seed] if START in settings else None
             with _prefixed(f"{path}, {row}/{column}"):
-                argv, root = [*_argv(settings), *flags], output_dir or Path("runs", path.stem)
-                cells[row, column, seed] = _cell(script, row, column, seed, argv, root, start)
-    title, sources = str(config.get("title", path.stem)), _sources(path, config)
-    shown = (kept_rows, kept_columns, all_seeds, tuple(cells.values()))
-    return Grid(path.stem, title, *shown, sources, config.get("figure") or {}, family)
+                cells[row, column, seed] = _cell(script, row, column, seed, [*_argv(settings), *flags], root, start)
+    shown, title = (kept_rows, kept_columns, all_seeds, tuple(cells.values())), str(config.get("title", path.stem))
+    return Grid(path.stem, title, *shown, _sources(path, config), config.get("figure") or {}, family)
 
 
 def further_values(path: Path, grid: Grid) -> dict[str, list[float]]:
@@ -116,9 +112,10 @@ def _settings_of(path: Path, config: dict[str, Any], part: str) -> dict[str, dic
 
 
 def _starts(
-    path: Path, stages: dict[str, dict[str, Any]], rows: dict[str, dict[str, Any]], kept: dict[str, dict[str, Any]]
+    path: Path, config: dict[str, Any], rows: dict[str, dict[str, Any]], kept: dict[str, dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """The stages and rows that the kept rows start from, and those that these start from."""
+    stages = _settings_of(path, config, "stages") if "stages" in config else {}
     for name in stages.keys() & rows.keys():
         raise ValueError(f"{path}: {name!r} is both a stage and a row")
     known, found = {**stages, **rows}, {}

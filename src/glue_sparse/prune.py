@@ -43,13 +43,10 @@ def prune(
         threshold: instead, keep each change above this.
         values: full tensors from which kept entries take their values, instead of the diff's.
     Raises:
-        ValueError: another base, neither or both of density and threshold, a density that the head alone exceeds, or a
-            diff whose inactive entries are zero, which are changes too.
+        ValueError: another base, a diff of zeros, neither or both of density and threshold, or a head above density.
     """
     if (density is None) == (threshold is None):
         raise ValueError("give either a density or a threshold")
-    if diff.info.inactive == "zero":
-        raise ValueError("this diff is of a pruned model, whose zeros are changes too: no small diff can keep them")
     _check_base(diff, model, head)
     base, body = current_tensors(model), body_names(model, head)
     found = {name: _change(diff, name, base[name]) for name in body}
@@ -68,6 +65,8 @@ def prune(
 
 
 def _check_base(diff: SparseDiff, model: nn.Module, head: tuple[str, ...]) -> None:
+    if diff.info.inactive == "zero":
+        raise ValueError("this diff is of a pruned model, whose zeros are changes too: no small diff can keep them")
     diff.check(model)
     if diff.info.base_digest not in ("", model_digest(model, head)):
         raise ValueError(f"this model differs from the base of the diff, {diff.info.base_model}: load exactly that one")

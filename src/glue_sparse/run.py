@@ -93,10 +93,15 @@ def _run(
     if merged:
         result = replace(result, communication=merged.communication())
     if training.should_save:
-        if arguments.training.save_model:
-            pruned_model.write(task.model, task.tokenizer, folder / "model")
-        results.write(result, folder)
+        _write(result, task, folder, training.save_model)
     return result
+
+
+def _write(result: Result, task: Task, folder: Path, with_model: bool) -> None:
+    """The ordinary model where it is wanted, and the result, which comes last and says that all is there."""
+    if with_model:
+        pruned_model.write(task.model, task.tokenizer, folder / "model")
+    results.write(result, folder)
 
 
 def _info(arguments: Arguments, task: Task | None) -> DiffInfo:

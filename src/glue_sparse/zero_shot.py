@@ -130,22 +130,17 @@ def run(
     batch_size: int = 8,
     progress: bool = False,
 ) -> list[Point]:
-    """Measure the dense model, then each criterion at each sparsity, always starting from the original weights.
-
-    A criterion's score is computed once, on the dense model. Afterwards the weights are as before, bit for bit.
+    """Measure the dense model, then each criterion at each sparsity; afterwards the weights are as before, bit for bit.
 
     Args:
-        windows: the text to measure on.
-        batches: calibration data, for criteria that look at activations.
+        windows, batches: the text to measure on, and calibration data for criteria that look at activations.
         progress: show a bar, and each perplexity when it is known.
     Raises:
         ValueError: no matrices inside layers, a pattern that does not divide, no calibration data where it is needed.
     """
-    if sweep.needs_calibration and not batches:
-        raise ValueError("wanda needs a calibration text")
-    model = language.network
+    model, points = language.network, list[Point]()
     axes = input_axes(model, head_names(model))
-    points: list[Point] = []
+    shapes = {name: model.get_parameter(name).shape for name in axes}
 
     def measure(masks: Masks, criterion: str, asked: str, distribution: str) -> None:
         description = f"{criterion} {asked}" if progress else None
@@ -153,7 +148,8 @@ def run(
         points.append(Point(criterion, asked, distribution, *_sparsities(model, axes, masks), found))
         if progress:
             tqdm.write(f"{description}: perplexity {found.perplexity:,.2f}")
-
+    if sweep.needs_calibration and not batches:
+        raise ValueError("wanda needs a calibration text")
     measure({}, DENSE, "0", "")
     with _restoring(model, tuple(axes)) as restore:
         for criterion in dict.fromkeys(sweep.criteria):
@@ -161,7 +157,7 @@ def run(
             for asked, method in sweep.methods(criterion).items():
                 restore()  # before the choice, since scores may be computed from the weights whenever they are read
                 scores = method.score(model, tuple(axes), batches) if scores is None else scores
-                masks = method.masks(scores, {name: model.get_parameter(name).shape for name in axes}, axes)
+                masks = method.masks(scores, shapes, axes)
                 zero_out(model, masks)
                 measure(masks, criterion, asked, "groups" if method.pattern else method.distribution)
     return points

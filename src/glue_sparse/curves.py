@@ -124,7 +124,7 @@ def as_markdown(found: list[Line], eps: float, relative: bool) -> str:
     """The drop points of all sweeps, with a caption that says what the words mean, and what is left out."""
     sweeps = [line for line in found if line.is_sweep]
     table = [_cells(line, drop_point.drop_point(line.curve, eps, relative=relative)) for line in sweeps]
-    how = f"{eps:g} percent of the dense score" if relative else f"{eps:g} points"
+    how = f"{eps:g} percent of the dense score" if relative else f"{eps:g} point{'' if eps == 1 else 's'}"
     models = ", ".join(dict.fromkeys(line.model for line in found))
     notes = (
         f"Model: {models}. Essential sparsity: where the mean over seeds first falls more than {how} below the dense "

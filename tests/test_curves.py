@@ -99,6 +99,7 @@ def test_the_table_has_both_denominators(tmp_path: Path):
     # from 89.9 at 0.2 to 87.1 at 0.4; 89.1 is reached after 0.8 of 2.8 points
     assert "| 0.257 " in text and "| 0.129 " in text and "| found " in text and "90.10 ± 0.14" in text
     assert "above 0.400" in curves.as_markdown(curves.lines(grid), 5.0, False)
+    assert "| above 0.4 " in curves.as_markdown(curves.lines(grid), 5.0, False)  # the interval
     assert "above 0.200" in curves.as_markdown(curves.lines(grid), 5.0, False)
     csv = curves.as_csv(curves.lines(grid)).splitlines()
     assert csv[4] == "minilm,RTE,accuracy,magnitude,0.2,0.100000,1,90.0000"

@@ -169,6 +169,8 @@ def _interval(point: DropPoint, curve: Curve) -> str:
     if point.interval is None:
         return "-"
     low, high = point.interval
+    if high is None and low >= curve.sparsities[-1]:
+        return f"above {low:g}"
     return f"{low:.3f} to {f'above {curve.sparsities[-1]:g}' if high is None else f'{high:.3f}'}"
 
 

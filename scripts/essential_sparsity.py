@@ -14,7 +14,7 @@ import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from table import TRAIN, add_grid_flags
+from table import TRAIN, add_grid_flags, add_run_flags
 
 from glue_sparse import curve_figures, curves, grids, results, runner
 from glue_sparse.cells import Grid
@@ -32,8 +32,7 @@ def parser() -> ArgumentParser:
     run = verbs.add_parser("run", help="do the missing runs, refine, and show", allow_abbrev=False)
     run.add_argument("--refine", type=int, default=2, help="how often to halve the step around each drop point")
     run.add_argument("--least_step", type=float, default=0.02, help="do not halve steps this small")
-    run.add_argument("--jobs", type=int, default=1, help="runs side by side; with GPUs each gets one")
-    run.add_argument("--dry_run", action="store_true", help="print the commands of the missing runs instead")
+    add_run_flags(run)
     show = verbs.add_parser("show", help="drop points, points and figure of the finished runs", allow_abbrev=False)
     for verb in (run, show):
         verb.add_argument("--config", type=Path, default=CONFIG, help="a grid with a sweep over sparsity")

@@ -29,6 +29,12 @@ def add_grid_flags(parser: ArgumentParser) -> None:
     parser.add_argument("--results_dir", type=Path, default=Path("results"), help="where table and figure are written")
 
 
+def add_run_flags(parser: ArgumentParser) -> None:
+    """Flags of a command that does a grid's missing runs; scripts/essential_sparsity.py has them too."""
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side; with GPUs each gets one")
+    parser.add_argument("--dry_run", action="store_true", help="print the commands of the missing runs instead")
+
+
 def read_grid(path: Path, arguments: Namespace, flags: list[str]) -> grids.Grid:
     """The part of a grid that the flags choose."""
     chosen = {key: getattr(arguments, key) for key in ("tasks", "rows", "seeds", "output_dir")}
@@ -41,8 +47,7 @@ def parser() -> ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("run", help="do the missing runs of a grid", allow_abbrev=False)
     run.add_argument("config", type=Path, help="a grid, for example configs/table_1.yaml")
-    run.add_argument("--jobs", type=int, default=1, help="runs side by side; with GPUs each gets one")
-    run.add_argument("--dry_run", action="store_true", help="print the commands of the missing runs instead")
+    add_run_flags(run)
     run.add_argument("--launcher", choices=("local", "slurm"), default="local", help="slurm: submit an array job")
     run.add_argument(
         "--slurm", nargs="+", default=[], metavar="NAME=VALUE", help="options of the array job: gpus_per_node=1 ..."

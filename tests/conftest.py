@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from languages import language_model
 from transformers import BertConfig, BertModel, BertTokenizer
+
+from glue_sparse.language_models import LanguageModel
 
 torch.set_num_threads(1)
 
@@ -39,6 +42,18 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
         torch.manual_seed(0)
         BertModel(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(params=["causal", "masked"])
+def language(request: pytest.FixtureRequest, tiny_bert: str) -> LanguageModel:
+    """A small language model of each kind."""
+    return language_model(request.param, tiny_bert)
+
+
+@pytest.fixture
+def causal(tiny_bert: str) -> LanguageModel:
+    """A small GPT-2."""
+    return language_model("causal", tiny_bert)
 
 
 @pytest.fixture

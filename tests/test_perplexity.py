@@ -14,16 +14,6 @@ from glue_sparse.language_models import LanguageModel, load_language_model
 from glue_sparse.perplexity import NOT_COUNTED, Window, perplexity, read_text, tokenize, windows
 
 
-@pytest.fixture(params=["causal", "masked"])
-def language(request: pytest.FixtureRequest, tiny_bert: str) -> LanguageModel:
-    return language_model(request.param, tiny_bert)
-
-
-@pytest.fixture
-def causal(tiny_bert: str) -> LanguageModel:
-    return language_model("causal", tiny_bert)
-
-
 @pytest.fixture
 def masked(tiny_bert: str) -> LanguageModel:
     return language_model("masked", tiny_bert)

@@ -26,16 +26,6 @@ from glue_sparse.zero_shot import Sweep, calibration, run
 SCRIPT = Path(__file__).parents[1] / "scripts" / "zero_shot.py"
 
 
-@pytest.fixture(params=["causal", "masked"])
-def language(request: pytest.FixtureRequest, tiny_bert: str) -> LanguageModel:
-    return language_model(request.param, tiny_bert)
-
-
-@pytest.fixture
-def causal(tiny_bert: str) -> LanguageModel:
-    return language_model("causal", tiny_bert)
-
-
 def watched(monkeypatch: pytest.MonkeyPatch, language: LanguageModel) -> list[dict[str, Tensor]]:
     """The matrices as they are whenever a perplexity is measured."""
     seen: list[dict[str, Tensor]] = []

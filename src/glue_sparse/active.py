@@ -1,13 +1,13 @@
 """Active entries of a model's tensors: held compactly, trained by any optimizer, moved by `reindex`."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from glue_sparse import sampled
-from glue_sparse.masks import Masks
+from glue_sparse.masks import Inactive, Masks
 from glue_sparse.parametrization import (
     Parametrization,
     held_tensors,
@@ -18,8 +18,6 @@ from glue_sparse.parametrization import (
     tensor_digest,
     write_entries,
 )
-
-Inactive = Literal["frozen", "zero"]
 
 _SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg")
 """Means of squared gradients, by which Adam and its kin divide."""

@@ -8,7 +8,7 @@ import torch
 
 from glue_sparse.diff import SparseDiff
 from glue_sparse.masks import Masks
-from glue_sparse.params import BLOCK
+from glue_sparse.params import block_of, kind_of
 
 _KEY_BIAS = re.compile(r"\b(key|k_lin|k_proj)\.bias$")
 
@@ -18,21 +18,19 @@ Counts = dict[str, tuple[int, int]]
 
 def density_by_layer(source: SparseDiff | Masks) -> Counts:
     """Entries of the masked tensors of each layer; a layer is the name up to its first number."""
-    return _count(source, lambda name, block: block or name.rpartition(".")[0])
+    return _count(source, lambda name: block_of(name) or name.rpartition(".")[0])
 
 
 def density_by_kind(source: SparseDiff | Masks) -> Counts:
     """Entries of each kind of tensor: those of all blocks that have the same name there, others by their own name."""
-    return _count(source, lambda name, block: name.removeprefix(f"{block}.") if block else name)
+    return _count(source, kind_of)
 
 
-def _count(source: SparseDiff | Masks, key: Callable[[str, str], str]) -> Counts:
+def _count(source: SparseDiff | Masks, key: Callable[[str], str]) -> Counts:
     counts: Counts = {}
     for name, (active, entries) in _by_tensor(source).items():
-        numbered = BLOCK.match(name)
-        part = key(name, numbered[1] if numbered else "")
-        before = counts.get(part, (0, 0))
-        counts[part] = (before[0] + active, before[1] + entries)
+        before = counts.get(key(name), (0, 0))
+        counts[key(name)] = (before[0] + active, before[1] + entries)
     return counts
 
 

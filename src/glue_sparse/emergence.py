@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from glue_sparse.params import BLOCK, encoder_matrices
+from glue_sparse.params import block_of, encoder_matrices, kind_of
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -127,23 +127,17 @@ def measure(
 
 def per_layer(found: Mapping[str, Small]) -> dict[str, Small]:
     """The sums of each layer; a layer is the name up to its first number."""
-    return _summed(found, layer_of)
+    return _summed(found, lambda name: block_of(name) or name)
 
 
 def per_kind(found: Mapping[str, Small]) -> dict[str, Small]:
     """The sums of each kind: the matrices of all layers that have the same name there."""
-    return _summed(found, lambda name: name.removeprefix(f"{layer_of(name)}."))
+    return _summed(found, kind_of)
 
 
 def total(found: Mapping[str, Small]) -> Small:
     """The sum of all."""
     return _summed(found, lambda name: "all")["all"]
-
-
-def layer_of(name: str) -> str:
-    """`encoder.layer.3` of `encoder.layer.3.output.dense.weight`."""
-    numbered = BLOCK.match(name)
-    return numbered[1] if numbered else name
 
 
 def _summed(found: Mapping[str, Small], key: Callable[[str], str]) -> dict[str, Small]:
@@ -162,7 +156,7 @@ def histograms(matrices: Mapping[str, Tensor]) -> dict[str, Histogram]:
     """
     layers: dict[str, list[Tensor]] = {}
     for name, weight in matrices.items():
-        layers.setdefault(layer_of(name), []).append(weight)
+        layers.setdefault(block_of(name) or name, []).append(weight)
     return {layer: _histogram(layer, weights) for layer, weights in layers.items()}
 
 

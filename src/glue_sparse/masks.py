@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ Scores = Mapping[str, Tensor]
 """Parameter name -> worth of each entry; larger = more worth having. May be computed anew whenever it is read."""
 Masks = dict[str, Tensor]
 """Parameter name -> bool, True = active; an absent name is wholly active."""
+Inactive = Literal["frozen", "zero"]
+"""What an entry holds that is not active: the value it had, or zero."""
 
 _HALF = 1 << 16
 
@@ -184,20 +187,23 @@ def digest(masks: Masks) -> str:
     return sha.hexdigest()
 
 
-def save(masks: Masks, path: str | Path, inactive: str = "frozen") -> None:
+def save(masks: Masks, path: str | Path, inactive: Inactive = "frozen") -> None:
     """Write masks as flat int64 indices of the active entries (safetensors), and what the other entries hold."""
     tensors = {name: mask.cpu().flatten().nonzero().squeeze(1) for name, mask in masks.items()}
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
     tensor_files.write(Path(path), FORMAT, tensors, {"shapes": shapes, "inactive": inactive})
 
 
-def load(path: str | Path) -> tuple[Masks, str]:
+def load(path: str | Path) -> tuple[Masks, Inactive]:
     """Read what `save` wrote: the masks, and what inactive entries hold.
 
+    Args:
+        path: the file, or the folder of a pruned model, in which it is called `FILE_NAME`.
     Raises:
         ValueError: missing, damaged or foreign file.
     """
-    tensors, header = tensor_files.read(Path(path), FORMAT)
+    path = Path(path)
+    tensors, header = tensor_files.read(path / FILE_NAME if path.is_dir() else path, FORMAT)
     masks = {}
     try:
         for name, shape in header["shapes"].items():
@@ -205,4 +211,4 @@ def load(path: str | Path) -> tuple[Masks, str]:
             masks[name].view(-1)[tensors[name]] = True
     except (KeyError, IndexError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    return masks, header.get("inactive", "frozen")
+    return masks, "zero" if header.get("inactive") == "zero" else "frozen"

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from glue_sparse.diff_file import DiffInfo
-from glue_sparse.params import BLOCK, head_names
+from glue_sparse.params import block_of, head_names
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def load_encoder(model: str, revision: str | None = None) -> PreTrainedModel:
             f"model {name} is neither a folder nor in the Hugging Face cache, and the hub is out of reach or has no "
             f"such model or revision in safetensors format ({reason})"
         ) from error
-    missing = sorted(key for key in report["missing_keys"] if BLOCK.match(key))
+    missing = sorted(key for key in report["missing_keys"] if block_of(key))
     if missing:
         raise ValueError(f"{name} has no weights for {len(missing)} tensors of its layers, such as {missing[0]}")
     return network

@@ -2,17 +2,18 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from glue_sparse.masks import Inactive
+
 
 class Parametrization(nn.Module):
     """Base of what stands before a tensor and holds the part of it that trains; the tensor needs no gradient."""
 
-    inactive: Literal["frozen", "zero"] = "frozen"
+    inactive: Inactive = "frozen"
     """What an entry holds that does not train: the value it had, or zero."""
     base_digest: str
     """SHA-256 of the tensor before anything was written to it."""

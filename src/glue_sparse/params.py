@@ -49,7 +49,7 @@ def encoder_matrices(model: nn.Module, head: tuple[str, ...] = ()) -> dict[str, 
     found: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         owner, _, attribute = name.rpartition(".")
-        if name in head or not BLOCK.match(name) or not parameter.is_floating_point():
+        if name in head or not block_of(name) or not parameter.is_floating_point():
             continue
         module = owners[owner]
         if isinstance(module, nn.Linear | Conv1D) and attribute == "weight":
@@ -73,6 +73,17 @@ def match(names: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if any(fnmatchcase(name, p) for p in patterns))
 
 
+def block_of(name: str) -> str:
+    """The block that a parameter is in, `encoder.layer.3`; empty outside the blocks."""
+    numbered = BLOCK.match(name)
+    return numbered[1] if numbered else ""
+
+
+def kind_of(name: str) -> str:
+    """A parameter's name inside its block, `output.dense.weight`; its whole name outside the blocks."""
+    return name.removeprefix(f"{block_of(name)}.")
+
+
 def layer_numbers(names: tuple[str, ...]) -> dict[str, int]:
     """Name -> layer: 0 before the first numbered block (embeddings), 1 to L for the blocks, L + 1 for the rest.
 
@@ -82,9 +93,8 @@ def layer_numbers(names: tuple[str, ...]) -> dict[str, int]:
     blocks: dict[str, int] = {}
     found: dict[str, int] = {}
     for name in names:
-        numbered = BLOCK.match(name)
-        if numbered:
-            found[name] = blocks.setdefault(numbered[1], len(blocks) + 1)
+        if block := block_of(name):
+            found[name] = blocks.setdefault(block, len(blocks) + 1)
         else:
             found[name] = 0 if not blocks else -1
     return {name: len(blocks) + 1 if layer < 0 else layer for name, layer in found.items()}
@@ -92,4 +102,4 @@ def layer_numbers(names: tuple[str, ...]) -> dict[str, int]:
 
 def num_blocks(names: tuple[str, ...]) -> int:
     """Number of numbered blocks among parameters, the L of `layer_numbers`."""
-    return len({numbered[1] for numbered in map(BLOCK.match, names) if numbered})
+    return len({block for block in map(block_of, names) if block})

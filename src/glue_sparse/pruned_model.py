@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from glue_sparse import masks as mask_file
 from glue_sparse import results
 from glue_sparse.active import active_tensors, current_masks
-from glue_sparse.masks import Masks, density, num_active
+from glue_sparse.masks import Inactive, Masks, density, num_active
 from glue_sparse.parametrization import detach
 
 FACTS = "sparsity.json"
@@ -22,23 +22,23 @@ def write(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) ->
     that a folder with masks is whole; a model without active entries has none.
     """
     masks = current_masks(model)
-    inactive = next((entries.inactive for _, entries in active_tensors(model)), "frozen")
+    held: list[Inactive] = [entries.inactive for _, entries in active_tensors(model)]
     detach(model)
     assert isinstance(model, PreTrainedModel)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if masks:
-        write_masks(model, masks, inactive, folder)
+        write_masks(model, masks, held[0], folder)
 
 
-def write_masks(model: nn.Module, masks: Masks, inactive: str, folder: Path) -> None:
+def write_masks(model: nn.Module, masks: Masks, inactive: Inactive, folder: Path) -> None:
     """Write masks, and facts about them, into the folder of a saved model."""
     facts = _facts(model, masks, inactive)
     results.write_text(folder / FACTS, json.dumps(facts, indent=2) + "\n")
     mask_file.save(masks, folder / mask_file.FILE_NAME, inactive)
 
 
-def _facts(model: nn.Module, masks: Masks, inactive: str) -> dict[str, object]:
+def _facts(model: nn.Module, masks: Masks, inactive: Inactive) -> dict[str, object]:
     entries = sum(parameter.numel() for parameter in model.parameters())
     masked = sum(mask.numel() for mask in masks.values())
     zero = masked - num_active(masks) if inactive == "zero" else 0

@@ -7,8 +7,8 @@ from pathlib import Path
 from glue_sparse import masks as mask_file
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import is_diff
-from glue_sparse.masks import Masks
-from glue_sparse.params import BLOCK
+from glue_sparse.masks import Inactive, Masks
+from glue_sparse.params import block_of
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,7 @@ def compare_layers(one: Masks, other: Masks) -> dict[str, Similarity]:
     _check(one, other)
     layers: dict[str, list[str]] = {}
     for name in one:
-        numbered = BLOCK.match(name)
-        layers.setdefault(numbered[1] if numbered else name, []).append(name)
+        layers.setdefault(block_of(name) or name, []).append(name)
     return {
         layer: compare({name: one[name] for name in names}, {name: other[name] for name in names})
         for layer, names in layers.items()
@@ -120,7 +119,7 @@ def _counts(one: Masks, other: Masks, name: str) -> tuple[int, int, int, int]:
     return a.numel(), int(a.sum()), int(b.sum()), int((a & b).sum())
 
 
-def read(source: str | Path) -> tuple[Masks, str]:
+def read(source: str | Path) -> tuple[Masks, Inactive]:
     """Masks from a mask file, a folder with one (a pruned model), or a run's folder or diff; what the rest holds.
 
     Raises:
@@ -130,8 +129,7 @@ def read(source: str | Path) -> tuple[Masks, str]:
         diff = SparseDiff.from_pretrained(source)
         masks, inactive = diff.own_masks(), diff.info.inactive
     else:
-        path = Path(source)
-        masks, inactive = mask_file.load(path / mask_file.FILE_NAME if path.is_dir() else path)
+        masks, inactive = mask_file.load(source)
     if not masks:
         raise ValueError(f"{source} has no masks: all of its weights train")
     return masks, inactive

@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from glue_sparse import published, results
 from glue_sparse.analysis import density_by_kind, density_by_layer
 from glue_sparse.cells import Grid
-from glue_sparse.masks import Masks, num_active
+from glue_sparse.masks import Inactive, Masks, num_active
 from glue_sparse.published import Published
 from glue_sparse.results import Result
 
@@ -55,7 +55,7 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in padded)
 
 
-def of_masks(masks: Masks, model_entries: int | None = None, inactive: str = "zero") -> str:
+def of_masks(masks: Masks, model_entries: int | None = None, inactive: Inactive = "zero") -> str:
     """What is pruned, per kind of tensor and per layer, and its share of the masked tensors and of the whole model.
 
     Args:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -13,7 +12,6 @@ from glue_sparse.commands import closest
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import FILE_NAME, identity, is_diff
 from glue_sparse.hard_concrete import HardConcrete
-from glue_sparse.masks import FILE_NAME as MASKS_FILE
 from glue_sparse.masks import Masks, load
 from glue_sparse.methods.base import SparseMethod
 from glue_sparse.methods.diff_gates import DiffGates
@@ -66,13 +64,8 @@ def _fixed_mask(args: MethodArguments, seed: int) -> SparseMethod:
     if is_diff(path):
         diff = _small_diff(path)
         return FixedMask(masks=diff.own_masks(), inactive=args.inactive or diff.info.inactive)
-    masks, inactive = load(_mask_file(path))
-    return FixedMask(masks=masks, inactive=args.inactive or ("zero" if inactive == "zero" else "frozen"))
-
-
-def _mask_file(path: str) -> Path:
-    """The file itself, or the one in the folder of a pruned model."""
-    return Path(path, MASKS_FILE) if Path(path).is_dir() else Path(path)
+    masks, inactive = load(path)
+    return FixedMask(masks=masks, inactive=args.inactive or inactive)
 
 
 def _small_diff(path: str) -> SparseDiff:

@@ -10,4 +10,4 @@ from pathlib import Path
 from glue_sparse.run import main
 
 if __name__ == "__main__":
-    main(__doc__ or "", Path(__file__).parents[1] / "configs" / "glue.yaml")
+    main(__doc__ or "", Path(__file__).parents[1] / "configs" / "defaults.yaml")

@@ -13,7 +13,7 @@ from glue_sparse.methods import METHODS
 from glue_sparse.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
-CONFIG = ROOT / "configs" / "glue.yaml"
+CONFIG = ROOT / "configs" / "defaults.yaml"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.name)

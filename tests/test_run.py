@@ -15,7 +15,7 @@ from glue_sparse.models import load_base
 from glue_sparse.run import main
 
 ROOT = Path(__file__).parents[1]
-CONFIG = ROOT / "configs" / "glue.yaml"
+CONFIG = ROOT / "configs" / "defaults.yaml"
 
 
 def flags(base: str, rte: Path, out: Path, **changes: object) -> list[str]:

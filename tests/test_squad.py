@@ -226,7 +226,7 @@ def test_a_model_without_such_a_head_is_one_sentence(tmp_path: Path):
 
 def call(monkeypatch: pytest.MonkeyPatch, **flags: object) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py", *(word for k, v in flags.items() for word in (f"--{k}", str(v)))])
-    main("", Path(__file__).parents[1] / "configs" / "glue.yaml")
+    main("", Path(__file__).parents[1] / "configs" / "defaults.yaml")
 
 
 @pytest.mark.parametrize("method", ["dense", "fish", "bitfit", "random", "diff_gates"])

@@ -225,7 +225,7 @@ class RunArguments(TrainingArguments):
     """Output and training: all of transformers.TrainingArguments, of which --help shows the usual ones."""
 
     config: str | None = _arg(
-        None, "YAML with values for the flags you do not give; `none` for none. Default: configs/glue.yaml."
+        None, "YAML with values for the flags you do not give; `none` for none. Default: configs/defaults.yaml."
     )
     output_dir: str | None = _arg(None, "Folder of this run. Default: runs/MODEL/TASK/METHOD/seedN.")
     resume_from_checkpoint: str | None = _arg(

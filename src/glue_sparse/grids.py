@@ -33,7 +33,7 @@ def read(
     """The grid that a YAML describes; every cell's settings are checked before this returns.
 
     Args:
-        script: `scripts/train.py`; the settings that the grid leaves open are those of `configs/glue.yaml` beside it.
+        script: `scripts/train.py`; the settings that the grid leaves open are those of `configs/defaults.yaml` beside it.
         tasks, rows: keep only these; the name of a row with a sweep stands for all of its values.
         seeds, output_dir: instead of the YAML's seeds, and of the folder runs/GRID/MODEL.
         flags: further flags of `scripts/train.py` for every cell; they win over the YAML.
@@ -193,7 +193,7 @@ def _prefixed(where: str) -> Iterator[None]:
 def _cell(
     script: Path, row: str, column: str, seed: int, argv: list[str], root: Path, start: Cell | None
 ) -> Cell:
-    settings = script.parents[1] / "configs" / "glue.yaml"
+    settings = script.parents[1] / "configs" / "defaults.yaml"
     first = parse(argv, config=settings)
     check_method(first.method.method)
     check_task(first.task.task)

@@ -5,15 +5,22 @@
     python scripts/diff.py compare runs/quickstart/fish runs/quickstart/random
     python scripts/diff.py figure runs/quickstart/fish runs/quickstart/random --name quickstart_layers
     python scripts/diff.py storage runs/quickstart/fish runs/quickstart/random
+    python scripts/diff.py deltas runs/my_run
+    python scripts/diff.py restore runs/my_run model_of_step_400 --step 400
+
+The last two are for runs with `deltas`, one small file per checkpoint.
 """
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from glue_sparse import pruned_model
+from transformers import PreTrainedModel
+
+from glue_sparse import deltas, pruned_model
 from glue_sparse.analysis import density_by_layer, overlap, storage
 from glue_sparse.commands import one_sentence, short_names
 from glue_sparse.diff import SparseDiff
+from glue_sparse.masks import Masks
 from glue_sparse.models import load_base, load_tokenizer
 from glue_sparse.run_figures import density_bars
 from glue_sparse.tables import markdown
@@ -36,17 +43,50 @@ def show(source: str) -> None:
 
 def apply(source: str, folder: Path, base: str | None) -> None:
     """Write base + diff as a model that stock transformers loads."""
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty")
+    _check_empty(folder)
     diff = SparseDiff.from_pretrained(source)
     name = base or diff.info.base_model
     model = load_base(diff.info, name)
     diff.apply(model)
+    _save(model, name, folder, diff.own_masks() if diff.info.inactive == "zero" else None)
+
+
+def restore(run: str, folder: Path, step: int | None, base: str | None) -> None:
+    """Write the model of a step of a run, from the base and the run's deltas."""
+    _check_empty(folder)
+    info = deltas.delta(run, step).info
+    name = base or info.base_model
+    model = load_base(info, name)
+    deltas.restore(model, run, step)
+    _save(model, name, folder)
+
+
+def _check_empty(folder: Path) -> None:
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty")
+
+
+def _save(model: PreTrainedModel, base: str, folder: Path, zeros: Masks | None = None) -> None:
     model.save_pretrained(folder)
-    load_tokenizer(name).save_pretrained(folder)
-    if diff.info.inactive == "zero":
-        pruned_model.write_masks(model, diff.own_masks(), "zero", folder)
-    print(f"wrote {folder}; load it with transformers.{type(model).__name__}.from_pretrained({str(folder)!r})")
+    if model.main_input_name == "input_ids":
+        load_tokenizer(base).save_pretrained(folder)
+    if zeros is not None:
+        pruned_model.write_masks(model, zeros, "zero", folder)
+    library = "glue_sparse.vision" if type(model).__module__ == "glue_sparse.vision" else "transformers"
+    print(f"wrote {folder}; load it with {library}.{type(model).__name__}.from_pretrained({str(folder)!r})")
+
+
+def deltas_table(run: str) -> None:
+    """What each delta of a run takes, beside a checkpoint with all tensors of the model."""
+    known, sizes = deltas.known_steps(run), deltas.sizes(run)
+    found = {step: deltas.delta(run, step) for step in known}
+    dense, total = storage([found[known[-1]]]).model, sum(sizes.values())
+    lines = [(str(s), f"{found[s].num_entries:,}", f"{sizes[s]:,}", f"{sizes[s] / dense:.3%}") for s in known]
+    entries, share = sum(diff.num_entries for diff in found.values()), total / (dense * len(known))
+    lines += [(f"all {len(known)}", f"{entries:,}", f"{total:,}", f"{share:.3%}")]
+    print(markdown(("step", "stored entries", "bytes", "of a dense checkpoint"), lines))
+    print(f"\na dense checkpoint takes {dense:,} bytes, the base and all deltas {dense + total:,}")
+    print(f"entries that any delta stores: {deltas.changed_entries(run):,}")
 
 
 def compare(first: str, second: str) -> None:
@@ -94,6 +134,13 @@ def main() -> None:
     verb.add_argument("--results_dir", type=Path, default=Path("results"), help="where they are written")
     verb = verbs.add_parser("storage", help="bytes of n tasks as diffs of one base, and as n models")
     verb.add_argument("diffs", nargs="+", help="folders, files or hub repositories")
+    verb = verbs.add_parser("deltas", help="what each delta checkpoint of a run takes")
+    verb.add_argument("run", help="folder of a run with delta checkpoints")
+    verb = verbs.add_parser("restore", help="write the ordinary model of one step of a run with delta checkpoints")
+    verb.add_argument("run", help="folder of a run with delta checkpoints")
+    verb.add_argument("folder", type=Path, help="where to write the model; must be empty or absent")
+    verb.add_argument("--step", type=int, help="by default the last one")
+    verb.add_argument("--model", help="the base, where it is not what the deltas name")
     arguments = parser.parse_args()
     with one_sentence():
         if arguments.verb == "show":
@@ -104,6 +151,10 @@ def main() -> None:
             stored(arguments.diffs)
         elif arguments.verb == "apply":
             apply(arguments.diff, arguments.folder, arguments.model)
+        elif arguments.verb == "deltas":
+            deltas_table(arguments.run)
+        elif arguments.verb == "restore":
+            restore(arguments.run, arguments.folder, arguments.step, arguments.model)
         else:
             compare(arguments.diff, arguments.other)
 

@@ -62,6 +62,7 @@ def test_pairs_and_other_column_names(tiny_bert: str, tmp_path: Path):
     path.write_text("label,index,text\nthe cat,the dog,1\nthe man,the bird,0\n")
     task = load(tiny_bert, path, path, text_columns=["label", "index"], label_column="text")
     assert task.labels == ("0", "1")
+    assert task.tokenizer is not None
     decoded = task.tokenizer.decode(task.train[0]["input_ids"])
     assert decoded == "[CLS] the cat [SEP] the dog [SEP]"
 

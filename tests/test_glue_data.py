@@ -87,7 +87,7 @@ def load(tiny_bert: str, name: str, data_dir: Path | None, do_predict: bool = Fa
     return load_task(task, ModelArguments(model=tiny_bert), seed=0, do_predict=do_predict)
 
 
-def texts(task: Task, rows: Dataset) -> list[str]:
+def texts(task: Task, rows: Any) -> list[str]:
     return [task.tokenizer.decode(row["input_ids"]) for row in rows]  # pyright: ignore
 
 

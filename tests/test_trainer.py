@@ -16,6 +16,7 @@ from transformers import (
 from glue_sparse import FixedMask, SparseDiff, SparseTrainer, attach, detach, noise, select
 from glue_sparse.active import active_tensors, current_masks
 from glue_sparse.arguments import MethodArguments
+from glue_sparse.method_arguments import SPARSE
 from glue_sparse.methods import METHODS, build_method
 from glue_sparse.params import body_names, encoder_matrices, head_names
 
@@ -147,6 +148,8 @@ def test_every_method_trains_what_it_says(tmp_path: Path, name: str):
     biases = sum(p.numel() for n, p in bert().named_parameters() if n.endswith("bias"))
     half = sum(bert().get_parameter(name).numel() for name in encoder_matrices(bert())) // 2
     expected = {"dense": everything, "bitfit": biases + 32, "one_shot": everything - half}
+    sparse = sum(round(0.05 * bert().get_parameter(name).numel()) for name in encoder_matrices(bert()))
+    expected |= dict.fromkeys(SPARSE, everything - 2 * half + sparse)
     assert trainable == expected.get(name, int(0.05 * everything))
 
 

@@ -58,6 +58,20 @@ def test_ranks_see_the_same_gates(runs: tuple[Path, Path]):
         torch.testing.assert_close(other.get_parameter(name), tensor, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["static", "set", "snfs", "rigl", "refreshed"])
+def test_ranks_move_to_the_same_entries(runs: tuple[Path, Path], name: str):
+    """Growth gradients are averaged over ranks, and chance does not depend on the rank (RigL, appendix M)."""
+    one, two = runs
+    alone, *ranks = (SparseDiff.from_pretrained(p) for p in (one / f"{name}0", two / f"{name}0", two / f"{name}1"))
+    assert ranks[0].digest() == ranks[1].digest()
+    masks, same = alone.own_masks(), 0
+    for key, mask in ranks[0].own_masks().items():
+        same += int((mask & masks[key]).sum())
+    heads = [diff.whole["classifier.weight"] for diff in (ranks[0], alone)]
+    torch.testing.assert_close(*heads, rtol=1e-2, atol=1e-4)
+    assert same >= 0.97 * alone.num_active  # gradients that differ by rounding may change places at the border
+
+
 def test_only_active_values_and_the_head_cross_the_wire(runs: tuple[Path, Path]):
     report = read(runs[1] / "rank0.json")
     assert report["bytes_per_step"] == 4 * report["trainable"]

@@ -12,11 +12,13 @@ from networks import bert, collate, examples
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from transformers import TrainerCallback, TrainingArguments
 
-from glue_sparse import FixedMask, SparseTrainer, fisher
+from glue_sparse import FixedMask, SparseTrainer, fisher, noise
 from glue_sparse.active import current_masks
 from glue_sparse.masks import digest
 from glue_sparse.methods.base import SparseMethod
 from glue_sparse.methods.diff_gates import DiffGates
+from glue_sparse.methods.drop_grow import DropGrow, with_changes
+from glue_sparse.rewiring import PRESETS
 
 
 class CountBytes(TrainerCallback):
@@ -74,3 +76,10 @@ if __name__ == "__main__":
     (out / f"rank{rank}.json").write_text(json.dumps(report))
     trainer, _ = train(str(out / "gates"), int(sys.argv[2]), DiffGates(penalty=1e-3, alpha_init=1.0))
     trainer.sparse_diff().save_pretrained(out / f"gates{rank}")
+    moving: dict[str, SparseMethod] = {
+        name: DropGrow(with_changes(rule, every=2, until=1.0), density=0.2) for name, rule in PRESETS.items()
+    }
+    moving["refreshed"] = FixedMask(noise, density=0.05, update_every=2, score_of=lambda i: partial(noise, seed=i))
+    for name, method in moving.items():
+        trainer, _ = train(str(out / name), int(sys.argv[2]), method)
+        trainer.sparse_diff().save_pretrained(out / f"{name}{rank}")

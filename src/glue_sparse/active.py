@@ -27,14 +27,15 @@ class _Gather(torch.autograd.Function):
     """Hands a weight on in the forward pass; the gradient of `values` is the dense one read at `indices`."""
 
     @staticmethod
-    def forward(ctx, values: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(indices)
-        ctx.dtype = values.dtype
+    def forward(ctx, values: Tensor, entries: "ActiveEntries", weight: Tensor) -> Tensor:
+        ctx.save_for_backward(entries.indices)
+        ctx.entries, ctx.dtype = entries, values.dtype
         return weight.view_as(weight)
 
     @staticmethod
     def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
         (indices,) = ctx.saved_tensors
+        ctx.entries.seen(grad_outputs[0])
         return read_entries(grad_outputs[0], indices).to(ctx.dtype), None, None
 
 
@@ -48,14 +49,23 @@ class ActiveEntries(Parametrization):
         values: [k] float32 parameter.
         indices: [k] int64, sorted flat positions. Not a buffer: buffers are sent at every step under DDP.
         inactive: what an inactive entry holds, its old value (`frozen`) or `zero`.
+        explored: entries that have been active so far, a bool tensor of the weight's shape; none before the first move.
+        dense_gradient: with `watch`, the gradient of the whole tensor, float32, summed over backward passes as
+            `values.grad` is.
     """
+
+    explored: Tensor | None = None
+    dense_gradient: Tensor | None = None
 
     def __init__(self, weight: Tensor, mask: Tensor, inactive: Inactive):
         super().__init__()
         self.inactive: Inactive = inactive
         self.base_digest = tensor_digest(weight)
         self.indices = mask.to(weight.device).flatten().nonzero().squeeze(1)
+        self._shape = weight.shape
         self._pattern: Tensor | None = None
+        self._watch: Any = None
+        self._passing: Tensor | None = None
         values = read_entries(weight, self.indices).float()
         self.values = nn.Parameter(values, requires_grad=len(values) > 0)
         if inactive == "zero":
@@ -64,7 +74,7 @@ class ActiveEntries(Parametrization):
     def forward(self, weight: Tensor) -> Tensor:
         """The weight with the current values written into it; same shape, type and storage."""
         self.write(weight)
-        return _Gather.apply(self.values, self.indices, weight) if len(self.indices) else weight
+        return _Gather.apply(self.values, self, weight) if len(self.indices) else weight
 
     @property
     def num_active(self) -> int:
@@ -92,18 +102,82 @@ class ActiveEntries(Parametrization):
 
     def move(self, indices: Tensor, values: Tensor) -> None:
         """Make other entries the active ones; `values` stays the same parameter."""
+        if self.explored is None:
+            self.explored = self.mask()
         self.indices, self._pattern = indices, None
+        self.explored.view(-1)[indices] = True
+        if values.shape != self.values.shape:
+            # A graph that is still alive holds the node that adds up gradients, and the node remembers the old size;
+            # autograd makes a new one when the type changes.
+            self.values.data = values.double()
         self.values.data, self.values.grad = values, None
         self.values.requires_grad_(len(indices) > 0)
+
+    def mask(self) -> Tensor:
+        """The active entries as a bool tensor of the weight's shape."""
+        mask = torch.zeros(self._shape, dtype=torch.bool, device=self.indices.device)
+        mask.view(-1)[self.indices] = True
+        return mask
+
+    @property
+    def num_explored(self) -> int:
+        """Entries that have been active so far."""
+        return self.num_active if self.explored is None else int(self.explored.sum())
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the dense gradient is kept."""
+        return self._watch is not None
+
+    def watch(self, on: bool) -> None:
+        """Keep the dense gradient of the coming backward passes in `dense_gradient`, or drop it and stop.
+
+        It lives as long as `values.grad`: a backward pass after `zero_grad` starts a new sum.
+        """
+        self.dense_gradient = self._passing = None
+        if self._watch is not None:
+            self._watch.remove()
+        self._watch = self.values.register_hook(self._finish_pass) if on and len(self.indices) else None
+
+    def seen(self, gradient: Tensor) -> None:
+        """Take note of the dense gradient of one use of the weight in a backward pass."""
+        if self._watch is not None:
+            part = (gradient.to_dense() if gradient.is_sparse else gradient).detach().float()
+            self._passing = part.clone() if self._passing is None else self._passing.add_(part)
+
+    def _finish_pass(self, gradient: Tensor) -> None:
+        """Called once per backward pass, when the gradients of all uses are there and before `values.grad` changes."""
+        assert self._passing is not None
+        old = self.values.grad
+        if self.dense_gradient is not None and old is not None and bool(old.any()):
+            self.dense_gradient += self._passing
+        else:
+            self.dense_gradient = self._passing
+        self._passing = None
+
+    def get_extra_state(self) -> Tensor:
+        """Flat positions of the active entries, for `state_dict`; explored ones are no part of it."""
+        return self.indices.cpu()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Nothing to do: `_load_from_state_dict` has read it, since the size of `values` depends on it."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        stored = state_dict.get(f"{prefix}_extra_state")
+        if stored is not None and not torch.equal(stored.cpu(), self.indices.cpu()):
+            indices = stored.to(self.indices.device)
+            self.move(indices, torch.zeros(len(indices), device=indices.device))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _apply(self, fn, recurse: bool = True):
         super()._apply(fn, recurse)
         self.indices, self._pattern = fn(self.indices), None
+        self.explored = None if self.explored is None else fn(self.explored)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies, which rebuild the pattern: torch cannot copy a sparse tensor in CSR form."""
-        return {**self.__dict__, "_pattern": None}
+        """For copies, which rebuild the pattern: torch cannot copy a sparse tensor in CSR form. They watch nothing."""
+        return {**self.__dict__, "_pattern": None, "_watch": None, "_passing": None, "dense_gradient": None}
 
     def extra_repr(self) -> str:
         return f"{len(self.indices):,} active, inactive={self.inactive}"
@@ -143,11 +217,7 @@ def active_tensors(model: nn.Module) -> Iterator[tuple[str, ActiveEntries]]:
 
 def current_masks(model: nn.Module) -> Masks:
     """Masks of an attached model, on its device."""
-    masks = {}
-    for name, entries in active_tensors(model):
-        masks[name] = torch.zeros_like(original(model, name), dtype=torch.bool)
-        masks[name].view(-1)[entries.indices] = True
-    return masks
+    return {name: entries.mask() for name, entries in active_tensors(model)}
 
 
 def reindex(model: nn.Module, masks: Masks, optimizer: torch.optim.Optimizer | None = None) -> None:

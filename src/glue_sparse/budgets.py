@@ -1,7 +1,11 @@
 """How many entries may be active. Budgets are integers and are met exactly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
+
+Shapes = Mapping[str, Sequence[int]]
+Distribution = Callable[[Shapes, float], dict[str, float]]
+"""(shape of each tensor, density of all together) -> density of each; a distribution of your own."""
 
 
 def total(density: float, num_entries: int, num_head: int) -> int:
@@ -74,6 +78,11 @@ def erdos_renyi(
     for name, shape in shapes.items():
         dims = shape[-matrix_dims:] if matrix_dims else shape
         raw[name] = (sum(dims) / prod(dims)) ** power
+    return _whole(_balanced(raw, sizes, total), sizes, total)
+
+
+def _balanced(raw: Mapping[str, float], sizes: Mapping[str, int], total: float) -> dict[str, float]:
+    """Quotas proportional to `raw` densities with the sum `total`, none above its tensor's size."""
     dense: set[str] = set()
     while True:
         free = total - sum(sizes[name] for name in dense)
@@ -84,8 +93,103 @@ def erdos_renyi(
         if eps * largest <= 1:
             break
         dense |= {name for name in sizes if raw[name] == largest}
-    quotas = {name: float(size) if name in dense else eps * raw[name] * size for name, size in sizes.items()}
-    return _whole(quotas, sizes, total)
+    return {name: float(size) if name in dense else eps * raw[name] * size for name, size in sizes.items()}
+
+
+def distribute(
+    shapes: Shapes,
+    density: float,
+    distribution: str | Distribution = "uniform",
+    *,
+    power: float = 1.0,
+    custom: Mapping[str, float] | None = None,
+    matrix_dims: int | None = None,
+) -> dict[str, int]:
+    """Entries that each tensor may keep, for networks that are sparse from the start.
+
+    Args:
+        shapes: in the order of the network; the first is its first layer.
+        density: share of all entries together, in (0, 1].
+        distribution: `uniform`; `first_dense`, the first tensor dense and the others at `density` each, so that all
+            together have more; `er` (Mocanu et al., 2018), which sees a convolution's channels only; `erk` (Evci et
+            al., 2020), which sees its kernel too; or a function of (shapes, density).
+        power: of the formula of `er` and `erk`.
+        custom: densities of tensors that stand apart. Under `er` and `erk` the others make up for them, so the total
+            is still met; the authors' code lets it differ.
+        matrix_dims: as for `erdos_renyi`.
+    Raises:
+        ValueError: a density out of range, an unknown distribution, or a tensor that would keep no entry.
+    """
+    sizes = {name: prod(shape) for name, shape in shapes.items()}
+    for name, one in {"the model": density, **(custom or {})}.items():
+        if not 0 < one <= 1:
+            raise ValueError(f"density must be in (0, 1], got {one} for {name}")
+    first = dict.fromkeys(list(shapes)[:1], 1.0) if distribution == "first_dense" else {}
+    apart = {name: max(1, round(share * sizes[name])) for name, share in {**first, **(custom or {})}.items()}
+    rest = {name: shape for name, shape in shapes.items() if name not in apart}
+    total = round(density * sum(sizes.values()))
+    counts = {**apart, **_distribute(rest, total - sum(apart.values()), density, distribution, power, matrix_dims)}
+    counts = {name: counts[name] for name in shapes}
+    for name, count in counts.items():
+        if not count:
+            raise ValueError(f"density {density:g} ({_name_of(distribution)}) leaves nothing of {name}, which has "
+                             f"{sizes[name]:,} entries: use a larger density or another distribution")  # fmt: skip
+    return counts
+
+
+def _distribute(
+    shapes: Shapes, total: int, density: float, distribution: str | Distribution, power: float, matrix_dims: int | None
+) -> dict[str, int]:
+    sizes = {name: prod(shape) for name, shape in shapes.items()}
+    if callable(distribution):
+        shares = distribution(shapes, density)
+        if shares.keys() != shapes.keys() or not all(0 <= share <= 1 for share in shares.values()):
+            raise ValueError(f"{_name_of(distribution)} must give each tensor a density in [0, 1], and no other")
+        return {name: round(shares[name] * size) for name, size in sizes.items()}
+    if distribution not in ("uniform", "first_dense", "er", "erk"):
+        raise ValueError(f"unknown distribution {distribution!r}: uniform, first_dense, er, erk")
+    if distribution in ("uniform", "first_dense"):
+        return {name: round(density * size) for name, size in sizes.items()}
+    if not 0 <= total <= sum(sizes.values()):
+        raise ValueError(f"the densities given for single tensors rule out density {density:g} of all together")
+    if distribution == "erk":
+        return erdos_renyi(shapes, total, power=power, matrix_dims=matrix_dims)
+    channels = {name: shape[-matrix_dims:] if matrix_dims else shape[:2] for name, shape in shapes.items()}
+    raw = {name: (sum(dims) / prod(dims)) ** power for name, dims in channels.items()}
+    return _whole(_balanced(raw, sizes, total), sizes, total)
+
+
+def _name_of(distribution: str | Distribution) -> str:
+    return distribution if isinstance(distribution, str) else getattr(distribution, "__name__", "the distribution")
+
+
+def share_out(total: int, claims: Mapping[str, float], space: Mapping[str, int]) -> dict[str, int]:
+    """`total` entries shared out in proportion to `claims`, none getting more than its `space`, to the entry.
+
+    What does not fit goes to the others by the same rule, so nothing is lost; without any claim, space decides.
+
+    Raises:
+        ValueError: more entries than space, or a claim that is negative or not finite.
+    """
+    if total > sum(space.values()):
+        raise ValueError(f"{total:,} entries do not fit into {sum(space.values()):,} places")
+    for name, claim in claims.items():
+        if not 0 <= claim < float("inf"):
+            raise ValueError(f"the claim of {name} to freed entries is {claim}; it must be finite and not negative")
+    quotas: dict[str, float] = {}
+    left, open_names = float(total), [name for name in claims if space[name]]
+    while open_names:
+        sum_claims = sum(claims[name] for name in open_names)
+        weights = claims if sum_claims > 0 else space
+        unit = left / sum(weights[name] for name in open_names)
+        full = [name for name in open_names if unit * weights[name] >= space[name]]
+        if not full:
+            quotas |= {name: unit * weights[name] for name in open_names}
+            break
+        quotas |= {name: float(space[name]) for name in full}
+        left -= sum(space[name] for name in full)
+        open_names = [name for name in open_names if name not in full]
+    return _whole({name: quotas.get(name, 0.0) for name in claims}, space, total)
 
 
 def _whole(quotas: Mapping[str, float], sizes: Mapping[str, int], total: int) -> dict[str, int]:

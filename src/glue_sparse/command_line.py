@@ -20,7 +20,8 @@ from glue_sparse.arguments import (
 from glue_sparse.commands import closest
 
 USUAL = {
-    "config", "output_dir", "overwrite", "save_model", "resume_from_checkpoint", "seed", "learning_rate",
+    "config", "output_dir", "overwrite", "save_model", "delta_checkpoints", "resume_from_checkpoint", "seed",
+    "learning_rate",
     "per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs", "max_steps",
     "gradient_accumulation_steps", "weight_decay", "max_grad_norm", "lr_scheduler_type", "warmup_steps", "optim",
     "bf16", "fp16", "gradient_checkpointing", "eval_strategy", "save_strategy", "save_steps", "save_total_limit",
@@ -30,7 +31,9 @@ USUAL = {
 
 RARE = {
     "concrete_lower", "concrete_upper", "gate_temperature", "gate_schedule", "gate_eps", "gate_learning_rate",
-    "alpha_init", "n_best_size", "max_answer_length",
+    "alpha_init", "n_best_size", "max_answer_length", "erk_power", "tensor_density", "regrown", "legacy_decay",
+    "update_until", "drop_schedule", "update_rule", "redistribute", "variance", "max_predict_samples", "fisher_power",
+    "from_scratch",
 }  # fmt: skip
 """Flags of the other groups that --help leaves to --help_all."""
 

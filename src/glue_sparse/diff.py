@@ -50,7 +50,7 @@ class SparseDiff:
 
     @classmethod
     def from_model(cls, model: nn.Module, info: DiffInfo | None = None) -> "SparseDiff":
-        """Collect the active entries of an attached model (on the CPU, copied).
+        """Collect the active entries of an attached model, and frozen ones that once were (on the CPU, copied).
 
         Raises:
             ValueError: tensors hold something else, such as gates: let the method finish first.
@@ -61,10 +61,14 @@ class SparseDiff:
         for name, entries in active_tensors(model):
             inactive, weight = entries.inactive, original(model, name)
             shapes[name] = tuple(weight.shape)
-            if not len(entries.indices) and inactive == "frozen":
+            found, now = entries.indices, entries.values.detach()
+            if entries.explored is not None and inactive == "frozen":  # what has trained before keeps its last value
+                found = entries.explored.flatten().nonzero().squeeze(1)
+                now = read_entries(entries.current(weight), found).float()
+            if not len(found) and inactive == "frozen":
                 continue
-            indices[name] = narrow(entries.indices.to("cpu", copy=True), weight.numel())
-            values[name] = entries.values.detach().to("cpu", copy=True)
+            indices[name] = narrow(found.to("cpu", copy=True), weight.numel())
+            values[name] = now.to("cpu", copy=True)
             digests[name] = entries.base_digest
         kept = {**wholly_active(model), **persistent_buffers(model)}
         whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in kept.items()}
@@ -171,21 +175,27 @@ class SparseDiff:
                     f"(dtype {self.info.dtype}), without another task's weights in it"
                 )
 
-    def restore(self, model: nn.Module) -> None:
+    def restore(self, model: nn.Module, masks: Masks | None = None) -> None:
         """Continue training from this diff: make its entries active in `model` and give them the stored values.
 
+        Args:
+            masks: where they moved, the entries active now; the other stored ones only get their values.
         Raises:
             ValueError: wrong base, or a model that is attached with other active entries; nothing is changed then.
         """
         if not is_attached(model):
             self.check(model)
-            attach(model, self.masks(model), self.info.inactive)
-        for name, entries in active_tensors(model):
-            if not torch.equal(entries.indices.cpu(), self.indices.get(name, entries.indices[:0].cpu()).long()):
-                raise ValueError(f"the active entries of {name} are not those of this diff")
+            attach(model, masks or self.masks(model), self.info.inactive)
+        if masks is None:
+            for name, entries in active_tensors(model):
+                if not torch.equal(entries.indices.cpu(), self.indices.get(name, entries.indices[:0].cpu()).long()):
+                    raise ValueError(f"the active entries of {name} are not those of this diff")
         for name, entries in active_tensors(model):
             if name in self.values:
-                entries.values.data.copy_(self.values[name])
+                weight = original(model, name)
+                write_entries(weight, self.indices[name].long().to(weight.device), self.values[name])
+                stored = torch.searchsorted(self.indices[name].long(), entries.indices.cpu())
+                entries.values.data.copy_(self.values[name][stored])
         tensors = {**wholly_active(model), **persistent_buffers(model)}
         for name, tensor in self.whole.items():
             tensors[name].data.copy_(tensor)

@@ -179,6 +179,18 @@ class Processes(Exchange):
         return tensor.cpu()
 
 
+def average_over_ranks(parameters: Sequence[Tensor]) -> None:
+    """Average the gradients of parameters over all ranks, in one message; a missing one counts as zero."""
+    if not parameters:
+        return
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for parameter, mean in zip(parameters, flat.split([g.numel() for g in gradients]), strict=True):
+        parameter.grad = mean.view_as(parameter)
+
+
 def open_exchange(plan: MergeArguments, world_size: int) -> Exchange:
     """The connection between workers: processes of the default group, or all in this process (`simulate`).
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -157,6 +158,16 @@ def from_positions(found: Tensor, shapes: dict[str, torch.Size]) -> Masks:
     flat[found.cpu().long()] = True
     parts = flat.split([shape.numel() for shape in shapes.values()])
     return {name: part.view(shape) for part, (name, shape) in zip(parts, shapes.items(), strict=True)}
+
+
+def pack(mask: Tensor) -> Tensor:
+    """A bool tensor as uint8 numbers of eight entries each."""
+    return torch.from_numpy(np.packbits(mask.cpu().numpy().reshape(-1)))
+
+
+def unpack(bits: Tensor, shape: torch.Size) -> Tensor:
+    """What `pack` was given."""
+    return torch.from_numpy(np.unpackbits(bits.numpy(), count=shape.numel()).astype(bool)).view(shape)
 
 
 def num_active(masks: Masks) -> int:

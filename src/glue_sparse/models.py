@@ -11,6 +11,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
@@ -71,11 +72,12 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
 
 
 def load_classifier(
-    model: str, num_labels: int, labels: Sequence[str] = (), dtype: str = "float32"
+    model: str, num_labels: int, labels: Sequence[str] = (), dtype: str = "float32", *, from_scratch: bool = False
 ) -> PreTrainedModel:
     """The model with a head of `num_labels` outputs; no `labels` means a regression.
 
-    A head that the checkpoint lacks, or has in another size, starts random. Raises ValueError when the model
+    A head that the checkpoint lacks, or has in another size, starts random, and with `from_scratch` everything does.
+    Raises ValueError when the model
     is not to be had in safetensors format, or `dtype` is not "float32" or "bfloat16".
     """
     options: dict[str, Any] = {"num_labels": num_labels}
@@ -85,22 +87,25 @@ def load_classifier(
         options["problem_type"] = "single_label_classification"
     else:
         options["problem_type"] = "regression"
-    return _load(AutoModelForSequenceClassification, model, dtype, **options)
+    return _load(AutoModelForSequenceClassification, model, dtype, from_scratch, **options)
 
 
-def load_question_answerer(model: str, dtype: str = "float32") -> PreTrainedModel:
+def load_question_answerer(model: str, dtype: str = "float32", *, from_scratch: bool = False) -> PreTrainedModel:
     """The model with a head of two outputs per token, the start and the end of an answer.
 
     Raises ValueError as `load_classifier` does, and for a model that has no such head.
     """
-    return _load(AutoModelForQuestionAnswering, model, dtype, num_labels=2)
+    return _load(AutoModelForQuestionAnswering, model, dtype, from_scratch, num_labels=2)
 
 
-def _load(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:
+def _load(kind: Any, model: str, dtype: str, from_scratch: bool, **options: Any) -> PreTrainedModel:
     """The model with the head that `kind`, an Auto class, adds to it; `options` go to its configuration."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype}")
     folder = resolve(model)
+    if from_scratch:
+        with explained(model, folder), quiet():
+            return kind.from_config(AutoConfig.from_pretrained(folder, dtype=DTYPES[dtype], **options))
     with explained(model, folder), quiet():
         network, report = kind.from_pretrained(
             folder,
@@ -158,6 +163,12 @@ def load_base(info: DiffInfo, model: str) -> PreTrainedModel:
 
     Raises ValueError when the diff is of another kind of model, or the model is not to be had.
     """
+    from glue_sparse import vision  # which imports this module
+
+    if vision.is_scratch(model):
+        return vision.load_scratch(model, info.labels, info.dtype)
+    if info.model_class.endswith("ForImageClassification") or info.model_class in vision.CLASSES:
+        return vision.load_image_classifier(model, info.labels, 0, info.dtype)[0]
     if info.model_class.endswith("ForQuestionAnswering"):
         return load_question_answerer(model, info.dtype)
     if not info.model_class.endswith("ForSequenceClassification"):

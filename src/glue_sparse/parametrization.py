@@ -34,8 +34,8 @@ class Parametrization(nn.Module):
 def install(model: nn.Module, builders: Mapping[str, Callable[[Tensor], Parametrization]]) -> None:
     """Put a parametrization before each named tensor, built from the tensor; tied tensors share one."""
     parameters, owners = dict(model.named_parameters()), _owners(model)
-    for name, build in builders.items():
-        weight = parameters[name]
+    for name in [name for name in parameters if name in builders]:  # in model order, which optimizers number by
+        weight, build = parameters[name], builders[name]
         weight.data = weight.data.contiguous()
         weight.requires_grad_(False)
         weight.grad = None

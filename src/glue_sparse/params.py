@@ -9,6 +9,11 @@ from transformers.pytorch_utils import Conv1D
 BLOCK = re.compile(r"(.*?\.\d+)\.")
 """The part of a parameter's name that says which block of a stack it is in."""
 
+_WEIGHTED = (
+    nn.Linear, nn.Bilinear, Conv1D, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention,
+)  # fmt: skip
+"""Layers whose weights multiply their inputs."""
+
 
 def head_names(model: nn.Module) -> tuple[str, ...]:
     """Names of the parameters outside `model.base_model`: what a task adds to a pretrained network.
@@ -58,6 +63,32 @@ def encoder_matrices(model: nn.Module, head: tuple[str, ...] = ()) -> dict[str, 
             found[name] = -2 if module.is_transposed else -1
     if not found:
         raise ValueError(f"{type(model).__name__} has no matrices inside numbered layers")
+    return found
+
+
+def sparsifiable(model: nn.Module, head: tuple[str, ...] = ()) -> dict[str, int | None]:
+    """The tensors of a network that is sparse from the start -> the axis of their inputs, known for transformers.
+
+    Of a transformer the matrices inside its layers; of other networks the weights of all linear, convolutional,
+    recurrent and attention layers, in model order. Embeddings, norms, biases, the head, and matrices tied to an
+    embedding are not among them.
+
+    Raises:
+        ValueError: there are none.
+    """
+    try:
+        return dict(encoder_matrices(model, head))
+    except ValueError:
+        pass
+    owners, tables = dict(model.named_modules()), {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    found: dict[str, int | None] = {}
+    for name, parameter in model.named_parameters():
+        owner, _, attribute = name.rpartition(".")
+        is_weight = isinstance(owners[owner], _WEIGHTED) and parameter.dim() > 1 and "weight" in attribute
+        if is_weight and name not in head and id(parameter) not in tables:
+            found[name] = None
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no linear, convolutional or recurrent layers to make sparse")
     return found
 
 

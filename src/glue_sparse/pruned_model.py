@@ -15,18 +15,19 @@ from glue_sparse.parametrization import detach
 FACTS = "sparsity.json"
 
 
-def write(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def write(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
     """Detach the model and write it: weights under their original names, with real zeros where they are pruned.
 
-    Beside it lie the tokenizer, `masks.safetensors` (for `--mask_file`) and `sparsity.json`. The masks come last, so
-    that a folder with masks is whole; a model without active entries has none.
+    Beside it lie the tokenizer, where there is one, `masks.safetensors` (for `--mask_file`) and `sparsity.json`. The
+    masks come last, so that a folder with masks is whole; a model without active entries has none.
     """
     masks = current_masks(model)
     held: list[Inactive] = [entries.inactive for _, entries in active_tensors(model)]
     detach(model)
     assert isinstance(model, PreTrainedModel)
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
     if masks:
         write_masks(model, masks, held[0], folder)
 

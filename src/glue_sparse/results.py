@@ -50,6 +50,10 @@ class Result:
     versions: dict[str, str] = field(default_factory=dict)
     communication: dict[str, Any] = field(default_factory=dict)
     """Of workers that merge: bytes sent, per merge and in total."""
+    flops: dict[str, float] = field(default_factory=dict)
+    """Of one example and of the whole training, and their shares of a dense run's; see `flops.report`."""
+    checkpoints: dict[str, Any] = field(default_factory=dict)
+    """Of delta checkpoints: their number and bytes."""
 
     @property
     def trained_entries(self) -> int:

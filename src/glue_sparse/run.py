@@ -10,20 +10,24 @@ from typing import Any
 
 from transformers import set_seed
 
-from glue_sparse import diff_file, pruned_model, results, run_folder, tables, tensor_files
+from glue_sparse import diff_file, pruned_model, results, run_folder, tables, tensor_files, vision
 from glue_sparse.active import current_masks
 from glue_sparse.arguments import Arguments, RunArguments
 from glue_sparse.command_line import parse
 from glue_sparse.commands import Interrupted, one_sentence
 from glue_sparse.cost import as_facts, cost_of
+from glue_sparse.delta_checkpoints import DeltaCheckpoints
 from glue_sparse.diff_file import FILE_NAME as DIFF_FILE
 from glue_sparse.diff_file import DiffInfo
+from glue_sparse.flops import forward_flops, report
 from glue_sparse.interrupt import SaveOnSignal
 from glue_sparse.merge import MergedTraining
+from glue_sparse.method_arguments import SPARSE, MethodArguments
 from glue_sparse.methods import asked_density, build_method
 from glue_sparse.methods.base import SparseMethod
 from glue_sparse.randomness import seed_of
 from glue_sparse.results import Result
+from glue_sparse.scores import on_device
 from glue_sparse.tasks import load_task
 from glue_sparse.tasks.base import Task
 from glue_sparse.trainer import SparseTrainer
@@ -64,7 +68,7 @@ def _run(
         raise ValueError(f"{training.n_gpu} GPUs are visible to one process: use accelerate launch for all of them, or "
                          "choose one with CUDA_VISIBLE_DEVICES=0")  # fmt: skip
     set_seed(training.seed)
-    method = build_method(arguments.method, training.seed)
+    method = build_method(_with_first_mask(arguments), training.seed)
     with training.main_process_first(desc="loading the task"):
         task = load_task(arguments.task, arguments.model, training.seed, training.do_predict)
     _default_best_metric(training, task)
@@ -81,6 +85,7 @@ def _run(
         compute_metrics=task.metrics,
         callbacks=[guard],
     )
+    deltas = _deltas(trainer, training, bool(arguments.merge.merge_every))
     merged = _merged(arguments, trainer) if arguments.merge.merge_every else None
     if checkpoint is None and training.should_save:
         run_folder.clear(folder, given)
@@ -92,6 +97,8 @@ def _run(
     result = _result(arguments, given, task, trainer, metrics, seconds, command)
     if merged:
         result = replace(result, communication=merged.communication())
+    if deltas and training.should_save:
+        result = replace(result, checkpoints=deltas.facts())
     if training.should_save:
         _write(result, task, folder, training.save_model)
     return result
@@ -104,10 +111,29 @@ def _write(result: Result, task: Task, folder: Path, with_model: bool) -> None:
     results.write(result, folder)
 
 
+def _with_first_mask(arguments: Arguments) -> MethodArguments:
+    """The method's arguments, with the first mask of a sparse network random where its weights are."""
+    method, model = arguments.method, arguments.model
+    is_random = model.from_scratch or vision.is_scratch(model.model or "")
+    if method.method in SPARSE and method.start_mask is None and is_random:
+        return replace(method, start_mask="random")
+    return method
+
+
+def _deltas(trainer: SparseTrainer, training: RunArguments, merges: bool) -> DeltaCheckpoints | None:
+    if not training.delta_checkpoints:
+        return None
+    if merges:
+        raise ValueError("--delta_checkpoints is for a single run: leave --merge_every out")
+    deltas = DeltaCheckpoints(trainer)
+    trainer.add_callback(deltas)
+    return deltas
+
+
 def _info(arguments: Arguments, task: Task | None) -> DiffInfo:
     method = arguments.method
     return DiffInfo(
-        base_model=arguments.model.model or "",
+        base_model=(task.base_model if task else "") or arguments.model.model or "",
         task=arguments.task.task or "",
         method=method.method,
         density=asked_density(method),
@@ -218,7 +244,19 @@ def _result(
         command=command,
         date=datetime.now().astimezone().isoformat(timespec="seconds"),
         versions=results.installed_versions(),
+        flops=_flops(trainer, arguments),
     )
+
+
+def _flops(trainer: SparseTrainer, arguments: Arguments) -> dict[str, float]:
+    """FLOPs as measured on one batch of the training data."""
+    data: Any = trainer.train_dataset
+    batch = next(iter(trainer.sample_batches(trainer.args.per_device_train_batch_size)))
+    forward = forward_flops(trainer.network, on_device(batch, trainer.network))
+    workers = arguments.merge.num_workers or arguments.training.world_size if arguments.merge.merge_every else 1
+    seen = round((trainer.state.epoch or 0) * len(data)) * workers
+    method = trainer.method
+    return report(forward, method.flops_rule, seen, method.update_period)
 
 
 def summary(result: Result, folder: str) -> str:
@@ -232,6 +270,13 @@ def summary(result: Result, folder: str) -> str:
         if sent
         else ""
     )
+    flops = result.flops
+    computed = (
+        f"FLOPs: {flops['forward_flops']:.3g} forward per example ({flops['forward_share']:.1%} of dense), "
+        f"{flops['training_flops']:.3g} in training ({flops['training_share']:.1%} of dense)\n"
+        if flops
+        else ""
+    )
     pruned = (
         f"zero: {cost['zero_entries']:,} weights, {cost['sparsity']:.3%} of the {cost['masked_entries']:,} in the "
         f"tensors to prune, {cost['model_sparsity']:.3%} of the model\n"
@@ -243,7 +288,7 @@ def summary(result: Result, folder: str) -> str:
         f"trained {result.trained_entries:,} of {cost['num_entries']:,} weights "
         f"({result.trained_entries / cost['num_entries']:.3%}), "
         f"stored {cost['stored_bytes']:,} bytes, {result.seconds['train']:.0f} s\n"
-        f"{pruned}{exchanged}"
+        f"{pruned}{computed}{exchanged}"
         f"results: {folder}/{results.FILE_NAME}   diff: {folder}/{DIFF_FILE}"
     )
 

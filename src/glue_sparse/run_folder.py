@@ -57,7 +57,7 @@ def _lock(folder: Path, lock: FileLock) -> None:
 def clear(folder: Path, given: dict[str, Any]) -> None:
     """Delete what an earlier run left; done last before training, so that bad input costs nothing."""
     files = [folder / name for name in (results.FILE_NAME, DIFF_FILE, GATES_FILE)]
-    for path in [*files, folder / "predictions", folder / "model", *folder.glob("checkpoint-*")]:
+    for path in [*files, folder / "predictions", folder / "model", folder / "deltas", *folder.glob("checkpoint-*")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     results.write_text(folder / ARGUMENTS_FILE, json.dumps(results.settings(given), indent=2) + "\n")
 

@@ -81,7 +81,7 @@ def _linear_forward(self: Any, x: Tensor) -> Tensor:
     stack = self.parametrizations["weight"]
     num_active = len(stack[0].indices)
     sampled = x.device.type == "cpu" and x.dtype == stack.original.dtype == torch.float32
-    sampled = sampled and 0 < num_active <= _MAX_LINEAR_DENSITY * stack.original.numel()
+    sampled = sampled and 0 < num_active <= _MAX_LINEAR_DENSITY * stack.original.numel() and not stack[0].is_watched
     if not sampled or torch.is_autocast_enabled("cpu") or not torch.is_grad_enabled():
         return F.linear(x, self.weight, self.bias)
     entries, weight = _weight_entries(self)
@@ -90,6 +90,8 @@ def _linear_forward(self: Any, x: Tensor) -> Tensor:
 
 def _embedding_forward(self: Any, ids: Tensor) -> Tensor:
     entries, weight = _weight_entries(self)
+    if entries.is_watched:
+        return F.embedding(ids, self.weight, self.padding_idx)
     if not len(entries.indices):
         return F.embedding(ids, weight, self.padding_idx)
     return _SampledEmbedding.apply(ids, entries.values, weight, entries.indices, self.padding_idx)  # type: ignore

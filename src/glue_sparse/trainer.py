@@ -1,5 +1,6 @@
 """SparseTrainer: the Hugging Face Trainer on a model of which only some entries train. It knows no algorithm."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -17,11 +18,13 @@ from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
+from glue_sparse.active import active_tensors
 from glue_sparse.cost import Cost, cost_of
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import DiffInfo
+from glue_sparse.exchange import average_over_ranks
 from glue_sparse.masks import Scores, digest
-from glue_sparse.methods.base import SparseMethod
+from glue_sparse.methods.base import Moment, SparseMethod
 from glue_sparse.parametrization import held_tensors, is_attached, model_digest
 from glue_sparse.params import head_names
 from glue_sparse.per_example import Batch
@@ -56,10 +59,15 @@ class SparseTrainer(Trainer):
         # BERT heads accept **kwargs, so Trainer believes that they normalise the loss by themselves and skips the
         # division by accumulation steps and processes; they return a plain mean.
         self.model_accepts_loss_kwargs = False
+        if args.fp16 and method.without_fp16:
+            raise ValueError("--fp16 scales gradients, by which this method moves entries: use --bf16 true instead")
+        if method.moves and method.inactive == "frozen" and args.load_best_model_at_end:
+            raise ValueError("--load_best_model_at_end cannot go back to a mask that was replaced: choose one of them")
         self.method = method
+        self._has_chosen = False
         self.cost: Cost | None = None
         """What trained, counted before the method finished; none until `train` has ended."""
-        self.add_callback(_BeforeSteps(self))
+        self.add_callback(_Hooks(self))
         self.head = head_names(model) if head is None else head
         config = getattr(model, "config", None)
         self.info = replace(
@@ -85,6 +93,7 @@ class SparseTrainer(Trainer):
         batches = partial(self.sample_batches, share=share)
         masks = self.method.prepare(self.network, self.head, batches, self._add_over_ranks)
         self.method.attach(self.network, masks)
+        self._has_chosen = True
         bases = [held.base_digest for _, held in held_tensors(self.network)]
         if len(set(gather_object([(digest(masks), *bases)]))) > 1:
             raise RuntimeError("ranks differ in masks or base weights; scores may depend on data and seed alone")
@@ -124,7 +133,7 @@ class SparseTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
         """As in `Trainer`, on the active entries; a resumed run takes them from its checkpoint."""
-        if not resume_from_checkpoint and not is_attached(self.network):
+        if not resume_from_checkpoint and not self._has_chosen and not is_attached(self.network):
             self.choose()
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         if last := self.method.logs(self.network):
@@ -147,7 +156,13 @@ class SparseTrainer(Trainer):
         """As in `Trainer`, with the method's own parameter groups."""
         if self.optimizer is not None:  # the user's own
             return super().create_optimizer(model)
+        # where entries move, those of a tensor that has none yet belong to a group too
+        empty = [e.values for _, e in active_tensors(self.network) if self.method.moves and not e.num_active]
+        for values in empty:
+            values.requires_grad_(True)
         optimizer = super().create_optimizer(model)
+        for values in empty:
+            values.requires_grad_(False)
         for group in self.method.param_groups(self.network):
             own = set(map(id, group["params"]))
             for other in optimizer.param_groups:
@@ -173,6 +188,13 @@ class SparseTrainer(Trainer):
                 group["lr"] = group["initial_lr"]
         return scheduler
 
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As in `Trainer`; DDP cannot follow entries that move, so their gradients are averaged here."""
+        loss = super().training_step(*args, **kwargs)
+        if self.method.moves and self.args.world_size > 1 and self.accelerator.sync_gradients:
+            average_over_ranks([e.values for _, e in active_tensors(self.network) if e.num_active])
+        return loss
+
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """Groups of the method are clipped apart, so that neither they nor the others scale each other."""
         groups = [group["params"] for group in self.method.param_groups(self.network)]
@@ -193,9 +215,21 @@ class SparseTrainer(Trainer):
         alone = self.args.world_size <= 1 and hasattr(eval_dataset, "__len__")
         return SequentialSampler(eval_dataset) if alone else None
 
+    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> DataLoader:
+        """As in `Trainer`, except that `dataloader_drop_last` holds for training alone: all that is scored counts."""
+        drop_last = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = drop_last and is_training
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drop_last
+
     def _wrap_model(self, model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
         """Tell DDP that frozen tensors and constant buffers are the same on all ranks, so that it never sends them."""
         fixed = [name for name, p in model.named_parameters() if not p.requires_grad]
+        if self.method.moves:
+            ours = {id(entries.values) for _, entries in active_tensors(self.network)}
+            fixed += [name for name, p in model.named_parameters() if id(p) in ours]
         fixed += [name for name, buffer in model.named_buffers() if not buffer.is_floating_point()]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, fixed)
         return super()._wrap_model(model, *args, **kwargs)
@@ -222,14 +256,42 @@ def _constant(step: int) -> float:
     return 1.0
 
 
-class _BeforeSteps(TrainerCallback):
-    """Tells the method which optimizer step comes next."""
+class _Hooks(TrainerCallback):
+    """Tells the method where training is."""
 
     def __init__(self, trainer: SparseTrainer):
         self.trainer = trainer
+
+    def _moment(self, state: TrainerState) -> Moment:
+        trainer = self.trainer
+        assert isinstance(trainer.optimizer, torch.optim.Optimizer)
+        share = (trainer.args.process_index, trainer.args.world_size)
+        draw = lambda count, number: trainer.sample_batches(count, share, number)  # noqa: E731
+        batches = len(trainer.callback_handler.train_dataloader)  # pyright: ignore[reportArgumentType]
+        num_epochs = state.max_steps / max(1, math.ceil(batches / trainer.args.gradient_accumulation_steps))
+        return Moment(
+            state.global_step, state.max_steps, num_epochs, trainer.optimizer, trainer.head, draw,
+            trainer._add_over_ranks,
+        )  # fmt: skip
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Called once per optimizer step, before its first micro-batch."""
-        self.trainer.method.update(self.trainer.network, state.global_step)
+        self.trainer.method.before_step(self.trainer.network, self._moment(state))
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called when gradients are complete and clipped; without them the optimizer's step does nothing at all."""
+        moment = self._moment(state)
+        if self.trainer.method.gradients_ready(self.trainer.network, moment):
+            for group in moment.optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called after the optimizer's step."""
+        self.trainer.method.after_step(self.trainer.network, self._moment(state))

@@ -1,38 +1,58 @@
 """Methods by name. To add one, write a builder (arguments, seed) -> SparseMethod and put it into METHODS."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from typing import Any, get_args
 
 import torch
 from torch import nn
 
 from glue_sparse.activations import wanda
-from glue_sparse.arguments import MethodArguments, pattern_of
 from glue_sparse.commands import closest
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import FILE_NAME, identity, is_diff
 from glue_sparse.hard_concrete import HardConcrete
 from glue_sparse.masks import Masks, load
+from glue_sparse.method_arguments import WITH_DENSITY, MethodArguments, densities_of, pattern_of
 from glue_sparse.methods.base import SparseMethod
 from glue_sparse.methods.diff_gates import DiffGates
+from glue_sparse.methods.drop_grow import DropGrow, with_changes
 from glue_sparse.methods.fixed_mask import FixedMask
 from glue_sparse.methods.one_shot import Distribution, OneShot
 from glue_sparse.params import body_names, is_bias
+from glue_sparse.randomness import seed_of
+from glue_sparse.rewiring import PRESETS
+from glue_sparse.schedules import Period, period_of
 from glue_sparse.scores import ScoreFunction, fisher, magnitude, noise
 from glue_sparse.tensor_files import locate
 
 
+def _period(args: MethodArguments) -> Period | None:
+    return None if args.update_every is None else period_of(args.update_every)
+
+
+def _scored(args: MethodArguments, score: ScoreFunction, **options: Any) -> SparseMethod:
+    return FixedMask(
+        score, density=args.density, tensors=args.tensors, update_every=_period(args),
+        legacy_decay=args.legacy_decay, **options,
+    )  # fmt: skip
+
+
 def _fish(args: MethodArguments, seed: int) -> SparseMethod:
     score = partial(fisher, estimator=args.fisher_estimator, power=args.fisher_power, seed=seed)
-    return FixedMask(score, density=args.density, tensors=args.tensors, num_samples=args.num_samples)
+    return _scored(args, score, num_samples=args.num_samples)
 
 
 def _random(args: MethodArguments, seed: int) -> SparseMethod:
-    return FixedMask(partial(noise, seed=seed), density=args.density, tensors=args.tensors)
+    def score_of(number: int) -> ScoreFunction:
+        return partial(noise, seed=seed_of(seed, "choice", number) if number else seed)
+
+    return _scored(args, score_of(0), score_of=score_of)
 
 
 def _magnitude(args: MethodArguments, seed: int) -> SparseMethod:
-    return FixedMask(magnitude, density=args.density, tensors=args.tensors)
+    return _scored(args, magnitude)
 
 
 def _only_biases(model: nn.Module, head: tuple[str, ...]) -> Masks:
@@ -106,7 +126,7 @@ def _one_shot(args: MethodArguments, seed: int) -> SparseMethod:
     return OneShot(
         score,
         sparsity=args.sparsity,
-        distribution=args.distribution or usual,
+        distribution=_pruned_distribution(args, usual),
         pattern=pattern_of(args.pattern) if args.pattern else None,
         tensors=args.tensors,
         num_samples=args.num_samples if args.criterion == "wanda" else 0,
@@ -121,8 +141,33 @@ def _lottery_ticket(args: MethodArguments, seed: int) -> SparseMethod:
     if earlier.num_active and earlier.info.inactive != "zero":
         raise ValueError(f"{args.start_diff} holds a run of {earlier.info.method}, which pruned nothing: a ticket "
                          "starts from a run of one_shot or lottery_ticket")  # fmt: skip
-    distribution = args.distribution or "global"
+    distribution = _pruned_distribution(args, "global")
     return OneShot(earlier=earlier, sparsity=args.sparsity, distribution=distribution, tensors=args.tensors)
+
+
+def _pruned_distribution(args: MethodArguments, usual: Distribution) -> Distribution:
+    known: dict[str, Distribution] = {name: name for name in get_args(Distribution)}
+    return known[args.distribution] if args.distribution else usual
+
+
+def _drop_grow(args: MethodArguments, seed: int) -> SparseMethod:
+    rule = with_changes(
+        PRESETS[args.method], every=_period(args), until=args.update_until, drop_fraction=args.drop_fraction,
+        decay=args.drop_schedule, when=args.update_rule, regrown=args.regrown,
+    )  # fmt: skip
+    if args.redistribute is False:
+        rule = replace(rule, redistribute=None)
+    return DropGrow(
+        rule,
+        density=args.density,
+        distribution=args.distribution or "uniform",
+        power=args.erk_power,
+        densities=densities_of(args.tensor_density),
+        tensors=args.tensors,
+        start=args.start_mask or "magnitude",
+        variance=args.variance,
+        seed=seed,
+    )
 
 
 METHODS: dict[str, Callable[[MethodArguments, int], SparseMethod]] = {
@@ -135,9 +180,8 @@ METHODS: dict[str, Callable[[MethodArguments, int], SparseMethod]] = {
     "diff_gates": _diff_gates,
     "one_shot": _one_shot,
     "lottery_ticket": _lottery_ticket,
+    **dict.fromkeys(PRESETS, _drop_grow),
 }
-WITH_DENSITY = ("fish", "random", "magnitude")
-"""Methods whose budget is --density."""
 
 
 def asked_density(args: MethodArguments) -> float | None:

@@ -1,14 +1,17 @@
 """What an algorithm decides: which entries are active, what the others hold, and what else happens while training."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from glue_sparse.active import Inactive, attach
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import DiffInfo
+from glue_sparse.flops import Rule
 from glue_sparse.masks import Masks, Scores
 from glue_sparse.per_example import Batch
 
@@ -16,6 +19,23 @@ Batches = Callable[[int], Iterable[Batch]]
 """num_samples -> collated batches of that many training examples in all, this rank's share of them."""
 Combine = Callable[[Scores], Scores]
 """Scores of this rank's share of the examples -> scores of all of them."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where training is."""
+
+    step: int
+    """The optimizer step under way, from 0."""
+    num_steps: int
+    """Optimizer steps of the whole run."""
+    num_epochs: float
+    """Passes over the data in the whole run."""
+    optimizer: torch.optim.Optimizer
+    head: tuple[str, ...]
+    draw: Callable[[int, int], Iterable[Batch]]
+    """(num_samples, number of the draw) -> batches of training examples, this rank's share of them."""
+    combine: Combine
 
 
 def alone(scores: Scores) -> Scores:
@@ -30,6 +50,20 @@ class SparseMethod:
     """What inactive entries hold: their old value, or zero."""
     needs_data: bool = True
     """Whether the choice depends on data or chance; if not, all workers make it alike without being told."""
+    moves: bool = False
+    """Whether other entries become active while training."""
+    without_fp16: bool = False
+    """Whether scaled gradients, or steps left out, would break it."""
+
+    @property
+    def flops_rule(self) -> Rule:
+        """Whose formula gives the FLOPs of training; see `flops.training_flops`."""
+        return "static" if self.inactive == "zero" else "frozen"
+
+    @property
+    def update_period(self) -> int | None:
+        """Optimizer steps between updates, where the formula needs them; known once training has begun."""
+        return None
 
     def prepare(
         self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine = alone
@@ -56,8 +90,15 @@ class SparseMethod:
         """Make the model sparse: by default the chosen entries become its active entries."""
         attach(model, masks, self.inactive)
 
-    def update(self, model: nn.Module, step: int) -> None:
-        """Called before optimizer step number `step`, counted from 0."""
+    def before_step(self, model: nn.Module, moment: Moment) -> None:
+        """Called before the first micro-batch of each optimizer step."""
+
+    def gradients_ready(self, model: nn.Module, moment: Moment) -> bool:
+        """Called when a step's gradients are complete, and averaged over ranks; true leaves the step out."""
+        return False
+
+    def after_step(self, model: nn.Module, moment: Moment) -> None:
+        """Called after the optimizer's step, with its gradients still there."""
 
     def penalty(self, model: nn.Module) -> Tensor | None:
         """A scalar to add to the training loss of each optimizer step."""

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from glue_sparse.active import attach
 from glue_sparse.diff_file import DiffInfo
+from glue_sparse.flops import Rule
 from glue_sparse.gate_counts import expected_open, report
 from glue_sparse.gate_file import GateFile
 from glue_sparse.gates import Draw, GroupGate, attach_gates, collapse, gated_tensors
 from glue_sparse.hard_concrete import HardConcrete
 from glue_sparse.masks import Masks
-from glue_sparse.methods.base import Batches, Combine, SparseMethod, alone
+from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
 from glue_sparse.parametrization import is_attached, persistent_buffers, wholly_active
 from glue_sparse.params import body_names, layer_numbers, num_blocks
 
@@ -107,9 +108,14 @@ class DiffGates(SparseMethod):
             model, gated, groups=groups, concrete=self.concrete, alpha_init=self.alpha_init, draw=self.draw
         )
 
-    def update(self, model: nn.Module, step: int) -> None:
+    @property
+    def flops_rule(self) -> Rule:
+        """Every weight trains, whatever the gates leave of it in the end."""
+        return "dense"
+
+    def before_step(self, model: nn.Module, moment: Moment) -> None:
         """A new sample of the gates for each optimizer step, the same for all of its micro-batches and ranks."""
-        self.draw.step = step
+        self.draw.step = moment.step
 
     def penalty(self, model: nn.Module) -> Tensor | None:
         """lambda times the expected number of entries let through, in each layer (Guo et al., 2021, section 3.2)."""

@@ -1,18 +1,24 @@
-"""Train a set of entries that is chosen once: the best by a score, or given."""
+"""Train a set of entries that is chosen once, or now and then: the best by a score, or given."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import nn
 
-from glue_sparse import budgets
+from glue_sparse import budgets, moved
 from glue_sparse.active import Inactive
 from glue_sparse.diff import SparseDiff
-from glue_sparse.masks import Masks, select
-from glue_sparse.methods.base import Batches, Combine, SparseMethod, alone
+from glue_sparse.diff_file import DiffInfo
+from glue_sparse.masks import Masks, load, save, select
+from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
+from glue_sparse.methods.refresh import Refresh
 from glue_sparse.params import body_names, match
+from glue_sparse.schedules import Period
 from glue_sparse.scores import ScoreFunction
+
+LEGACY_FILE = "legacy_masks.safetensors"
 
 
 class FixedMask(SparseMethod):
@@ -27,6 +33,11 @@ class FixedMask(SparseMethod):
         start: instead of both, a diff whose entries train on.
         start_from: with `start`, begin at its `values`, or at those of the base (a difference of `zero`).
         inactive: what the other entries hold; with `start`, what the diff says.
+        update_every: choose by the score again after so many steps (below 1: a fraction of the run) or each `epoch`;
+            never by default.
+        score_of: number of the choice -> score, where it differs between choices, as noise does.
+        legacy_decay: as in the authors' CIFAR-10 code, mask gradients only: weight decay then shrinks the entries that
+            should stay, so everything changes and nothing is saved. For comparison.
     Raises:
         ValueError: not exactly one of `score`, `masks` and `start`.
     """
@@ -42,13 +53,23 @@ class FixedMask(SparseMethod):
         start: SparseDiff | None = None,
         start_from: Literal["values", "zero"] = "values",
         inactive: Inactive = "frozen",
+        update_every: Period | None = None,
+        score_of: Callable[[int], ScoreFunction] | None = None,
+        legacy_decay: bool = False,
     ):
         if sum(given is not None for given in (score, masks, start)) != 1:
             raise ValueError("FixedMask takes one of a score, masks, and a diff to start from")
+        if score is None and update_every is not None:
+            raise ValueError("only a mask that is chosen by a score can be chosen anew: leave update_every out")
         self.score, self.density, self.tensors, self.num_samples = score, density, tensors, num_samples
-        self.masks, self.start, self.start_from = masks, start, start_from
+        self.given_masks, self.start, self.start_from = masks, start, start_from
         self.inactive = start.info.inactive if start else inactive
         self.needs_data = score is not None
+        self.update_every: Period | None = update_every
+        self.score_of, self.legacy_decay = score_of, legacy_decay
+        self.moves = update_every is not None
+        self._refresh: Refresh | None = None
+        self._legacy: Masks = {}
 
     def prepare(
         self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine = alone
@@ -62,16 +83,56 @@ class FixedMask(SparseMethod):
             self.start.check(model)
             return self.start.masks(model)
         if self.score is None:
-            assert self.masks is not None
-            return self.masks(model, head) if callable(self.masks) else self.masks
-        return self._select(model, head, batches, combine, 1)[0]
+            assert self.given_masks is not None
+            return self.given_masks(model, head) if callable(self.given_masks) else self.given_masks
+        return self._choose(model, head, batches, combine, 0)
 
     def attach(self, model: nn.Module, masks: Masks) -> None:
         """See `SparseMethod.attach`; entries of a diff to start from get its values."""
+        if self.update_every is not None:
+            self._refresh = Refresh(self.update_every, self._choose, model)
+        if self.legacy_decay:
+            self._legacy = masks
+            return
         start = self.start.at_base(model) if self.start and self.start_from == "zero" else self.start
         super().attach(model, masks)
         if start is not None:
             start.restore(model)
+
+    def before_step(self, model: nn.Module, moment: Moment) -> None:
+        """Choose anew where it is time; see `SparseMethod.before_step`."""
+        if self._refresh and self.legacy_decay:
+            self._legacy = self._refresh.masks(model, moment) or self._legacy
+        elif self._refresh:
+            self._refresh.update(model, moment)
+
+    def gradients_ready(self, model: nn.Module, moment: Moment) -> bool:
+        """With `legacy_decay`, masks the gradients."""
+        for name, mask in self._legacy.items():
+            parameter = model.get_parameter(name)
+            if parameter.grad is not None:
+                parameter.grad.mul_(mask.to(parameter.device))
+        return False
+
+    def save(self, model: nn.Module, info: DiffInfo, folder: Path) -> None:
+        """See `SparseMethod.save`."""
+        if self.moves and not self.legacy_decay:
+            moved.save(model, info, folder, {})
+        else:
+            super().save(model, info, folder)
+        if self._legacy:
+            save(self._legacy, folder / LEGACY_FILE)
+
+    def restore(self, model: nn.Module, head: tuple[str, ...], folder: Path) -> None:
+        """See `SparseMethod.restore`."""
+        if self.update_every is not None and self._refresh is None:
+            self._refresh = Refresh(self.update_every, self._choose, model)
+        if self.legacy_decay:
+            self._legacy = load(folder / LEGACY_FILE)[0]
+        if self.moves and not self.legacy_decay:
+            moved.restore(model, folder)
+        else:
+            super().restore(model, head, folder)
 
     def prepare_shares(
         self, model: nn.Module, head: tuple[str, ...], batches: Batches, num_shares: int
@@ -85,19 +146,28 @@ class FixedMask(SparseMethod):
             raise ValueError("workers that merge cannot start from a diff: leave --merge_every or --start_diff out")
         if self.inactive == "zero":
             raise ValueError("pruned models cannot train as workers that merge: leave --merge_every out")
+        if self.moves or self.legacy_decay:
+            raise ValueError("workers that merge have --refresh_every for new masks, and no --legacy_decay")
         if self.score is None:
             return [self.prepare(model, head, batches)]
-        return self._select(model, head, batches, alone, num_shares)
+        return self._select(model, head, batches, alone, num_shares, self.score)
+
+    def _choose(
+        self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine, number: int
+    ) -> Masks:
+        score = self.score_of(number) if self.score_of else self.score
+        assert score is not None
+        return self._select(model, head, batches, combine, 1, score)[0]
 
     def _select(
-        self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine, num_shares: int
-    ) -> list[Masks]:
-        assert self.score is not None
+        self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine, num_shares: int,
+        score: ScoreFunction,
+    ) -> list[Masks]:  # fmt: skip
         body = body_names(model, head)
         names = match(body, tuple(self.tensors)) if self.tensors else body
         num_head = sum(model.get_parameter(name).numel() for name in head)
         budget = budgets.total(self.density, sum(p.numel() for p in model.parameters()), num_head)
-        scores = self.score(model, names, batches(self.num_samples))
+        scores = score(model, names, batches(self.num_samples))
         if scores.keys() != set(names):
             raise ValueError(f"the score must name each of the {len(names)} tensors it is asked for, and no other")
         scores = combine(scores)

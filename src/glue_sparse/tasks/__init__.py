@@ -4,8 +4,9 @@ from collections.abc import Callable
 from difflib import get_close_matches
 
 from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.tasks import files, glue, squad, tweets
+from glue_sparse.tasks import cifar10, files, glue, squad, tweets
 from glue_sparse.tasks.base import Task
+from glue_sparse.vision import SCRATCH, is_scratch
 
 Loader = Callable[[str, TaskArguments, ModelArguments, int, bool], Task]
 """(name, task arguments, model arguments, seed, whether to predict test splits) -> task."""
@@ -14,6 +15,7 @@ TASKS: dict[str, Loader] = {
     **dict.fromkeys(glue.GLUE, glue.load),
     "squad": squad.load,
     "tweets": tweets.load,
+    "cifar10": cifar10.load,
     "file": files.load,
 }
 
@@ -44,7 +46,13 @@ def load_task(task: TaskArguments, model: ModelArguments, seed: int, do_predict:
     if own and task.task != "file":
         raise ValueError(f"--{own[0]} goes with --task file, not with --task {task.task}")
     if task.data_dir is not None and task.task in NO_FOLDER:
-        raise ValueError(f"--data_dir is a folder of GLUE's or SQuAD's files, which --task {task.task} does not read")
+        raise ValueError(
+            f"--data_dir is a folder of GLUE's, SQuAD's or CIFAR-10's files, which --task {task.task} does not read"
+        )
+    if task.hold_out and task.task != "cifar10":
+        raise ValueError(f"--hold_out goes with --task cifar10, not with --task {task.task}")
     if model.model is None:
         raise ValueError("a model is missing: give --model a hub id, a folder, or minilm")
+    if is_scratch(model.model) and task.task != "cifar10":
+        raise ValueError(f"{', '.join(SCRATCH)} are networks for images; --task {task.task} needs a model for text")
     return TASKS[task.task](task.task, task, model, seed, do_predict)

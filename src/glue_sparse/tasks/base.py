@@ -1,14 +1,25 @@
 """What a task is: a model with its head, data, and the official way to score it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from datasets import Dataset
 from torch import nn
 from transformers import EvalPrediction, PreTrainedTokenizerBase
+
+
+class Examples(Protocol):
+    """Rows of a split that can be counted and looked up: a `datasets.Dataset`, or images in memory."""
+
+    @property
+    def column_names(self) -> Any:
+        """What each row has."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -22,15 +33,16 @@ class Task:
     model: nn.Module
     head: tuple[str, ...]
     """Names of the parameters that are new for this task and always trained whole."""
-    tokenizer: PreTrainedTokenizerBase
-    train: Dataset
-    evals: dict[str, Dataset]
+    tokenizer: PreTrainedTokenizerBase | None
+    """None where inputs are not text."""
+    train: Examples
+    evals: Mapping[str, Examples]
     """Split name -> labelled examples, for example `validation_matched`."""
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
     metrics: Callable[[EvalPrediction], dict[str, float]]
     main_metric: str
     """The one number a table shows; a key of what `metrics` returns."""
-    tests: dict[str, Dataset] = field(default_factory=dict)
+    tests: Mapping[str, Examples] = field(default_factory=dict)
     """Split name -> unlabelled examples for `--do_predict`; empty unless asked for."""
     write_predictions: Callable[[str, np.ndarray, Path], Path] | None = None
     """(split, model outputs, folder) -> the file written."""
@@ -38,3 +50,5 @@ class Task:
     """Label names in the order of the outputs; empty for regression."""
     source: dict[str, Any] = field(default_factory=dict)
     """Facts about the data for results.json: where from, rows used and official rows of each split."""
+    base_model: str = ""
+    """What a diff names as its base where that is not `--model` itself, for example `resnet9@0`."""

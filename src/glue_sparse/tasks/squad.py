@@ -47,7 +47,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
     splits = {split: cut(rows, split, task, seed) for split, rows in data.items()}
     tokenizer = load_tokenizer(model.model or "")
     with seeded_head(seed):
-        network = load_question_answerer(model.model or "", model.dtype)
+        network = load_question_answerer(model.model or "", model.dtype, from_scratch=model.from_scratch)
     check_length(task.max_length, tokenizer, network)
     split_up = partial(encode, tokenizer=tokenizer, max_length=task.max_length, doc_stride=task.doc_stride)
     encoded = split_up(splits["validation"], keep_spans=True)

@@ -49,7 +49,9 @@ def build(data: TextData, task: TaskArguments, model: ModelArguments, seed: int)
     splits = {split: cut(rows, split, task, seed) for split, rows in data.splits.items()}
     tokenizer = load_tokenizer(model.model or "")
     with seeded_head(seed):
-        network = load_classifier(model.model or "", len(data.labels) or 1, data.labels, model.dtype)
+        network = load_classifier(
+            model.model or "", len(data.labels) or 1, data.labels, model.dtype, from_scratch=model.from_scratch
+        )
     check_length(task.max_length, tokenizer, network)
     encoded = {split: _encode(rows, tokenizer, task.max_length) for split, rows in splits.items()}
     tests = {split: rows for split, rows in encoded.items() if split.startswith("test")}

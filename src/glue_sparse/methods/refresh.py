@@ -1,0 +1,52 @@
+"""A mask that is chosen anew while training, by its score on the model as it is then."""
+
+import copy
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+from glue_sparse.active import reindex
+from glue_sparse.masks import Masks
+from glue_sparse.methods.base import Batches, Combine, Moment
+from glue_sparse.parametrization import current_tensors
+from glue_sparse.per_example import Batch
+from glue_sparse.schedules import Period, Schedule
+
+Choose = Callable[[nn.Module, tuple[str, ...], Batches, Combine, int], Masks]
+"""(plain model, head, batches, combine, number of the choice) -> masks."""
+
+
+class Refresh:
+    """Chooses the active entries again every so many steps; what stops being active keeps its last value.
+
+    Args:
+        every: optimizer steps between choices; below 1, a fraction of the run; or `epoch`.
+        plain: a copy of the model without active entries, by which to choose: what a refreshed mask costs in memory.
+    """
+
+    def __init__(self, every: Period, choose: Choose, plain: nn.Module):
+        self.every: Period = every
+        self.choose, self.plain = choose, copy.deepcopy(plain)
+
+    def masks(self, model: nn.Module, moment: Moment) -> Masks | None:
+        """New masks where it is time for them; the first choice has been made before step 0."""
+        schedule = Schedule(every=self.every, until=1.0).in_steps(moment.num_steps, moment.num_epochs)
+        if not schedule.is_update(moment.step):
+            return None
+        assert isinstance(schedule.every, int)
+        number = moment.step // schedule.every
+        tensors = current_tensors(self.plain)
+        with torch.no_grad():
+            for name, tensor in current_tensors(model).items():
+                tensors[name].data.copy_(tensor)
+
+        def batches(num_samples: int) -> Iterable[Batch]:
+            return moment.draw(num_samples, number)
+
+        return self.choose(self.plain, moment.head, batches, moment.combine, number)
+
+    def update(self, model: nn.Module, moment: Moment) -> None:
+        """Move the active entries where it is time."""
+        if masks := self.masks(model, moment):
+            reindex(model, masks, moment.optimizer)

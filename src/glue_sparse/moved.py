@@ -1,0 +1,49 @@
+"""Checkpoints of models whose entries move: beside the diff, which are active now and which have been."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from glue_sparse import tensor_files
+from glue_sparse.active import active_tensors, reindex
+from glue_sparse.diff import SparseDiff
+from glue_sparse.diff_file import DiffInfo
+from glue_sparse.masks import Masks, narrow
+from glue_sparse.moving import explored_state, load_explored
+from glue_sparse.parametrization import is_attached, original
+
+FILE_NAME = "moved.safetensors"
+FORMAT = "glue_sparse moved 1"
+
+
+def save(model: nn.Module, info: DiffInfo, folder: Path, extra: Mapping[str, Tensor]) -> None:
+    """Write the diff, and beside it the active entries, what has been explored, and tensors of the method's own."""
+    SparseDiff.from_model(model, info).save_pretrained(folder)
+    active = {
+        f"active/{name}": narrow(entries.indices.cpu(), original(model, name).numel())
+        for name, entries in active_tensors(model)
+    }
+    tensor_files.write(folder / FILE_NAME, FORMAT, {**active, **explored_state(model), **extra}, {})
+
+
+def restore(model: nn.Module, folder: Path) -> dict[str, Tensor]:
+    """Continue from what `save` wrote, with a plain model or an attached one; returns all its tensors.
+
+    Raises:
+        ValueError: wrong base, damaged file.
+    """
+    diff = SparseDiff.from_pretrained(folder)
+    tensors, _ = tensor_files.read(folder / FILE_NAME, FORMAT)
+    masks: Masks = {}
+    for key, indices in tensors.items():
+        part, _, name = key.partition("/")
+        if part == "active":
+            masks[name] = torch.zeros(original(model, name).shape, dtype=torch.bool)
+            masks[name].view(-1)[indices.long()] = True
+    if is_attached(model):
+        reindex(model, masks)
+    diff.restore(model, masks)
+    load_explored(model, tensors)
+    return tensors

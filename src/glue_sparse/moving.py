@@ -1,0 +1,162 @@
+"""Moves the active entries of a model while it trains, by a rule; the same for a Trainer and for a plain loop."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from glue_sparse import budgets
+from glue_sparse.active import ActiveEntries, active_tensors, current_masks, reindex
+from glue_sparse.masks import digest, pack, unpack
+from glue_sparse.parametrization import original
+from glue_sparse.rewiring import Connections, Rule, grown, kept, num_dropped
+
+logger = logging.getLogger(__name__)
+
+MOMENTUM = 0.9
+"""Of the mean gradient over steps (Dettmers and Zettlemoyer, 2019)."""
+FEW_UPDATES = 10
+
+
+class Mover:
+    """Drops and grows active entries at the steps that a rule's schedule names.
+
+    Call `before_step` before the backward passes of an optimizer step, `gradients_ready` when its gradients are
+    complete, and `after_step` when the optimizer has stepped.
+
+    Args:
+        num_steps, num_epochs: length of the whole run; epochs are needed only where updates are counted in them.
+    """
+
+    def __init__(self, rule: Rule, num_steps: int, seed: int, num_epochs: float | None = None):
+        self.rule, self.seed = rule, seed
+        self.schedule = rule.schedule.in_steps(num_steps, num_epochs)
+        self.momentum: dict[str, Tensor] = {}
+        """Mean dense gradients, where the rule wants them."""
+        found = self.schedule.num_updates
+        if rule.grow and found < FEW_UPDATES:
+            logger.warning(
+                "only %d updates of the active entries fit this run of %d steps (every %d, before step %d): "
+                "with fewer than %d little is explored; lower update_every",
+                found, num_steps, self.schedule.every, self.schedule.until, FEW_UPDATES,
+            )  # fmt: skip
+
+    def is_update(self, step: int) -> bool:
+        """Whether entries move at this step."""
+        return self.rule.grow is not None and self.schedule.is_update(step)
+
+    def before_step(self, model: nn.Module, step: int) -> None:
+        """Have dense gradients kept where this step needs them."""
+        wanted = self.rule.gradients == "always" or (self.rule.gradients == "at_updates" and self.is_update(step))
+        for _, entries in active_tensors(model):
+            entries.watch(wanted)
+
+    def gradients_ready(self, model: nn.Module, step: int, optimizer: torch.optim.Optimizer) -> bool:
+        """Take note of dense gradients; true where entries moved instead of a step, which is then to be left out.
+
+        Raises:
+            ValueError: a score that is not finite.
+        """
+        self._average_over_ranks(model)
+        if self.rule.gradients == "always":
+            self._follow_momentum(model)
+        if not (self.is_update(step) and self.rule.when == "replace"):
+            return False
+        self._move(model, step, optimizer)
+        return True
+
+    def after_step(self, model: nn.Module, step: int, optimizer: torch.optim.Optimizer) -> None:
+        """Move entries after a step, where the rule says so; raises as `gradients_ready`."""
+        if self.is_update(step) and self.rule.when == "after_step":
+            self._move(model, step, optimizer)
+        for _, entries in active_tensors(model):
+            entries.watch(False)
+
+    def _average_over_ranks(self, model: nn.Module) -> None:
+        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+            return
+        for _, entries in active_tensors(model):
+            if entries.dense_gradient is not None:
+                dist.all_reduce(entries.dense_gradient)
+                entries.dense_gradient /= dist.get_world_size()
+
+    def _follow_momentum(self, model: nn.Module) -> None:
+        for name, entries in active_tensors(model):
+            if entries.dense_gradient is None:  # not used in this step's loss
+                continue
+            if name not in self.momentum:
+                self.momentum[name] = torch.zeros_like(entries.dense_gradient)
+            self.momentum[name].mul_(MOMENTUM).add_(entries.dense_gradient, alpha=1 - MOMENTUM)
+
+    def _move(self, model: nn.Module, step: int, optimizer: torch.optim.Optimizer) -> None:
+        fraction = self.schedule.fraction(step)
+        dropped = {name: num_dropped(e.num_active, fraction) for name, e in active_tensors(model)}
+        to_grow = self._shares(model, step, dropped)
+        for name, entries in active_tensors(model):  # one at a time: no second dense tensor lives beside the first
+            param = self._connections(model, name, entries, step)
+            assert self.rule.grow is not None
+            stays = kept(param, self.rule.keep, entries.num_active - dropped[name])
+            new = stays | grown(param, self.rule.grow, stays, to_grow[name])
+            if self.rule.regrown == "reset":
+                reindex(model, {name: stays}, optimizer)
+            reindex(model, {name: new}, optimizer)
+        self._check_agreement(model, step)
+
+    def _shares(self, model: nn.Module, step: int, dropped: dict[str, int]) -> dict[str, int]:
+        """Entries that each tensor grows: as many as it drops, or its share of all that are dropped."""
+        if self.rule.redistribute is None:
+            return dropped
+        claims, space = {}, {}
+        for name, entries in active_tensors(model):
+            claims[name] = self.rule.redistribute(self._connections(model, name, entries, step))
+            space[name] = original(model, name).numel() - entries.num_active + dropped[name]
+        return budgets.share_out(sum(dropped.values()), claims, space)
+
+    def _connections(self, model: nn.Module, name: str, entries: ActiveEntries, step: int) -> Connections:
+        weight = entries.current(original(model, name))
+        gradient = entries.dense_gradient
+        if gradient is None and self.rule.gradients != "never":
+            gradient = torch.zeros_like(weight, dtype=torch.float32)
+        momentum = self.momentum.get(name, gradient) if self.rule.gradients == "always" else None
+        return Connections(name, weight, entries.mask(), step, self.seed, gradient, momentum)
+
+    def _check_agreement(self, model: nn.Module, step: int) -> None:
+        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+            return
+        found: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(found, digest(current_masks(model)))
+        if len(set(found)) > 1:
+            raise RuntimeError(f"ranks moved to different entries at step {step}: a score depends on the rank")
+
+    def state(self) -> dict[str, Tensor]:
+        """What a resumed run needs beside the active entries."""
+        return {f"momentum/{name}": tensor.cpu() for name, tensor in self.momentum.items()}
+
+    def load_state(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` gave."""
+        for name, _ in active_tensors(model):
+            if (mean := tensors.get(f"momentum/{name}")) is not None:
+                self.momentum[name] = mean.to(original(model, name).device, copy=True)
+
+
+def explored_state(model: nn.Module) -> dict[str, Tensor]:
+    """What has been explored, one bit per entry; nothing before the first move."""
+    found = {name: entries.explored for name, entries in active_tensors(model)}
+    return {f"explored/{name}": pack(mask) for name, mask in found.items() if mask is not None}
+
+
+def load_explored(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Take over what `explored_state` gave."""
+    for name, entries in active_tensors(model):
+        if (bits := tensors.get(f"explored/{name}")) is not None:
+            weight = original(model, name)
+            entries.explored = unpack(bits, weight.shape).to(weight.device)
+
+
+def explored_share(model: nn.Module) -> float:
+    """Share of the masked entries that have been active so far."""
+    counts = [(entries.num_explored, original(model, name).numel()) for name, entries in active_tensors(model)]
+    return sum(found for found, _ in counts) / max(1, sum(size for _, size in counts))

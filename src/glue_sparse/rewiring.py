@@ -1,0 +1,157 @@
+"""Which entries of one tensor to drop and to grow: scores, rules that combine them, and the presets SET, SNFS, RigL."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from glue_sparse.masks import select
+from glue_sparse.randomness import seeded
+from glue_sparse.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Connections:
+    """One tensor as scores see it at an update; all tensors have its shape and are not to be changed.
+
+    Attributes:
+        name: of the parameter.
+        weight: current values; inactive entries hold zero.
+        mask: bool, True = active.
+        step: optimizer step, from 0.
+        seed: of the run.
+    """
+
+    name: str
+    weight: Tensor
+    mask: Tensor
+    step: int
+    seed: int
+    _gradient: Tensor | None = None
+    _momentum: Tensor | None = None
+
+    @property
+    def gradient(self) -> Tensor:
+        """Gradient of the loss with respect to the whole tensor, inactive entries included, float32.
+
+        Raises:
+            ValueError: the rule does not ask for gradients.
+        """
+        return self._given(self._gradient, "gradient", "at_updates")
+
+    @property
+    def momentum(self) -> Tensor:
+        """Mean gradient over steps, exponentially weighted (0.9); raises ValueError as `gradient` does."""
+        return self._given(self._momentum, "momentum", "always")
+
+    def _given(self, tensor: Tensor | None, what: str, gradients: str) -> Tensor:
+        if tensor is None:
+            raise ValueError(f"a score reads the {what} of {self.name}: build its Rule with gradients={gradients!r}")
+        return tensor
+
+    def noise(self) -> Tensor:
+        """Uniform noise in [0, 1) that depends on (seed, step, name) alone, so that all ranks draw alike."""
+        generator = seeded(self.seed, "grow", self.step, self.name)
+        return torch.rand(self.weight.shape, generator=generator).to(self.weight.device)
+
+
+Score = Callable[[Connections], Tensor]
+"""One number per entry, in the tensor's shape; the largest are kept, or grown."""
+
+
+def weight_magnitude(param: Connections) -> Tensor:
+    """|w|."""
+    return param.weight.abs()
+
+
+def random_score(param: Connections) -> Tensor:
+    """Noise (SET)."""
+    return param.noise()
+
+
+def gradient_magnitude(param: Connections) -> Tensor:
+    """|dL/dw| of this step (RigL)."""
+    return param.gradient.abs()
+
+
+def momentum_magnitude(param: Connections) -> Tensor:
+    """|mean dL/dw| over steps (SNFS)."""
+    return param.momentum.abs()
+
+
+def mean_momentum(param: Connections) -> float:
+    """A tensor's claim to freed entries: the mean |momentum| of its active ones (SNFS)."""
+    return float(param.momentum.abs()[param.mask].mean())
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How active entries move during training.
+
+    Attributes:
+        grow: score of entries that are not kept; none for a mask that stays (static sparse training).
+        keep: score of active entries; the lowest are dropped.
+        gradients: of the whole tensor, for scores: `never`; `at_updates`, in the steps that move entries; or `always`,
+            which also gives their mean over steps.
+        when: `replace` the step, whose gradients then train nothing (RigL), or move entries `after_step`.
+        redistribute: a tensor's claim to the entries that all tensors drop; without it each regrows its own.
+        regrown: an entry dropped and grown in the same update may `keep` value and optimizer state, or `reset` them.
+        schedule: when, and how many.
+    """
+
+    grow: Score | None
+    keep: Score = weight_magnitude
+    gradients: Literal["never", "at_updates", "always"] = "never"
+    when: Literal["replace", "after_step"] = "after_step"
+    redistribute: Callable[[Connections], float] | None = None
+    regrown: Literal["keep", "reset"] = "keep"
+    schedule: Schedule = field(default_factory=Schedule)
+
+    @property
+    def kind(self) -> Literal["static", "rigl", "snfs"]:
+        """Whose formula gives the cost of training: dense gradients never, at updates, or always."""
+        return {"never": "static", "at_updates": "rigl", "always": "snfs"}[self.gradients]  # type: ignore
+
+
+STATIC = Rule(grow=None)
+"""A sparse network whose mask stays."""
+SET = Rule(random_score, schedule=Schedule(until=1.0))
+"""Mocanu et al., 2018, arXiv 1707.04780. Theirs drops a constant share and draws new weights; ours start at zero."""
+SNFS = Rule(
+    momentum_magnitude, gradients="always", redistribute=mean_momentum,
+    schedule=Schedule(until=1.0, drop_fraction=0.5),
+)  # fmt: skip
+"""Dettmers and Zettlemoyer, 2019, arXiv 1907.04840, with redistribution across tensors."""
+RIGL = Rule(gradient_magnitude, gradients="at_updates", when="replace")
+"""Evci et al., 2020, arXiv 1911.11134, algorithm 1."""
+PRESETS = {"static": STATIC, "set": SET, "snfs": SNFS, "rigl": RIGL}
+
+
+def num_dropped(num_active: int, fraction: float) -> int:
+    """Entries that a tensor drops: the share rounded down, and never its last entry."""
+    return max(0, min(int(num_active * fraction), num_active - 1))
+
+
+def kept(param: Connections, keep: Score, num_kept: int) -> Tensor:
+    """Mask of the `num_kept` active entries with the largest scores; inactive ones are no candidates."""
+    return _best(_checked(param, keep), param.mask, num_kept, param.name)
+
+
+def grown(param: Connections, grow: Score, stays: Tensor, num_grown: int) -> Tensor:
+    """Mask of the `num_grown` entries with the largest scores among those that do not stay, just dropped ones too."""
+    return _best(_checked(param, grow), ~stays, num_grown, param.name)
+
+
+def _checked(param: Connections, score: Score) -> Tensor:
+    found = score(param)
+    if found.shape != param.weight.shape:
+        raise ValueError(f"a score of {param.name} has shape {tuple(found.shape)}, not {tuple(param.weight.shape)}")
+    return found
+
+
+def _best(scores: Tensor, candidates: Tensor, count: int, name: str) -> Tensor:
+    mask = torch.zeros_like(candidates)
+    mask[candidates] = select({name: scores[candidates]}, count)[name]
+    return mask

@@ -1,0 +1,83 @@
+"""When active entries move, and how many of them, as functions of the optimizer step."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+Period = float | Literal["epoch"]
+Decay = Literal["constant", "cosine", "linear"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Updates at steps `every`, 2 `every`, ... before `until`; steps count from 0, so step 0 never is one.
+
+    Attributes:
+        every: optimizer steps between updates; below 1, a fraction of the run; or `epoch`.
+        until: no update at this step or later; up to 1, a fraction of the run.
+        drop_fraction: share of a tensor's active entries that the first update would drop, in [0, 1].
+        decay: how that share falls to zero at `until`: by a cosine (Dettmers and Zettlemoyer, 2019; Evci et al., 2020,
+            equation 1), linearly, or not at all.
+    """
+
+    every: Period = 100
+    until: float = 0.75
+    drop_fraction: float = 0.3
+    decay: Decay = "cosine"
+
+    def __post_init__(self):
+        if not 0 <= self.drop_fraction <= 1:
+            raise ValueError(f"drop_fraction must be in [0, 1], got {self.drop_fraction}")
+        if self.every != "epoch":
+            period_of(str(self.every))
+        if not 0 < self.until < math.inf or (self.until > 1 and self.until != int(self.until)):
+            raise ValueError(f"update_until is a step, or a fraction of the run up to 1; not {self.until}")
+        if self.decay not in get_args(Decay):
+            raise ValueError(f"unknown schedule {self.decay!r}: {', '.join(get_args(Decay))}")
+
+    def in_steps(self, num_steps: int, num_epochs: float | None = None) -> "Schedule":
+        """The same for a run of known length, with epochs and fractions turned into steps.
+
+        Raises:
+            ValueError: a period of an epoch, and no epochs.
+        """
+        if self.every == "epoch" and not num_epochs:
+            raise ValueError("update_every is an epoch, and this training is told its steps alone: give it in steps")
+        every = 1 / (num_epochs or 1) if self.every == "epoch" else self.every
+        if self.every == "epoch" or every < 1:
+            every = max(1, round(every * num_steps))
+        until = round(self.until * num_steps) if self.until <= 1 else int(self.until)
+        # an update needs a step after it in which what has grown can learn
+        return replace(self, every=int(every), until=max(1, min(until, num_steps - 1)))
+
+    def is_update(self, step: int) -> bool:
+        """Whether entries move at this step; for schedules `in_steps`."""
+        assert isinstance(self.every, int)
+        return 0 < step < self.until and step % self.every == 0
+
+    def fraction(self, step: int) -> float:
+        """Share of active entries to drop at a step."""
+        if self.decay == "constant":
+            return self.drop_fraction
+        done = min(1.0, step / self.until)
+        factor = (1 + math.cos(math.pi * done)) / 2 if self.decay == "cosine" else 1 - done
+        return self.drop_fraction * factor
+
+    @property
+    def num_updates(self) -> int:
+        """Updates in all; for schedules `in_steps`."""
+        assert isinstance(self.every, int)
+        return max(0, math.ceil(self.until / self.every) - 1)
+
+
+def period_of(text: str) -> Period:
+    """A period as typed: steps, a fraction of the run, or `epoch`; ValueError for anything else."""
+    if text == "epoch":
+        return "epoch"
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf or (number > 1 and number != int(number)):
+        raise ValueError(f"update_every is a number of steps, a fraction of the run below 1, or epoch; not {text}")
+    return number

@@ -1,0 +1,240 @@
+"""Sparse networks in a plain PyTorch loop: `sparsify_model`, and an optimizer whose `step` moves active entries."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from transformers.pytorch_utils import Conv1D
+
+from glue_sparse import budgets
+from glue_sparse.active import active_tensors, attach
+from glue_sparse.masks import Masks, select
+from glue_sparse.moving import Mover, explored_state, load_explored
+from glue_sparse.parametrization import is_attached, original
+from glue_sparse.params import body_names, match, sparsifiable
+from glue_sparse.rewiring import RIGL, Rule
+from glue_sparse.scores import magnitude, noise
+
+VarianceOf = Literal["fan_in", "fan_out"]
+
+
+def sparsify_model(
+    model: nn.Module,
+    sparsity: float,
+    distribution: str | budgets.Distribution = "uniform",
+    *,
+    power: float = 1.0,
+    densities: Mapping[str, float] | None = None,
+    tensors: Sequence[str] = (),
+    start: Literal["magnitude", "random"] = "magnitude",
+    variance: VarianceOf | None = None,
+    seed: int = 0,
+) -> None:
+    """Make a model sparse in place: from here on inactive entries are zero, and stay so under any optimizer.
+
+    Sparse become the matrices inside the layers of a transformer, and the weights of all linear, convolutional and
+    recurrent layers of other networks. Build the optimizer afterwards; `detach` gives an ordinary model back.
+
+    Args:
+        sparsity: share of the entries of these tensors that is zero, in [0, 1).
+        distribution, power, densities, tensors, start, variance, seed: as for `DropGrow`.
+    Raises:
+        ValueError: sparsity out of range, an unknown distribution, a tensor that would keep nothing.
+    """
+    budgets.check_sparsity(sparsity)
+    if is_attached(model):
+        raise ValueError("this model already has active entries; call detach(model) first")
+    counts = entry_counts(model, (), 1 - sparsity, distribution, power, densities or {}, tensors)
+    attach(model, initial_masks(model, counts, seed, start), "zero")
+    if variance:
+        keep_variance(model, variance)
+
+
+def entry_counts(
+    model: nn.Module,
+    head: tuple[str, ...],
+    density: float,
+    distribution: str | budgets.Distribution,
+    power: float,
+    densities: Mapping[str, float],
+    tensors: Sequence[str],
+) -> dict[str, int]:
+    """Tensor to make sparse -> entries it keeps; arguments and errors as for `DropGrow`."""
+    axes = sparsifiable(model, head)
+    if tensors:
+        axes = {name: axes.get(name) for name in match(body_names(model, head), tuple(tensors))}
+    custom = {name: share for pattern, share in densities.items() for name in match(tuple(axes), (pattern,))}
+    stacks = all(axis is not None for axis in axes.values())  # of a transformer: experts are stacks of matrices
+    shapes = {name: tuple(model.get_parameter(name).shape) for name in axes}
+    return budgets.distribute(
+        shapes, density, distribution, power=power, custom=custom, matrix_dims=2 if stacks else None
+    )
+
+
+def initial_masks(model: nn.Module, counts: dict[str, int], seed: int, start: str) -> Masks:
+    """Masks to start from: each tensor's largest weights (`magnitude`), or a draw by the seed (`random`)."""
+    names = tuple(counts)
+    return select(magnitude(model, names) if start == "magnitude" else noise(model, names, seed=seed), counts)
+
+
+@torch.no_grad()
+def keep_variance(model: nn.Module, of: VarianceOf) -> None:
+    """Scale the active entries of each unit by sqrt(fan of the dense layer / its active entries).
+
+    A unit is an output for `fan_in`, whose sums then vary as those of the dense layer do (He et al., 2015, arXiv
+    1502.01852, with the fan that is left), and an input for `fan_out`, where gradients do.
+    """
+    for name, entries in active_tensors(model):
+        weight = original(model, name)
+        (stacks, rows, columns, rest), outputs_first = _as_matrices(model, name, weight.shape)
+        stack = entries.indices // (rows * columns * rest)
+        if outputs_first == (of == "fan_in"):
+            num_units, unit = stacks * rows, entries.indices // (columns * rest)
+        else:
+            num_units, unit = stacks * columns, stack * columns + entries.indices // rest % columns
+        counts = torch.bincount(unit, minlength=num_units)
+        fan = weight.numel() / num_units
+        entries.values.mul_((fan / counts.clamp(min=1)).sqrt()[unit].to(entries.values.dtype))
+
+
+def _as_matrices(model: nn.Module, name: str, shape: torch.Size) -> tuple[tuple[int, int, int, int], bool]:
+    """A tensor's shape as (groups or experts, rows, columns, kernel), and whether its rows are outputs."""
+    module = model.get_submodule(name.rpartition(".")[0])
+    kind = parametrize.type_before_parametrizations(module)
+    if hasattr(module, "is_transposed") and len(shape) == 3:  # fused experts
+        return (shape[0], shape[1], shape[2], 1), not module.is_transposed
+    groups = getattr(module, "groups", 1)
+    inputs_first = issubclass(kind, Conv1D | nn.modules.conv._ConvTransposeNd)
+    return (groups, shape[0] // groups, shape[1], math.prod(shape[2:])), not inputs_first
+
+
+class SparseOptimizer(torch.optim.Optimizer):
+    """An optimizer whose `step` trains the active entries of a model and, at times, moves them.
+
+    It stands for the optimizer given: learning-rate schedulers, `param_groups`, `add_param_group` and closures work.
+    To resume, make the model sparse again, then load the model's `state_dict`, then this one's.
+
+    Args:
+        optimizer: any optimizer of the model's parameters. One that was built before `sparsify_model` gets the active
+            entries in the place of their tensors.
+        model: what `sparsify_model` made sparse.
+        rule: `STATIC`, `SET`, `SNFS`, `RIGL` of `glue_sparse.rewiring`, or your own.
+        num_steps: calls of `step` in the whole training, of which schedules are fractions.
+        seed: for what is random.
+    Raises:
+        ValueError: the model is not sparse, or the optimizer does not train its active entries.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, model: nn.Module, rule: Rule = RIGL, *, num_steps: int, seed: int = 0
+    ):
+        # no super().__init__(): state and groups are those of the optimizer that this one stands for
+        self.optimizer, self.model = optimizer, model
+        self.num_done = 0
+        """Calls of `step` so far."""
+        if not any(True for _ in active_tensors(model)):
+            raise ValueError("this model has no active entries: call sparsify_model(model, ...) first")
+        self._take_over()
+        self.mover = Mover(rule, num_steps, seed)
+        self.mover.before_step(model, 0)
+
+    def _take_over(self) -> None:
+        """Put the active entries where their tensors are in the optimizer."""
+        held = {id(p) for group in self.param_groups for p in group["params"]}
+        values = {id(original(self.model, name)): entries.values for name, entries in active_tensors(self.model)}
+        for group in self.param_groups:
+            for tensor in group["params"]:
+                if id(tensor) in values:
+                    self.state.pop(tensor, None)
+            swapped = [values.get(id(p), p) for p in group["params"]]
+            # an optimizer that was built afterwards holds both: the tensors, which need no gradient, only leave
+            group["params"] = [
+                new for new, old in zip(swapped, group["params"], strict=True) if new is old or id(new) not in held
+            ]
+        trained = {id(p) for group in self.param_groups for p in group["params"]}
+        if not trained.issuperset(map(id, values.values())):
+            raise ValueError("the optimizer does not train the active entries: build it from model.parameters()")
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Those of the optimizer."""
+        return self.optimizer.param_groups
+
+    @property
+    def state(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of the optimizer."""
+        return self.optimizer.state
+
+    @property
+    def defaults(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Those of the optimizer."""
+        return self.optimizer.defaults
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore
+        """Take an optimizer step, move entries, or both, as the rule says; returns the closure's loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if not self.mover.gradients_ready(self.model, self.num_done, self.optimizer):
+            if closure is None:
+                self.optimizer.step()
+            else:
+                self.optimizer.step(_Replayed(closure, loss))
+        self.mover.after_step(self.model, self.num_done, self.optimizer)
+        self.num_done += 1
+        self.mover.before_step(self.model, self.num_done)
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As in any optimizer."""
+        self.optimizer.zero_grad(set_to_none)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As in any optimizer."""
+        self.optimizer.add_param_group(param_group)
+
+    def state_dict(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The optimizer's state, the number of steps, and what moving entries needs."""
+        moving = {**self.mover.state(), **explored_state(self.model)}
+        return {"optimizer": self.optimizer.state_dict(), "num_done": self.num_done, "moving": moving}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from what `state_dict` gave; the model's own state has to be loaded first.
+
+        Raises:
+            ValueError: the state is of another model, or the model's state has not been loaded.
+        """
+        for old, group in zip(state_dict["optimizer"]["param_groups"], self.param_groups, strict=True):
+            for number, parameter in zip(old["params"], group["params"], strict=True):
+                self._check_shapes(parameter, state_dict["optimizer"]["state"].get(number, {}))
+        self.optimizer.load_state_dict(state_dict["optimizer"])
+        self.num_done = state_dict["num_done"]
+        self.mover.load_state(self.model, state_dict["moving"])
+        load_explored(self.model, state_dict["moving"])
+        self.mover.before_step(self.model, self.num_done)
+
+    def _check_shapes(self, parameter: Tensor, state: dict[str, Any]) -> None:
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.dim() == 1 == parameter.dim() and value.shape != parameter.shape:
+                raise ValueError(f"{key} of the stored state has {len(value):,} entries, and {len(parameter):,} are "
+                                 "active: load the model's state_dict before the optimizer's")  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"SparseOptimizer({self.optimizer!r})"
+
+
+class _Replayed:
+    """A closure whose first call has been made already: optimizers that call it once do not compute twice."""
+
+    def __init__(self, closure: Callable[[], Any], loss: Any):
+        self.closure, self.loss, self.is_first = closure, loss, True
+
+    def __call__(self) -> Any:
+        if self.is_first:
+            self.is_first = False
+            return self.loss
+        return self.closure()

@@ -1,0 +1,235 @@
+"""CIFAR-10 (Krizhevsky, 2009): 50,000 training and 10,000 test images of 32x32 pixels in ten classes."""
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from datasets import Dataset, Image, load_dataset
+from datasets.exceptions import DatasetsError
+from PIL import Image as Picture
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import EvalPrediction
+
+from glue_sparse import metrics
+from glue_sparse.arguments import ModelArguments, TaskArguments
+from glue_sparse.images import ImageCollator, Pixels
+from glue_sparse.models import DTYPES
+from glue_sparse.params import head_names
+from glue_sparse.tasks.base import Task
+from glue_sparse.tasks.text import cut
+from glue_sparse.vision import load_image_classifier, pixels_for
+
+HUB_ID = "uoft-cs/cifar10"
+LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+ROWS = {"train": 50_000, "test": 10_000}
+SIZE = 32
+_JPEG = b"\xff\xd8"
+
+
+class Images(torch.utils.data.Dataset):
+    """Images in memory, as items for `ImageCollator`.
+
+    Args:
+        pixels: uint8 [n, 3, 32, 32].
+        labels: [n] class indices.
+        scored: how to normalise images that are scored; None for images to train on, which are left as they are.
+    """
+
+    column_names = ("pixel_values", "labels")
+
+    def __init__(self, pixels: Tensor, labels: Sequence[int], scored: Pixels | None = None):
+        self.pixels, self.labels, self.scored = pixels, list(labels), scored
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        pixels = self.pixels[index]
+        if self.scored is not None:
+            pixels = self.scored.normalised(pixels)
+        return {"pixel_values": pixels, "labels": self.labels[index]}
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The rows of a table that are used, out of those that could be."""
+
+    table: Dataset
+    available: int
+    rows: list[int]
+
+
+def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_predict: bool = False) -> Task:
+    """CIFAR-10 from the hub, or from `train.parquet` and `test.parquet` in `task.data_dir` or `cifar10` below it.
+
+    `task.hold_out`: so many training images are scored as `validation`, and the test images are left alone.
+
+    Raises:
+        ValueError: the data or the model is not to be had, or an image or label is not one of CIFAR-10's.
+    """
+    if do_predict:
+        raise ValueError("cifar10 has no unlabelled test images to predict")
+    tables, source = _tables(task.data_dir, ("train",) if task.hold_out else ("train", "test"))
+    splits = _splits(tables, task, seed)
+    network, base_model = load_image_classifier(model.model or "", LABELS, seed, model.dtype)
+    data, jpeg = _images(splits, pixels := pixels_for(model.model or "", network))
+    used = {split: len(images) for split, images in data.items()}
+    available = {split: chosen.available for split, chosen in splits.items()}
+    found = {split: len(table) for split, table in tables.items()}
+    return Task(
+        name=name,
+        title=title(used, available, found, jpeg),
+        model=network,
+        head=head_names(network),
+        tokenizer=None,
+        train=data.pop("train"),
+        evals=data,
+        collate=ImageCollator(pixels, seed, DTYPES[model.dtype]),
+        metrics=_accuracy,
+        main_metric="accuracy",
+        labels=LABELS,
+        source={
+            **source,
+            "rows": used,
+            "available_rows": found,
+            "official_rows": {split: ROWS[split] for split in tables},
+            "held_out": task.hold_out,
+            "images": "JPEG, so not the original pixels" if jpeg else "original",
+        },
+        base_model=base_model,
+    )
+
+
+def title(used: Mapping[str, int], available: Mapping[str, int], found: Mapping[str, int], jpeg: bool = False) -> str:
+    """The title, with what keeps a score from being the official one: `CIFAR-10 (JPEG; 500 of 50,000 train rows)`.
+
+    The mappings give rows by split: used, to choose from, and in the data. A split `validation` was held out of train.
+    """
+    notes = ["validation"] if "validation" in used else []
+    if any(rows != ROWS[split] for split, rows in found.items()):
+        notes.append("subset" if all(rows <= ROWS[split] for split, rows in found.items()) else "not official")
+    notes += [f"{n:,} of {available[split]:,} {split} rows" for split, n in used.items() if n != available[split]]
+    words = "; ".join((["JPEG"] if jpeg else []) + ([", ".join(notes)] if notes else []))
+    return f"CIFAR-10 ({words})" if words else "CIFAR-10"
+
+
+def hold_out(labels: Sequence[int], count: int) -> list[int]:
+    """Rows to score instead of training on them, in ascending order; as nearly as possible equally many per class.
+
+    They depend on the labels alone and not on a run's seed: of each class the first in the order of their indices'
+    SHA-1.
+
+    Raises:
+        ValueError: nothing would be left to train on.
+    """
+    if count >= len(labels):
+        raise ValueError(f"--hold_out {count} leaves none of the {len(labels)} training images to train on")
+    ranks, order = dict.fromkeys(labels, 0), []
+    for row in sorted(range(len(labels)), key=lambda row: hashlib.sha1(str(row).encode()).digest()):
+        order.append((ranks[labels[row]], labels[row], row))
+        ranks[labels[row]] += 1
+    return sorted(row for _, _, row in sorted(order)[:count])
+
+
+def _tables(data_dir: str | None, splits: Sequence[str]) -> tuple[dict[str, Dataset], dict[str, Any]]:
+    """Tables with columns `img`, not decoded, and `label`; and where they are from."""
+    if data_dir is None:
+        source, origin = {"kind": "hub", "name": HUB_ID}, HUB_ID
+        loaded = {split: _read(origin, HUB_ID, split) for split in splits}
+    else:
+        folder = Path(data_dir)
+        root = folder if (folder / "train.parquet").is_file() else folder / "cifar10"
+        source, loaded = {"kind": "data_dir", "name": folder.resolve().name}, {}
+        for split in splits:
+            path = root / f"{split}.parquet"
+            if not path.is_file():
+                raise ValueError(f"{path} does not exist; data_dir is the folder of cifar10/{path.name}")
+            loaded[split] = _read(str(path), "parquet", split, data_files={split: str(path)})
+    return loaded, source
+
+
+def _read(place: str, kind: str, split: str, **options: Any) -> Dataset:
+    try:
+        table: Any = load_dataset(kind, split=split, **options)
+    except (OSError, ValueError, DatasetsError) as error:
+        if options:
+            raise ValueError(f"{place} is not a readable parquet file") from error
+        raise ValueError(
+            f"{place} is neither in the Hugging Face cache nor to be reached on the hub; without a network give "
+            "--data_dir with train.parquet and test.parquet"
+        ) from error
+    for column in ("img", "label"):
+        if column not in table.column_names:
+            raise ValueError(f"{place} has no column {column!r}; found: {', '.join(table.column_names)}")
+    if not len(table):
+        raise ValueError(f"{place} has no rows")
+    try:
+        return table.select_columns(["img", "label"]).cast_column("img", Image(decode=False))
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        raise ValueError(f"the column 'img' of {place} does not hold images") from error
+
+
+def _splits(tables: Mapping[str, Dataset], task: TaskArguments, seed: int) -> dict[str, _Split]:
+    rows = {split: list(range(len(table))) for split, table in tables.items()}
+    if task.hold_out:
+        held = hold_out(list(tables["train"]["label"]), task.hold_out)
+        rows = {"train": sorted(set(rows["train"]) - set(held)), "validation": held}
+    found = {}
+    for split, all_rows in rows.items():
+        # `cut` knows its limits by the words train and validation
+        kind = "train" if split == "train" else "validation"
+        kept = list(cut(Dataset.from_dict({"row": all_rows}), kind, task, seed)["row"])
+        table = tables["train" if task.hold_out else split]
+        found[split] = _Split(table, len(table) if split == "train" else len(all_rows), kept)
+    return found
+
+
+def _images(splits: Mapping[str, _Split], pixels: Pixels) -> tuple[dict[str, Images], bool]:
+    """The images of each split, and whether any of them is a JPEG."""
+    data, jpeg = {}, False
+    for split, chosen in splits.items():
+        images, labels, compressed = _decode(chosen, split)
+        data[split] = Images(images, labels, None if split == "train" else pixels)
+        jpeg |= compressed
+    return data, jpeg
+
+
+def _decode(chosen: _Split, split: str) -> tuple[Tensor, list[int], bool]:
+    """uint8 [n, 3, 32, 32], [n] class indices, and whether any image is a JPEG."""
+    images = np.empty((len(chosen.rows), SIZE, SIZE, 3), dtype=np.uint8)
+    labels, jpeg = [], False
+    rows: Any = chosen.table.select(chosen.rows)
+    for place, row in enumerate(tqdm(rows, desc=f"Decode {split}", disable=None)):
+        where = f"row {chosen.rows[place]} of the {split} images"
+        content, label = (row["img"] or {}).get("bytes") or b"", row["label"]
+        images[place] = _image(content, where)
+        if label not in range(len(LABELS)):
+            raise ValueError(f"{where} has the label {label!r}, which is not a class from 0 to {len(LABELS) - 1}")
+        labels.append(int(label))
+        jpeg |= content.startswith(_JPEG)
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))), labels, jpeg
+
+
+def _image(content: bytes, where: str) -> np.ndarray:
+    """[32, 32, 3] from a file's bytes."""
+    try:
+        with Picture.open(io.BytesIO(content)) as picture:
+            image = np.asarray(picture.convert("RGB"))
+    except OSError as error:  # also what PIL raises for what is no image
+        raise ValueError(f"{where} holds no image that can be read") from error
+    if image.shape != (SIZE, SIZE, 3):
+        raise ValueError(f"{where} has {image.shape[1]}x{image.shape[0]} pixels; {SIZE}x{SIZE} are expected")
+    return image
+
+
+def _accuracy(evaluated: EvalPrediction) -> dict[str, float]:
+    outputs: Any = evaluated.predictions
+    logits = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
+    return metrics.score(("accuracy",), logits.argmax(axis=-1), np.asarray(evaluated.label_ids))

@@ -45,7 +45,7 @@ def parser() -> ArgumentParser:
 
 def read_grid(arguments: Namespace, flags: list[str], extra: bool) -> Grid:
     """The chosen part of the grid; with `extra`, also the points that earlier calls have added."""
-    chosen = {key: getattr(arguments, key) for key in ("tasks", "rows", "seeds", "output_dir")}
+    chosen = {key: getattr(arguments, key) for key in ("tasks", "rows", "seeds", "output_dir", "tune_values")}
     grid = grids.read(arguments.config, TRAIN, **chosen, flags=flags)
     if not extra:
         return grid

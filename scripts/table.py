@@ -8,13 +8,17 @@
 log and tried again by the next call. Then, as `show` does, it prints the table, writes it to results/NAME.{md,csv,tex}
 and draws the figure if the grid has one. `show` also takes a folder, and prints all runs below it. Other flags
 (--num_train_epochs 3 --bf16 true ...) are those of scripts/train.py, for all runs.
+
+A grid with `tune` chooses a setting for each row and column first: `run` does a trial of each value, scored on held-out
+training examples, below runs/GRID/tune, prints them, and then does the grid's runs with the best values. The setting
+as a flag (--learning_rate 0.1) is used for all runs instead.
 """
 
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from glue_sparse import figures, grids, results, runner, tables
+from glue_sparse import figures, grids, results, runner, tables, tuning
 from glue_sparse.commands import one_sentence
 
 TRAIN = Path(__file__).with_name("train.py")
@@ -22,11 +26,17 @@ TRAIN = Path(__file__).with_name("train.py")
 
 def add_grid_flags(parser: ArgumentParser) -> None:
     """Flags that choose a part of a grid; scripts/figure.py has them too."""
-    parser.add_argument("--tasks", nargs="+", default=[], help="only the columns of these tasks")
+    parser.add_argument("--tasks", nargs="+", default=[], help="only the columns of these tasks, or with these names")
     parser.add_argument("--rows", nargs="+", default=[], help="only these rows")
     parser.add_argument("--seeds", nargs="+", type=int, default=[], help="instead of the grid's seeds")
     parser.add_argument("--output_dir", type=Path, help="folder of the runs; default: runs/GRID")
+    parser.add_argument("--tune_values", nargs="+", type=_number, default=[], help="instead of those that `tune` lists")
     parser.add_argument("--results_dir", type=Path, default=Path("results"), help="where table and figure are written")
+
+
+def _number(text: str) -> float:
+    """Whole numbers stay so, since some settings are."""
+    return int(text) if text.isdecimal() else float(text)
 
 
 def add_run_flags(parser: ArgumentParser) -> None:
@@ -37,7 +47,7 @@ def add_run_flags(parser: ArgumentParser) -> None:
 
 def read_grid(path: Path, arguments: Namespace, flags: list[str]) -> grids.Grid:
     """The part of a grid that the flags choose."""
-    chosen = {key: getattr(arguments, key) for key in ("tasks", "rows", "seeds", "output_dir")}
+    chosen = {key: getattr(arguments, key) for key in ("tasks", "rows", "seeds", "output_dir", "tune_values")}
     return grids.read(path, TRAIN, **chosen, flags=flags)
 
 
@@ -66,20 +76,42 @@ def run_grid(arguments: Namespace, flags: list[str]) -> int:
     grid = read_grid(arguments.config, arguments, flags)
     if grid.figure:
         figures.check(grid)
-    if arguments.dry_run:
-        print(runner.dry_run(grid))
-        return 0
-    if arguments.launcher == "slurm":
-        print(runner.run_slurm(grid, arguments.jobs, arguments.slurm))
-        return 0
-    failed = runner.run_here(grid, arguments.jobs)
+    if arguments.dry_run or arguments.launcher == "slurm":
+        return hand_out(grid, arguments)
+    failed = []
+    if grid.tuned:
+        failed += runner.run_here(grid.tuned.trials, arguments.jobs)
+        grid = read_grid(arguments.config, arguments, flags)  # with the values that the trials have chosen
+        print(tables.markdown(*tuning.table(grid)))
+    failed += runner.run_here(grid, arguments.jobs)
     for cell in failed:
         print(f"failed: {cell.name}, log: {cell.log}", file=sys.stderr)
+    waiting = report_waiting(grid)
     if failed:
-        count = f"{len(failed)} of {len(grid.cells)}"
-        print(f"error: {count} runs failed; the same command tries them again", file=sys.stderr)
+        total = len(grid.cells) + (len(grid.tuned.trials.cells) if grid.tuned else 0)
+        print(f"error: {len(failed)} of {total} runs failed; the same command tries them again", file=sys.stderr)
     show_grid(grid, arguments.results_dir)
-    return 1 if failed else 0
+    return 1 if failed or waiting else 0
+
+
+def hand_out(grid: grids.Grid, arguments: Namespace) -> int:
+    """Print the commands of what can run now, or submit it; what waits for trials is left to a later call."""
+    parts = [part for part in (grid.tuned and grid.tuned.trials, grid) if part and runner.missing(part)]
+    for part in parts or [grid]:
+        if arguments.dry_run:
+            print(runner.dry_run(part))
+        else:
+            print(runner.run_slurm(part, arguments.jobs, arguments.slurm))
+    report_waiting(grid)
+    return 0
+
+
+def report_waiting(grid: grids.Grid) -> list[str]:
+    """Say which places wait for trials."""
+    lines = tuning.waiting(grid)
+    for line in lines:
+        print(f"waiting: {line}; the same command goes on", file=sys.stderr)
+    return lines
 
 
 def show_grid(grid: grids.Grid, folder: Path) -> None:

@@ -88,6 +88,7 @@ def test_flags_choose_tasks_rows_and_seeds_and_win_over_the_yaml(tmp_path: Path)
         ({"base": {"learning_rat": 1}}, "unknown argument --learning_rat; did you mean --learning_rate?"),
         ({"rows": {"fish": {"merge_every": 5}}}, "merge_every needs num_workers in a grid"),
         ({"base": ["fish"]}, "`base` maps flags to values"),
+        ({"rows": {"a": {"sweep": {"density": [0.1]}}, "a-0.1": {}}}, "two rows are called a-0.1"),
         ({"published": ["nothing"]}, "no published numbers are called 'nothing'"),
     ],
 )
@@ -155,6 +156,7 @@ def test_columns_may_share_a_task(tmp_path: Path):
     columns = {"short": {"task": "rte", "max_length": 64}, "long": {"task": "rte"}, "cola": {"task": "cola"}}
     assert list(read(tmp_path, columns=columns).columns) == ["short", "long", "cola"]
     assert list(grids.read(write(tmp_path, columns=columns), TRAIN, tasks=["rte"]).columns) == ["short", "long"]
+    assert list(grids.read(write(tmp_path, columns=columns), TRAIN, tasks=["long"]).columns) == ["long"]
 
 
 STAGED: dict[str, Any] = {

@@ -90,6 +90,26 @@ def test_bytes_sent_stand_beside_the_dense_run(tmp_path: Path):
     assert "Bytes sent by each worker" in tables.as_markdown(small)
 
 
+def test_bytes_per_checkpoint_stand_beside_a_dense_one(tmp_path: Path):
+    small = read(tmp_path, columns={"rte": {"task": "rte"}}, seeds=[0])
+    finished(small.cells[1])
+    assert tables.checkpoints(small)[1] == []
+    written = {"count": 3, "bytes_total": 6_000_000, "bytes_mean": 2_000_000.0, "dense_bytes": 80_000_000}
+    finished(small.cells[0], 0.5, checkpoints=written)
+    assert tables.checkpoints(small)[1] == [["random", "RTE", "3", "2.00 MB", "80.00 MB", "2.50%"]]
+    assert "Bytes per checkpoint" in tables.as_markdown(small)
+
+
+def test_columns_with_the_same_data_keep_their_names_apart(tmp_path: Path):
+    columns = {"short": {"task": "rte", "max_length": 64}, "long": {"task": "rte"}}
+    small = read(tmp_path, columns=columns, seeds=[0])
+    for cell in small.cells:
+        finished(cell)
+    header, _ = tables.table(small)
+    assert header == ["", "weights trained", "short: RTE accuracy", "long: RTE accuracy"]  # and no mean of the two
+    assert "`mean`" not in tables.as_markdown(small)
+
+
 def test_a_figure_is_drawn_twice_the_same(grid: Grid, tmp_path: Path):
     first = {path.name: path.read_bytes() for path in figures.draw(grid, tmp_path / "a")}
     second = {path.name: path.read_bytes() for path in figures.draw(grid, tmp_path / "b")}

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,7 @@ class Grid:
         published: names of files in `published/` whose numbers stand beside ours.
         figure: what `scripts/figure.py` draws.
         family: row -> the row of the YAML whose sweep it belongs to; only for rows of a sweep.
+        tuned: the setting that is chosen on held-out data, if there is one.
     """
 
     name: str
@@ -141,7 +143,42 @@ class Grid:
     published: tuple[str, ...] = ()
     figure: dict[str, Any] = field(default_factory=dict)
     family: dict[str, str] = field(default_factory=dict)
+    tuned: "Tuned | None" = None
+
+    @property
+    def places(self) -> list[tuple[str, str]]:
+        """Every row and column."""
+        return list(product(self.rows, self.columns))
+
+    @property
+    def settled(self) -> list[Cell]:
+        """The cells whose settings are decided: all but those that wait for trials."""
+        waiting = self.tuned.waiting if self.tuned else ()
+        return [cell for cell in self.cells if (cell.row, cell.column) not in waiting]
 
     def at(self, row: str, column: str) -> list[Cell]:
         """The cells of one place, in the order of seeds."""
         return [cell for cell in self.cells if (cell.row, cell.column) == (row, column)]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A setting of a grid that trials on held-out data choose for each row and column.
+
+    Attributes:
+        values: in the order of the YAML; of equal ones the first is chosen.
+        hold_out, seed: of the trials.
+        trials: a run for every row, column and value.
+        scores: (row, column) -> value -> score of its trial, for the trials that are through.
+        used: (row, column) -> value of its runs: the best, or, where trials are missing, that of earlier runs.
+        waiting: the rows and columns whose trials are not all through.
+    """
+
+    setting: str
+    values: tuple[float, ...]
+    hold_out: int
+    seed: int
+    trials: Grid
+    scores: dict[tuple[str, str], dict[float, float]]
+    used: dict[tuple[str, str], float]
+    waiting: frozenset[tuple[str, str]]

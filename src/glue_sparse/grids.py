@@ -3,20 +3,22 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from glue_sparse import published, sweeps
+from glue_sparse import published, sweeps, tuning
 from glue_sparse.cells import START, Cell, Grid
 from glue_sparse.command_line import parse, settings_of
 from glue_sparse.commands import closest
 from glue_sparse.methods import check_method
 from glue_sparse.tasks import check_task
 
-KEYS = ("title", "base", "stages", "rows", "columns", "seeds", "published", "figure")
+KEYS = ("title", "base", "stages", "rows", "columns", "seeds", tuning.KEY, "published", "figure")
 
 
 def read(
@@ -29,36 +31,79 @@ def read(
     output_dir: Path | None = None,
     flags: Sequence[str] = (),
     more: Mapping[str, Sequence[float]] | None = None,
+    tune_values: Sequence[float] = (),
 ) -> Grid:
     """The grid that a YAML describes; every cell's settings are checked before this returns.
 
+    A setting that the YAML tunes has, for each row and column, the value that the trials which are there choose.
+
     Args:
-        script: `scripts/train.py`; the settings that the grid leaves open are those of `configs/defaults.yaml` beside it.
-        tasks, rows: keep only these; the name of a row with a sweep stands for all of its values.
+        script: `scripts/train.py`; what the grid leaves open is in `configs/defaults.yaml` beside it.
+        tasks, rows: keep only these; a column goes by its task or its name, and the name of a row with a sweep stands
+            for all of its values.
         seeds, output_dir: instead of the YAML's seeds, and of the folder runs/GRID/MODEL.
         flags: further flags of `scripts/train.py` for every cell; they win over the YAML.
         more: row with a sweep -> values beside those of the YAML.
+        tune_values: instead of the values that the YAML tries for the setting it tunes.
     Raises:
         ValueError: an unknown key, method or task, a duplicate seed, an empty grid, a bad value.
     """
-    config = _load(path)
+    config, root = _load(path), output_dir or Path("runs", path.stem)
+    part = partial(_grid, path, script=script, tasks=tasks, flags=flags)
     with _prefixed(str(path)):
-        all_rows, family = sweeps.expand(_settings_of(path, config, "rows"), more or {})
-    kept_rows = _chosen(path, all_rows, family, rows)
+        tune = tuning.wanted(config, flags, tune_values)
+    if not tune:
+        return part(config, root, rows=rows, seeds=seeds, more=more)
+    all_rows, kept_rows, _ = _rows(path, config, rows, more)
+    with _prefixed(str(path)):
+        tuning.check(tune, config, all_rows)
+    all_seeds = _seeds(path, list(seeds) or config.get("seeds"))
+    trials = part(tune.trials(config, kept_rows, all_seeds[0]), root / tuning.FOLDER)
+    trials = replace(trials, name=f"{path.stem}/{tuning.FOLDER}")
+    tuned = tuning.choose(tune, trials, tuple(kept_rows), all_seeds, root)
+    picked = {place: {tune.setting: value} for place, value in tuned.used.items()}
+    return replace(part(config, root, rows=rows, seeds=seeds, more=more, picked=picked), tuned=tuned)
+
+
+def _grid(
+    path: Path,
+    config: dict[str, Any],
+    root: Path,
+    *,
+    script: Path,
+    tasks: Sequence[str],
+    flags: Sequence[str],
+    rows: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    more: Mapping[str, Sequence[float]] | None = None,
+    picked: Mapping[tuple[str, str], dict[str, Any]] | None = None,
+) -> Grid:
+    """The grid of what a YAML says, as `read`; `picked` settings of single places win over those of their row."""
+    all_rows, kept_rows, family = _rows(path, config, rows, more)
     starts = _starts(path, config, all_rows, kept_rows)
     kept_columns = _of_tasks(path, _settings_of(path, config, "columns"), tasks)
     all_seeds = _seeds(path, list(seeds) or config.get("seeds"))
     _no_clash(path, flags, {key for part in (starts, kept_rows, kept_columns) for s in part.values() for key in s})
     named, cells = {**starts, **kept_rows}, {}
-    root = output_dir or Path("runs", path.stem)
     for level in _levels(named):  # what others start from comes first
         for seed, column, row in product(all_seeds, kept_columns, level):
-            settings = {**(config.get("base") or {}), **kept_columns[column], **named[row], "seed": seed}
+            settings = {**(config.get("base") or {}), **kept_columns[column], **named[row]}
+            settings |= {**(picked or {}).get((row, column), {}), "seed": seed}
             start = cells[settings.pop(START), column, seed] if START in settings else None
             with _prefixed(f"{path}, {row}/{column}"):
                 cells[row, column, seed] = _cell(script, row, column, seed, [*_argv(settings), *flags], root, start)
     shown, title = (kept_rows, kept_columns, all_seeds, tuple(cells.values())), str(config.get("title", path.stem))
     return Grid(path.stem, title, *shown, _sources(path, config), config.get("figure") or {}, family)
+
+
+def _rows(
+    path: Path, config: dict[str, Any], wanted: Sequence[str], more: Mapping[str, Sequence[float]] | None
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]], dict[str, str]]:
+    """All rows, sweeps expanded, those that are wanted, and row -> the row of the YAML with its sweep."""
+    named = _settings_of(path, config, "rows")
+    with _prefixed(str(path)):
+        rows, family = sweeps.expand(named, more or {})
+    return rows, _chosen(path, rows, family, wanted), family
 
 
 def further_values(path: Path, grid: Grid) -> dict[str, list[float]]:
@@ -145,10 +190,10 @@ def _chosen(
 def _of_tasks(path: Path, columns: dict[str, dict[str, Any]], tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
     task_of = {name: str(settings.get("task", name)) for name, settings in columns.items()}
     for task in tasks:
-        if task not in task_of.values():
-            hint = closest(task, task_of.values(), otherwise=_list(task_of.values()))
+        if task not in {*task_of, *task_of.values()}:
+            hint = closest(task, [*task_of.values(), *task_of], otherwise=_list([*task_of.values(), *task_of]))
             raise ValueError(f"{path} has no column for task {task!r}{hint}")
-    return {name: settings for name, settings in columns.items() if not tasks or task_of[name] in tasks}
+    return {name: settings for name, settings in columns.items() if not tasks or {name, task_of[name]} & {*tasks}}
 
 
 def _list(known: Iterable[str]) -> str:

@@ -29,8 +29,8 @@ _WAIT = 2.0
 
 
 def missing(grid: Grid) -> list[Cell]:
-    """The cells that have no result yet."""
-    return [cell for cell in grid.cells if cell.result() is None]
+    """The cells that have no result yet, without those that wait for trials."""
+    return [cell for cell in grid.settled if cell.result() is None]
 
 
 def dry_run(grid: Grid) -> str:
@@ -47,7 +47,8 @@ def run_here(grid: Grid, jobs: int = 1) -> list[Cell]:
         Interrupted: Ctrl-C or SIGTERM; the running cells were told to stop.
     """
     todo = missing(grid)
-    bar = tqdm(total=len(grid.cells), initial=len(grid.cells) - len(todo), desc=grid.name, unit="run")
+    total = len(grid.settled)
+    bar = tqdm(total=total, initial=total - len(todo), desc=grid.name, unit="run")
     pool, running = ThreadPoolExecutor(jobs), _Running(jobs)
     with bar, _sigterm_as_interrupt():
         waiting, pending, failed = list(todo), {}, []

@@ -22,22 +22,28 @@ def expand(
     Returns:
         Rows without sweeps, and row -> the row of the YAML it comes from.
     Raises:
-        ValueError: a sweep that is not one setting with a list of numbers, or a value given twice.
+        ValueError: a sweep that is not one setting with a list of numbers, or a value or name that is given twice.
     """
     expanded: dict[str, dict[str, Any]] = {}
     family: dict[str, str] = {}
     for name, settings in rows.items():
         if SWEEP not in settings:
-            expanded[name] = settings
+            _add(expanded, name, settings)
             continue
         setting, values = _sweep(name, settings[SWEEP])
         rest = {key: value for key, value in settings.items() if key not in (SWEEP, CHAIN)}
         start = settings.get(CHAIN)
         for value in sorted({*values, *more.get(name, ())}):
             row = row_name(name, value)
-            expanded[row] = {**rest, setting: value, **({START: start} if start else {})}
+            _add(expanded, row, {**rest, setting: value, **({START: start} if start else {})})
             family[row], start = name, row if start else None
     return expanded, family
+
+
+def _add(expanded: dict[str, dict[str, Any]], name: str, settings: dict[str, Any]) -> None:
+    if name in expanded:
+        raise ValueError(f"two rows are called {name}, one of them as a value of a sweep")
+    expanded[name] = settings
 
 
 def row_name(name: str, value: float) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-from glue_sparse import published, results
+from glue_sparse import published, results, tuning
 from glue_sparse.analysis import density_by_kind, density_by_layer
 from glue_sparse.cells import Grid
 from glue_sparse.masks import Inactive, Masks, num_active
@@ -121,16 +121,24 @@ def places(grid: Grid) -> dict[tuple[str, str], Place]:
 def table(grid: Grid, plus_minus: str = "±") -> tuple[list[str], list[list[str]]]:
     """Header and lines: one per row, and below it what was published for it."""
     all_places = places(grid)
-    several = len(grid.columns) > 1
-    header = ["", "weights trained", *(_column_title(grid, all_places, column) for column in grid.columns)]
+    several, tuned = _has_mean(grid), [grid.tuned.setting] if grid.tuned else []
+    header = ["", "weights trained", *tuned, *_column_titles(grid, all_places, with_metric=True).values()]
     lines = []
     for row in grid.rows:
         line = [all_places[row, column] for column in grid.columns]
         means = [place.mean for place in line] if all(place.is_complete for place in line) else []
         last = [_mean_text(means)] if several else []
-        lines.append([row, _trained(line), *(place.text(plus_minus) for place in line), *last])
+        told = [tuning.told_by([place.found for place in line], setting) for setting in tuned]
+        lines.append([row, _trained(line), *told, *(place.text(plus_minus) for place in line), *last])
         lines += [_published_line(source, row, grid, several) for source in comparable(grid, row)]
     return [*header, *(["mean"] if several else [])], lines
+
+
+def _has_mean(grid: Grid) -> bool:
+    """Whether columns differ in their data: a mean of the same task under several settings says little."""
+    data = ("task", "data_dir", "train_file", "validation_file")
+    firsts = [grid.at(next(iter(grid.rows)), column)[0] for column in grid.columns]
+    return len({tuple(cell.value(key) for key in data) for cell in firsts}) > 1
 
 
 def comparable(grid: Grid, row: str) -> list[Published]:
@@ -144,11 +152,15 @@ def comparable(grid: Grid, row: str) -> list[Published]:
     ]
 
 
-def _column_title(grid: Grid, all_places: dict[tuple[str, str], Place], column: str) -> str:
-    titles = {
-        f"{result.title} {result.main_metric}": None for row in grid.rows for result in all_places[row, column].found
-    }
-    return " / ".join(titles) or column
+def _column_titles(grid: Grid, all_places: dict[tuple[str, str], Place], with_metric: bool = False) -> dict[str, str]:
+    """Column -> what its results call the data, behind the column's own name where several columns share that."""
+    titles = {}
+    for column in grid.columns:
+        found = [result for row in grid.rows for result in all_places[row, column].found]
+        named = dict.fromkeys(f"{r.title} {r.main_metric}" if with_metric else r.title for r in found)
+        titles[column] = " / ".join(named) or column
+    shared = {column for column, title in titles.items() if [*titles.values()].count(title) > 1}
+    return {column: f"{column}: {title}" if column in shared else title for column, title in titles.items()}
 
 
 def _trained(line: Sequence[Place]) -> str:
@@ -174,14 +186,15 @@ def _published_line(source: Published, row: str, grid: Grid, several: bool) -> l
     known = [value for value in values if value is not None]
     texts = ["-" if value is None else f"{value:.2f}" for value in values]
     last = [_mean_text(known if len(known) == len(values) else [])] if several else []
-    return [f"{row}, {source.name}", "", *texts, *last]
+    return [f"{row}, {source.name}", "", *([""] if grid.tuned else []), *texts, *last]
 
 
 def captions(grid: Grid) -> list[str]:
     """What a reader must know to read the table: how cells are written, and where published numbers come from."""
     lines = ["Mean ± sample standard deviation over seeds in percent (number of seeds); - : no run."]
-    if len(grid.columns) > 1:
+    if _has_mean(grid):
         lines.append("`mean`: of the columns, where each of them has all its seeds.")
+    lines += tuning.captions(grid)
     sources = {source.name: source for row in grid.rows for source in comparable(grid, row)}
     for source in sources.values():
         lines += [f"{source.name}: {source.source}.", *source.notes]
@@ -191,40 +204,65 @@ def captions(grid: Grid) -> list[str]:
 def communication(grid: Grid) -> tuple[list[str], list[list[str]]]:
     """Bytes that each worker sent, for grids whose runs merge; no lines for others."""
     header = ["", "task", "merges", "sent per merge", "sent in all", "a dense run sends", "share"]
-    lines = []
-    for (row, _), place in places(grid).items():
+    lines, all_places = [], places(grid)
+    titles = _column_titles(grid, all_places)
+    for (row, column), place in all_places.items():
         if not (place.found and place.found[0].communication):
             continue
         sent = place.found[0].communication
         merges, total, dense = sent["num_merges"], sent["sent_per_worker"], sent["dense_sent_per_worker"]
-        sizes = [f"{number / 1e6:,.2f} MB" for number in (total / max(1, merges), total, dense)]
-        lines.append([row, place.found[0].title, str(merges), *sizes, f"{total / dense:.2%}"])
+        sizes = [_megabytes(number) for number in (total / max(1, merges), total, dense)]
+        lines.append([row, titles[column], str(merges), *sizes, f"{total / dense:.2%}"])
     return header, lines
 
 
+def checkpoints(grid: Grid) -> tuple[list[str], list[list[str]]]:
+    """Bytes per checkpoint, for grids whose runs count them; no lines for others."""
+    header = ["", "task", "checkpoints", "mean", "a dense one", "share"]
+    lines, all_places = [], places(grid)
+    titles = _column_titles(grid, all_places)
+    for (row, column), place in all_places.items():
+        written = place.found[0].checkpoints if place.found else {}
+        if written.get("count"):
+            size, dense = written["bytes_mean"], written["dense_bytes"]
+            sizes = [_megabytes(size), _megabytes(dense), f"{size / dense:.2%}"]
+            lines.append([row, titles[column], str(written["count"]), *sizes])
+    return header, lines
+
+
+def _megabytes(number: float) -> str:
+    return f"{number / 1e6:,.2f} MB"
+
+
 def as_markdown(grid: Grid) -> str:
-    """The table with its captions, and that of the bytes sent where runs merge."""
+    """The table with its captions, then trials and the bytes of merges and checkpoints where there are any."""
     parts = [f"## {grid.title}", markdown(*table(grid)), "\n".join(f"* {line}" for line in captions(grid))]
-    header, lines = communication(grid)
-    if lines:
-        parts += ["Bytes sent by each worker (seed of the first run found):", markdown(header, lines)]
+    more = {
+        "Trials on held-out data, percent; the chosen one is bold:": tuning.table(grid),
+        "Bytes sent by each worker (seed of the first run found):": communication(grid),
+        "Bytes per checkpoint (seed of the first run found):": checkpoints(grid),
+    }
+    for what, (header, lines) in more.items():
+        parts += [what, markdown(header, lines)] if lines else []
     return "\n\n".join(parts) + "\n"
 
 
 def as_csv(grid: Grid) -> str:
-    """One line per row, column and source of numbers."""
+    """One line per row, column and source of numbers; what was chosen on held-out data has a column of its own."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("row", "column", "title", "metric", "mean", "std", "seeds", "seeds_wanted", "source"))
+    writer, tuned = csv.writer(out, lineterminator="\n"), [grid.tuned.setting] if grid.tuned else []
+    writer.writerow(("row", "column", "title", "metric", "mean", "std", "seeds", "seeds_wanted", "source", *tuned))
     for (row, column), place in places(grid).items():
         first = place.found[0] if place.found else None
         title, metric = (first.title, first.main_metric) if first else ("", "")
         value, std = (place.mean if first else "", "" if place.std is None else place.std)
-        writer.writerow((row, column, title, metric, value, std, len(place.found), place.wanted, "measured"))
+        told = [tuning.told_by([place.found], setting) for setting in tuned]
+        writer.writerow((row, column, title, metric, value, std, len(place.found), place.wanted, "measured", *told))
         for source in comparable(grid, row):
             number = source.value(row, column)
             if number is not None:
-                writer.writerow((row, column, "", "", number, "", "", "", f"{source.name}: {source.source}"))
+                origin = f"{source.name}: {source.source}"
+                writer.writerow((row, column, "", "", number, "", "", "", origin, *("" for _ in tuned)))
     return out.getvalue()
 
 

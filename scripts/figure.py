@@ -1,7 +1,10 @@
-"""Draw a grid's figure from its finished runs, or how the gates of runs closed, as PNG and SVG: for example
+"""Draw a grid's figure from its finished runs, or how runs went (which gates closed, what was explored): for example
 
     python scripts/figure.py configs/figure_2.yaml --model minilm --data_dir path/to/glue --tasks mrpc --seeds 0
     python scripts/figure.py runs/diff_pruning_stages/mrpc/seed0/1_gates --name mrpc_gates
+    python scripts/figure.py runs/dst/resnet9/{set,snfs,rigl}-0.1/cifar10/seed0 --name explored
+
+Figures are written as PNG and SVG.
 """
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -11,22 +14,24 @@ from table import add_grid_flags, read_grid
 
 from glue_sparse import figures, results
 from glue_sparse.commands import one_sentence, short_names
-from glue_sparse.run_figures import gate_curves
+from glue_sparse.run_figures import explored_curves, gate_curves
 
 
 def draw(sources: list[Path], folder: Path, name: str) -> list[Path]:
-    """The gates of one or several runs."""
+    """The gates of one or several runs, or what their moving entries have explored."""
     found = [results.read(source / results.FILE_NAME) for source in sources]
-    return gate_curves(dict(zip(short_names(sources), found, strict=True)), folder, name)
+    moved = any("explored" in log for log in found[0].history)
+    curves, usual = (explored_curves, "explored") if moved else (gate_curves, "gates")
+    return curves(dict(zip(short_names(sources), found, strict=True)), folder, name or usual)
 
 
 def main() -> None:
     """Parse and draw."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument(
-        "config", type=Path, nargs="+", help="a grid with a `figure`, or folders of runs of --method diff_gates"
+        "config", type=Path, nargs="+", help="a grid with a `figure`, or folders of runs of diff_gates, set, snfs, rigl"
     )
-    parser.add_argument("--name", default="gates", help="for runs: of the files")
+    parser.add_argument("--name", default="", help="for runs: of the files")
     add_grid_flags(parser)
     arguments, flags = parser.parse_known_args()
     first, *others = arguments.config

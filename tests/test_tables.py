@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from test_grids import finished, read
 
-from glue_sparse import figures, published, tables
+from glue_sparse import cost_tables, figures, published, tables
 from glue_sparse.grids import Grid
 
 FIGURE: dict[str, Any] = {"panels": [{"x": "num_train_epochs", "label": "epochs", "line": "method"}]}
@@ -84,7 +84,7 @@ def test_bytes_sent_stand_beside_the_dense_run(tmp_path: Path):
     sent = {"num_merges": 4, "sent_per_worker": 2_000_000, "dense_sent_per_worker": 80_000_000}
     sent["changed_entries"] = 30
     finished(small.cells[0], 0.5, communication=sent)
-    _, lines = tables.communication(small)
+    _, lines = cost_tables.communication(small)
     assert lines == [["random", "RTE", "4", "0.50 MB", "2.00 MB", "80.00 MB", "2.50%"]]
     assert tables.table(small)[1][0][1] == "3.000%"
     assert "Bytes sent by each worker" in tables.as_markdown(small)
@@ -93,10 +93,10 @@ def test_bytes_sent_stand_beside_the_dense_run(tmp_path: Path):
 def test_bytes_per_checkpoint_stand_beside_a_dense_one(tmp_path: Path):
     small = read(tmp_path, columns={"rte": {"task": "rte"}}, seeds=[0])
     finished(small.cells[1])
-    assert tables.checkpoints(small)[1] == []
+    assert cost_tables.checkpoints(small)[1] == []
     written = {"count": 3, "bytes_total": 6_000_000, "bytes_mean": 2_000_000.0, "dense_bytes": 80_000_000}
     finished(small.cells[0], 0.5, checkpoints=written)
-    assert tables.checkpoints(small)[1] == [["random", "RTE", "3", "2.00 MB", "80.00 MB", "2.50%"]]
+    assert cost_tables.checkpoints(small)[1] == [["random", "RTE", "3", "2.00 MB", "80.00 MB", "2.50%"]]
     assert "Bytes per checkpoint" in tables.as_markdown(small)
 
 

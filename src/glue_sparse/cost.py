@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from glue_sparse.active import ActiveEntries
 from glue_sparse.parametrization import held_tensors, original, wholly_active
 
 
@@ -24,6 +25,8 @@ class Cost:
     """Inactive entries that hold zero."""
     stored_bytes: int
     """Size of the saved diff; 0 until it is saved."""
+    left_entries: int = 0
+    """Entries that were active for a while and keep what they learnt; they no longer train."""
 
     @property
     def trainable(self) -> int:
@@ -66,4 +69,9 @@ def cost_of(model: nn.Module, stored_bytes: int = 0) -> Cost:
         masked_entries=sum(size for _, size in masked),
         zero_entries=sum(size - part.num_active for part, size in masked if part.inactive == "zero"),
         stored_bytes=stored_bytes,
+        left_entries=sum(
+            part.num_explored - part.num_active
+            for part, _ in masked
+            if isinstance(part, ActiveEntries) and part.inactive == "frozen"
+        ),
     )

@@ -7,7 +7,7 @@ from typing import Any
 from glue_sparse import plots
 from glue_sparse.cells import Cell, Grid
 from glue_sparse.commands import closest
-from glue_sparse.tables import Place, places
+from glue_sparse.places import Place, places
 
 PANEL_KEYS = ("x", "label", "where", "line", "names")
 

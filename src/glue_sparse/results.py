@@ -57,8 +57,9 @@ class Result:
 
     @property
     def trained_entries(self) -> int:
-        """Entries that trained; of merged workers, all those that their merged model stores as changed."""
-        return max(self.communication.get("changed_entries", 0), self.cost["trainable"])
+        """Entries that trained at any time; of merged workers, all those that their merged model stores as changed."""
+        alone = self.cost["trainable"] + self.cost.get("left_entries", 0)
+        return max(self.communication.get("changed_entries", 0), alone)
 
     @property
     def score(self) -> float:

@@ -4,7 +4,6 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,17 @@ from glue_sparse.active import current_masks
 from glue_sparse.arguments import Arguments, RunArguments
 from glue_sparse.command_line import parse
 from glue_sparse.commands import Interrupted, one_sentence
-from glue_sparse.cost import as_facts, cost_of
+from glue_sparse.cost import cost_of
 from glue_sparse.delta_checkpoints import DeltaCheckpoints
 from glue_sparse.diff_file import FILE_NAME as DIFF_FILE
-from glue_sparse.diff_file import DiffInfo
-from glue_sparse.flops import forward_flops, report
 from glue_sparse.interrupt import SaveOnSignal
 from glue_sparse.merge import MergedTraining
 from glue_sparse.method_arguments import SPARSE, MethodArguments
-from glue_sparse.methods import asked_density, build_method
+from glue_sparse.methods import build_method
 from glue_sparse.methods.base import SparseMethod
+from glue_sparse.outcome import info_of, result_of, summary
 from glue_sparse.randomness import seed_of
 from glue_sparse.results import Result
-from glue_sparse.scores import on_device
 from glue_sparse.tasks import load_task
 from glue_sparse.tasks.base import Task
 from glue_sparse.trainer import SparseTrainer
@@ -72,13 +69,17 @@ def _run(
     with training.main_process_first(desc="loading the task"):
         task = load_task(arguments.task, arguments.model, training.seed, training.do_predict)
     _default_best_metric(training, task)
+    needed = training.per_device_train_batch_size * training.world_size
+    if training.dataloader_drop_last and len(task.train) < needed:
+        raise ValueError(f"{len(task.train)} training examples do not fill a batch of {needed}, and with "
+                         "--dataloader_drop_last nothing is left: lower --per_device_train_batch_size")  # fmt: skip
     guard = SaveOnSignal()
     trainer = SparseTrainer(
         task.model,  # pyright: ignore[reportArgumentType]
         training,
         method=method,
         head=task.head,
-        info=_info(arguments, task),
+        info=info_of(arguments, task),
         train_dataset=task.train,
         eval_dataset=task.evals,  # pyright: ignore[reportArgumentType]
         data_collator=task.collate,
@@ -94,7 +95,7 @@ def _run(
         (merged or trainer).sparse_diff().save_pretrained(folder)
     metrics = _evaluate(trainer, task)
     _write_predictions(trainer, task, folder)
-    result = _result(arguments, given, task, trainer, metrics, seconds, command)
+    result = result_of(arguments, given, task, trainer, metrics, seconds, command)
     if merged:
         result = replace(result, communication=merged.communication())
     if deltas and training.should_save:
@@ -128,17 +129,6 @@ def _deltas(trainer: SparseTrainer, training: RunArguments, merges: bool) -> Del
     deltas = DeltaCheckpoints(trainer)
     trainer.add_callback(deltas)
     return deltas
-
-
-def _info(arguments: Arguments, task: Task | None) -> DiffInfo:
-    method = arguments.method
-    return DiffInfo(
-        base_model=(task.base_model if task else "") or arguments.model.model or "",
-        task=arguments.task.task or "",
-        method=method.method,
-        density=asked_density(method),
-        labels=task.labels if task else (),
-    )
 
 
 def _default_best_metric(training: RunArguments, task: Task) -> None:
@@ -211,86 +201,6 @@ def _write_predictions(trainer: SparseTrainer, task: Task, folder: Path) -> None
         outputs: Any = trainer.predict(data).predictions  # pyright: ignore[reportArgumentType]
         if trainer.args.should_save and task.write_predictions:
             print(f"predictions: {task.write_predictions(split, outputs, folder / 'predictions')}")
-
-
-def _result(
-    arguments: Arguments,
-    given: dict[str, Any],
-    task: Task,
-    trainer: SparseTrainer,
-    metrics: dict[str, dict[str, float]],
-    seconds: dict[str, float],
-    command: str,
-) -> Result:
-    stored = Path(str(trainer.args.output_dir), DIFF_FILE)
-    stored_bytes = stored.stat().st_size if stored.exists() else 0
-    cost = replace(trainer.cost or cost_of(trainer.network), stored_bytes=stored_bytes)
-    info = trainer.info
-    given = {k: v for k, v in given.items() if k not in ("output_dir", "resume_from_checkpoint", "overwrite")}
-    return Result(
-        task=task.name,
-        title=task.title,
-        method=info.method,
-        density=info.density,
-        seed=arguments.training.seed,
-        model=info.base_model,
-        main_metric=task.main_metric,
-        metrics=metrics,
-        history=trainer.state.log_history,
-        cost=as_facts(cost),
-        seconds=seconds,
-        source=task.source,
-        arguments={**given, "world_size": arguments.training.world_size},
-        command=command,
-        date=datetime.now().astimezone().isoformat(timespec="seconds"),
-        versions=results.installed_versions(),
-        flops=_flops(trainer, arguments),
-    )
-
-
-def _flops(trainer: SparseTrainer, arguments: Arguments) -> dict[str, float]:
-    """FLOPs as measured on one batch of the training data."""
-    data: Any = trainer.train_dataset
-    batch = next(iter(trainer.sample_batches(trainer.args.per_device_train_batch_size)))
-    forward = forward_flops(trainer.network, on_device(batch, trainer.network))
-    workers = arguments.merge.num_workers or arguments.training.world_size if arguments.merge.merge_every else 1
-    seen = round((trainer.state.epoch or 0) * len(data)) * workers
-    method = trainer.method
-    return report(forward, method.flops_rule, seen, method.update_period)
-
-
-def summary(result: Result, folder: str) -> str:
-    """A few lines for the end of a run."""
-    cost = result.cost
-    scores = ", ".join(f"{split} {m[result.main_metric]:.4f}" for split, m in result.metrics.items())
-    sent = result.communication
-    exchanged = (
-        f"each of {sent['num_workers']} workers sent {sent['sent_per_worker']:,.0f} bytes in {sent['num_merges']} "
-        f"merges; a dense run sends {sent['dense_sent_per_worker']:,}\n"
-        if sent
-        else ""
-    )
-    flops = result.flops
-    computed = (
-        f"FLOPs: {flops['forward_flops']:.3g} forward per example ({flops['forward_share']:.1%} of dense), "
-        f"{flops['training_flops']:.3g} in training ({flops['training_share']:.1%} of dense)\n"
-        if flops
-        else ""
-    )
-    pruned = (
-        f"zero: {cost['zero_entries']:,} weights, {cost['sparsity']:.3%} of the {cost['masked_entries']:,} in the "
-        f"tensors to prune, {cost['model_sparsity']:.3%} of the model\n"
-        if cost.get("zero_entries")
-        else ""
-    )
-    return (
-        f"{result.title} | {result.method} | {result.main_metric}: {scores}\n"
-        f"trained {result.trained_entries:,} of {cost['num_entries']:,} weights "
-        f"({result.trained_entries / cost['num_entries']:.3%}), "
-        f"stored {cost['stored_bytes']:,} bytes, {result.seconds['train']:.0f} s\n"
-        f"{pruned}{computed}{exchanged}"
-        f"results: {folder}/{results.FILE_NAME}   diff: {folder}/{DIFF_FILE}"
-    )
 
 
 def main(description: str, config: Path) -> None:

@@ -1,4 +1,4 @@
-"""Figures of single runs: where diffs have their entries, and how gates close while they train; loads no model."""
+"""Figures of single runs: where diffs have entries, how gates close, what moving entries explore; loads no model."""
 
 from collections.abc import Mapping, Sequence
 from math import isnan, nan
@@ -70,6 +70,26 @@ def _bars(axis: Any, found: Mapping[str, Counts]) -> None:
     axis.invert_yaxis()
     axis.set_xlabel("% of the entries")
     axis.grid(axis="x", alpha=0.3)
+
+
+def explored_curves(runs: Mapping[str, Result], folder: Path, name: str) -> list[Path]:
+    """Share of the sparse tensors' entries that have been active so far, over the steps of runs whose entries move.
+
+    Raises:
+        ValueError: a run that logged no such share.
+    """
+    figure, axis = plots.pyplot().subplots(figsize=(9, 4.5))
+    for label, run in runs.items():
+        logs = [log for log in run.history if "explored" in log]
+        if not logs:
+            raise ValueError(f"{label}, a run of {run.method}, explores nothing: give runs of set, snfs or rigl")
+        axis.plot([log["step"] for log in logs], [100 * log["explored"] for log in logs], label=label)
+    axis.set_xlabel("optimizer step")
+    axis.set_ylabel("entries that have been active, %")
+    axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1))
+    return plots.write(figure, folder, name)
 
 
 def gate_curves(runs: Mapping[str, Result], folder: Path, name: str) -> list[Path]:

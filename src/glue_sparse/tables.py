@@ -3,14 +3,14 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
-from glue_sparse import published, results, tuning
+from glue_sparse import cost_tables, published, results, tuning
 from glue_sparse.analysis import density_by_kind, density_by_layer
 from glue_sparse.cells import Grid
 from glue_sparse.masks import Inactive, Masks, num_active
+from glue_sparse.places import Place, column_titles, places
 from glue_sparse.published import Published
 from glue_sparse.results import Result
 
@@ -78,51 +78,11 @@ def of_masks(masks: Masks, model_entries: int | None = None, inactive: Inactive 
     return "\n\n".join([*parts, total])
 
 
-@dataclass(frozen=True)
-class Place:
-    """One place of a table: the runs of a row and a column that are there, out of those that should be."""
-
-    found: tuple[Result, ...]
-    wanted: int
-
-    @property
-    def is_complete(self) -> bool:
-        return len(self.found) == self.wanted
-
-    @property
-    def mean(self) -> float:
-        """Percent."""
-        return 100 * mean(result.score for result in self.found)
-
-    @property
-    def std(self) -> float | None:
-        """Sample standard deviation over seeds in percent; none for a single seed."""
-        return 100 * stdev(result.score for result in self.found) if len(self.found) > 1 else None
-
-    def text(self, plus_minus: str = "±") -> str:
-        """`mean ± std (seeds)`; says so when seeds are missing, and `-` when there is nothing."""
-        if not self.found:
-            return "-"
-        spread = "" if self.std is None else f" {plus_minus} {self.std:.2f}"
-        count = str(self.wanted) if self.is_complete else f"{len(self.found)} of {self.wanted}"
-        return f"{self.mean:.2f}{spread} ({count})"
-
-
-def places(grid: Grid) -> dict[tuple[str, str], Place]:
-    """(row, column) -> what was found there."""
-    found = {}
-    for row in grid.rows:
-        for column in grid.columns:
-            cells = [cell.result() for cell in grid.at(row, column)]
-            found[row, column] = Place(tuple(result for result in cells if result), len(cells))
-    return found
-
-
 def table(grid: Grid, plus_minus: str = "±") -> tuple[list[str], list[list[str]]]:
     """Header and lines: one per row, and below it what was published for it."""
     all_places = places(grid)
     several, tuned = _has_mean(grid), [grid.tuned.setting] if grid.tuned else []
-    header = ["", "weights trained", *tuned, *_column_titles(grid, all_places, with_metric=True).values()]
+    header = ["", "weights trained", *tuned, *column_titles(grid, all_places, with_metric=True).values()]
     lines = []
     for row in grid.rows:
         line = [all_places[row, column] for column in grid.columns]
@@ -150,17 +110,6 @@ def comparable(grid: Grid, row: str) -> list[Published]:
         for source in sources
         if source.has(row, grid.columns) and all(arguments.value(k) == v for k, v in source.settings.items())
     ]
-
-
-def _column_titles(grid: Grid, all_places: dict[tuple[str, str], Place], with_metric: bool = False) -> dict[str, str]:
-    """Column -> what its results call the data, behind the column's own name where several columns share that."""
-    titles = {}
-    for column in grid.columns:
-        found = [result for row in grid.rows for result in all_places[row, column].found]
-        named = dict.fromkeys(f"{r.title} {r.main_metric}" if with_metric else r.title for r in found)
-        titles[column] = " / ".join(named) or column
-    shared = {column for column, title in titles.items() if [*titles.values()].count(title) > 1}
-    return {column: f"{column}: {title}" if column in shared else title for column, title in titles.items()}
 
 
 def _trained(line: Sequence[Place]) -> str:
@@ -201,46 +150,14 @@ def captions(grid: Grid) -> list[str]:
     return lines
 
 
-def communication(grid: Grid) -> tuple[list[str], list[list[str]]]:
-    """Bytes that each worker sent, for grids whose runs merge; no lines for others."""
-    header = ["", "task", "merges", "sent per merge", "sent in all", "a dense run sends", "share"]
-    lines, all_places = [], places(grid)
-    titles = _column_titles(grid, all_places)
-    for (row, column), place in all_places.items():
-        if not (place.found and place.found[0].communication):
-            continue
-        sent = place.found[0].communication
-        merges, total, dense = sent["num_merges"], sent["sent_per_worker"], sent["dense_sent_per_worker"]
-        sizes = [_megabytes(number) for number in (total / max(1, merges), total, dense)]
-        lines.append([row, titles[column], str(merges), *sizes, f"{total / dense:.2%}"])
-    return header, lines
-
-
-def checkpoints(grid: Grid) -> tuple[list[str], list[list[str]]]:
-    """Bytes per checkpoint, for grids whose runs count them; no lines for others."""
-    header = ["", "task", "checkpoints", "mean", "a dense one", "share"]
-    lines, all_places = [], places(grid)
-    titles = _column_titles(grid, all_places)
-    for (row, column), place in all_places.items():
-        written = place.found[0].checkpoints if place.found else {}
-        if written.get("count"):
-            size, dense = written["bytes_mean"], written["dense_bytes"]
-            sizes = [_megabytes(size), _megabytes(dense), f"{size / dense:.2%}"]
-            lines.append([row, titles[column], str(written["count"]), *sizes])
-    return header, lines
-
-
-def _megabytes(number: float) -> str:
-    return f"{number / 1e6:,.2f} MB"
-
-
 def as_markdown(grid: Grid) -> str:
-    """The table with its captions, then trials and the bytes of merges and checkpoints where there are any."""
+    """The table with its captions, then trials, FLOPs and the bytes of merges and checkpoints where there are any."""
     parts = [f"## {grid.title}", markdown(*table(grid)), "\n".join(f"* {line}" for line in captions(grid))]
     more = {
         "Trials on held-out data, percent; the chosen one is bold:": tuning.table(grid),
-        "Bytes sent by each worker (seed of the first run found):": communication(grid),
-        "Bytes per checkpoint (seed of the first run found):": checkpoints(grid),
+        "FLOPs, multiplications and additions (seed of the first run found):": cost_tables.flops(grid),
+        "Bytes sent by each worker (seed of the first run found):": cost_tables.communication(grid),
+        "Bytes per checkpoint (seed of the first run found):": cost_tables.checkpoints(grid),
     }
     for what, (header, lines) in more.items():
         parts += [what, markdown(header, lines)] if lines else []

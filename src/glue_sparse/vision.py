@@ -159,20 +159,21 @@ def is_scratch(model: str) -> bool:
 
 
 def load_image_classifier(
-    model: str, labels: Sequence[str], seed: int, dtype: str = "float32"
+    model: str, labels: Sequence[str], seed: int, dtype: str = "float32", *, from_scratch: bool = False
 ) -> tuple[PreTrainedModel, str]:
     """A network with an output per label, and the name of its base: `resnet9@SEED`, or `model` if pretrained.
 
     Args:
         model: `resnet9` or `resnet34`, perhaps with a seed of its own (`resnet9@7`), a hub id, or a folder.
         seed: of all weights of a network from scratch, and of a pretrained one's head where it is new.
+        from_scratch: take only the architecture of a pretrained model.
     Raises:
         ValueError: no such model in safetensors format, not one for images, a bad seed or `dtype`.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype}")
     if not is_scratch(model):
-        return _pretrained(model, labels, seed, dtype), model
+        return _pretrained(model, labels, seed, dtype, from_scratch), model
     name = model if "@" in model else f"{model}@{seed}"
     return load_scratch(name, labels, dtype), name
 
@@ -222,15 +223,17 @@ def _label_options(labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _pretrained(model: str, labels: Sequence[str], seed: int, dtype: str) -> PreTrainedModel:
+def _pretrained(model: str, labels: Sequence[str], seed: int, dtype: str, from_scratch: bool) -> PreTrainedModel:
     folder = resolve(model)
     with explained(model, folder, OFFLINE):
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, **_label_options(labels))
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise ValueError(f"model {model} ({config.model_type}) is not an image classifier: give --model resnet9, "
                          "resnet34, or a hub id or folder of one")  # fmt: skip
     with torch.random.fork_rng(devices=[]), explained(model, folder, OFFLINE), quiet():
         torch.default_generator.manual_seed(seed)
+        if from_scratch:
+            return AutoModelForImageClassification.from_config(config, dtype=DTYPES[dtype])
         network, report = AutoModelForImageClassification.from_pretrained(
             folder,
             dtype=DTYPES[dtype],

@@ -78,7 +78,9 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         raise ValueError("cifar10 has no unlabelled test images to predict")
     tables, source = _tables(task.data_dir, ("train",) if task.hold_out else ("train", "test"))
     splits = _splits(tables, task, seed)
-    network, base_model = load_image_classifier(model.model or "", LABELS, seed, model.dtype)
+    network, base_model = load_image_classifier(
+        model.model or "", LABELS, seed, model.dtype, from_scratch=model.from_scratch
+    )
     data, jpeg = _images(splits, pixels := pixels_for(model.model or "", network))
     used = {split: len(images) for split, images in data.items()}
     available = {split: chosen.available for split, chosen in splits.items()}

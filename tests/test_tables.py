@@ -94,9 +94,10 @@ def test_bytes_per_checkpoint_stand_beside_a_dense_one(tmp_path: Path):
     small = read(tmp_path, columns={"rte": {"task": "rte"}}, seeds=[0])
     finished(small.cells[1])
     assert cost_tables.checkpoints(small)[1] == []
-    written = {"count": 3, "bytes_total": 6_000_000, "bytes_mean": 2_000_000.0, "dense_bytes": 80_000_000}
+    written = {"count": 3, "bytes_total": 6_000_000, "bytes_mean": 2_000_000.0, "dense_bytes": 80_000_000,
+               "changed_entries_total": 250}  # fmt: skip
     finished(small.cells[0], 0.5, checkpoints=written)
-    assert cost_tables.checkpoints(small)[1] == [["random", "RTE", "3", "2.00 MB", "80.00 MB", "2.50%"]]
+    assert cost_tables.checkpoints(small)[1] == [["random", "RTE", "3", "2.00 MB", "80.00 MB", "2.50%", "25.00%"]]
     assert "Bytes per checkpoint" in tables.as_markdown(small)
 
 

@@ -20,8 +20,8 @@ def communication(grid: Grid) -> tuple[list[str], list[list[str]]]:
 
 
 def checkpoints(grid: Grid) -> tuple[list[str], list[list[str]]]:
-    """Bytes per checkpoint, for grids whose runs count them; no lines for others."""
-    header = ["", "task", "checkpoints", "mean", "a dense one", "share"]
+    """Bytes per checkpoint, and the weights that all of them together change, for grids whose runs count them."""
+    header = ["", "task", "checkpoints", "mean", "a dense one", "share", "changed in all"]
     lines, all_places = [], places(grid)
     titles = column_titles(grid, all_places)
     for (row, column), place in all_places.items():
@@ -29,7 +29,8 @@ def checkpoints(grid: Grid) -> tuple[list[str], list[list[str]]]:
         if written.get("count"):
             size, dense = written["bytes_mean"], written["dense_bytes"]
             sizes = [_megabytes(size), _megabytes(dense), f"{size / dense:.2%}"]
-            lines.append([row, titles[column], str(written["count"]), *sizes])
+            changed = written["changed_entries_total"] / place.found[0].cost["num_entries"]
+            lines.append([row, titles[column], str(written["count"]), *sizes, f"{changed:.2%}"])
     return header, lines
 
 

@@ -115,8 +115,7 @@ def stored(sources: list[str]) -> None:
     print(f"\none model and {len(sources)} diffs take {found.shared / found.model:.3f} x the bytes of one model")
 
 
-def main() -> None:
-    """Parse and run one verb."""
+def _parser() -> ArgumentParser:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("show", help="what is in a diff: facts, and density per layer")
@@ -141,7 +140,12 @@ def main() -> None:
     verb.add_argument("folder", type=Path, help="where to write the model; must be empty or absent")
     verb.add_argument("--step", type=int, help="by default the last one")
     verb.add_argument("--model", help="the base, where it is not what the deltas name")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Parse and run one verb."""
+    arguments = _parser().parse_args()
     with one_sentence():
         if arguments.verb == "show":
             show(arguments.diff)

@@ -111,7 +111,8 @@ def test_a_custom_density_stands_apart():
     assert distribute(SQUARE, 0.3, "erk", custom={"a": 0.6}) == {"a": 60, "b": 15, "c": 15}
     assert distribute(SQUARE, 0.3, "er", custom={"b": 0.1}) == {"a": 40, "b": 10, "c": 40}
     assert distribute(SQUARE, 0.3, "uniform", custom={"b": 0.1}) == {"a": 30, "b": 10, "c": 30}
-    assert distribute(SQUARE, 0.3, "erk", custom={"b": 1e-9})["b"] == 1  # never empty
+    with pytest.raises(ValueError, match="leaves nothing of b"):
+        distribute(SQUARE, 0.3, "erk", custom={"b": 1e-9})
     assert list(distribute(SQUARE, 0.3, "erk", custom={"b": 0.1})) == ["a", "b", "c"]
 
 

@@ -1,6 +1,8 @@
 """CIFAR-10 from parquet files: what is used, what is held out, what it is called, and one short run."""
 
 import io
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -96,7 +98,7 @@ def test_only_used_rows_are_decoded(tmp_path: Path):
     broken: Rows = [{"img": {"bytes": b"no image", "path": None}, "label": 0}]
     save(tmp_path / "x", pictures(5), pictures(3) + broken)
     assert load(tmp_path / "x", max_eval_samples=3).source["rows"]["test"] == 3
-    with pytest.raises(ValueError, match="row 3 of the test images holds no image that can be read"):
+    with pytest.raises(ValueError, match=r"row 3 of .*x/test.parquet holds no image that can be read$"):
         load(tmp_path / "x")
 
 
@@ -155,6 +157,11 @@ def relabelled(label: Any) -> Callable[[Path], Path]:
     return lambda path: save(path, [{**row, "label": label} for row in pictures(2)], pictures(2))
 
 
+def partly(labels: Sequence[Any]) -> Callable[[Path], Path]:
+    rows = [{**row, "label": label} for row, label in zip(pictures(len(labels)), labels, strict=True)]
+    return lambda path: save(path, rows)
+
+
 def without(column: str) -> Callable[[Path], Path]:
     rows = [{k: v for k, v in row.items() if k != column} for row in pictures(2)]
     return lambda path: save(path, rows, pictures(2))
@@ -174,7 +181,11 @@ def no_parquet(path: Path) -> Path:
         (no_parquet, {}, "train.parquet is not a readable parquet file"),
         (without("img"), {}, "has no column 'img'; found: label"),
         (without("label"), {}, "has no column 'label'; found: img"),
-        (relabelled(10), {}, "row 0 of the train images has the label 10, which is not a class from 0 to 9"),
+        (relabelled(10), {}, r"row 0 of .*data/train.parquet has the label 10, which is not a class"),
+        (relabelled(None), {}, r"row 0 of .*train.parquet has the label None, which"),
+        (partly([0, 1, None, 2]), {"hold_out": 2}, r"row 2 of .*train.parquet has the label None, which"),
+        (partly([0, 1, 2, 10]), {"hold_out": 2, "max_train_samples": 1}, r"row 3 of .* has the label 10, which"),
+        (partly(["cat", "dog", "cat"]), {"hold_out": 1}, r"row 0 of .* has the label 'cat', which"),
         (lambda path: save(path, pictures(1, side=28), pictures(1)), {}, "has 28x28 pixels; 32x32 are expected"),
         (lambda path: save(path, pictures(2)), {"hold_out": 2}, "--hold_out 2 leaves none of the 2 training images"),
         (lambda path: save(path, pictures(2), pictures(2)), {"max_eval_samples": 0}, "max_eval_samples must be at"),
@@ -184,6 +195,46 @@ def test_bad_data(tmp_path: Path, make: Callable[[Path], Path], options: dict[st
     with pytest.raises(ValueError, match=message) as raised:
         load(make(tmp_path / "data"), **options)
     assert "\n" not in str(raised.value)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(header: bytes, *chunks: bytes) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header + b"\x08\x02\0\0\0") + b"".join(chunks)
+
+
+SIDES = struct.pack(">II", 32, 32)
+WHOLE = pictures(1)[0]["img"]["bytes"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "holds no image that can be read"),
+        (WHOLE[: len(WHOLE) // 2], "holds no image that can be read"),
+        (WHOLE.replace(b"IDAT", b"\0DAT"), "holds no image that can be read"),  # a SyntaxError of PIL's
+        (png(SIDES, chunk(b"IDAT", b"not compressed")), "holds no image that can be read"),
+        (png(SIDES, chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(2**21)))), "holds no image that can be read"),
+        (png(struct.pack(">II", 10_000, 10_000), chunk(b"IDAT", b"")), "has 10000x10000 pixels; 32x32 .*"),  # PIL warns
+        (png(struct.pack(">II", 20_000, 20_000), chunk(b"IDAT", b"")), "holds no image that can .*"),  # PIL refuses
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_damaged_images(content: bytes, message: str):
+    where = "row 5 of some/train.parquet"
+    with pytest.raises(ValueError, match=f"^{where} {message}$"):
+        cifar10._image(content, where)
+
+
+def test_a_damaged_image_is_told_by_the_row_of_its_file(tmp_path: Path):
+    rows = pictures(20)
+    (held, *_), broken = cifar10.hold_out([row["label"] for row in rows], 10), WHOLE.replace(b"IDAT", b"\0DAT")
+    rows[held]["img"]["bytes"] = broken
+    save(tmp_path / "cifar10", rows)
+    with pytest.raises(ValueError, match=rf"^row {held} of .*cifar10/train.parquet holds no image that can be read$"):
+        load(tmp_path, hold_out=10)  # in the split validation, but in the file of the training images
 
 
 def test_img_that_is_a_number(tmp_path: Path):

@@ -60,7 +60,7 @@ def test_from_scratch_starts_random_with_a_random_mask(tiny_bert: str, rte: Path
     still = ("--method", "static", "--density", "0.3", "--learning_rate", "1e-30")
     fine = go(tiny_bert, rte, tmp_path / "a", *still)
     scratch = [go(tiny_bert, rte, tmp_path / f"b{i}", *still, "--from_scratch", "true") for i in range(2)]
-    assert fine.model == scratch[0].model
+    assert [run.model for run in (fine, *scratch)] == [tiny_bert, *[f"{tiny_bert}@scratch42"] * 2]
     diffs = [SparseDiff.from_pretrained(tmp_path / folder) for folder in ("a", "b0", "b1")]
     mask = diffs[0].own_masks()[name].flatten()
     assert pretrained.abs()[mask].min() >= pretrained.abs()[~mask].max()

@@ -137,6 +137,15 @@ def test_the_task(tiny_bert: str, folder: Path, tmp_path: Path):
     assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
 
 
+def test_the_base_has_its_name(tiny_bert: str, folder: Path):
+    assert load(tiny_bert, folder, max_length=64, doc_stride=16).base_model == tiny_bert
+    given = TaskArguments(task="squad", data_dir=str(folder), max_length=64, doc_stride=16)
+    task = load_task(given, ModelArguments(model=tiny_bert, from_scratch=True), 7)
+    again = models.load_question_answerer(task.base_model)
+    assert task.base_model == f"{tiny_bert}@scratch7"
+    assert all(torch.equal(p, q) for p, q in zip(task.model.parameters(), again.parameters(), strict=True))
+
+
 def test_predictions_are_written_as_they_stand_in_the_context(tiny_bert: str, folder: Path, tmp_path: Path):
     path = folder / "SQuAD" / "dev-v1.1.json"
     path.write_text(path.read_text().replace("fish", "f\u00efsh"))  # which BERT reads as fish

@@ -1,6 +1,6 @@
 """Train networks in which only some weights are active."""
 
-from glue_sparse.active import attach, reindex
+from glue_sparse.active import attach
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import DiffInfo
 from glue_sparse.masks import select
@@ -9,6 +9,7 @@ from glue_sparse.methods.drop_grow import DropGrow
 from glue_sparse.methods.fixed_mask import FixedMask
 from glue_sparse.methods.one_shot import OneShot
 from glue_sparse.parametrization import detach
+from glue_sparse.reindexing import reindex
 from glue_sparse.rewiring import RIGL, SET, SNFS, STATIC, Connections, Rule
 from glue_sparse.schedules import Schedule
 from glue_sparse.scores import fisher, magnitude, noise

@@ -13,14 +13,10 @@ from glue_sparse.parametrization import (
     held_tensors,
     install,
     is_attached,
-    original,
     read_entries,
     tensor_digest,
     write_entries,
 )
-
-_SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg")
-"""Means of squared gradients, by which Adam and its kin divide."""
 
 
 class _Gather(torch.autograd.Function):
@@ -46,6 +42,7 @@ class ActiveEntries(Parametrization):
     small updates survive a bfloat16 base. Inactive entries stay bit-identical because nothing ever writes them.
 
     Attributes:
+        shape: of the tensor.
         values: [k] float32 parameter.
         indices: [k] int64, sorted flat positions. Not a buffer: buffers are sent at every step under DDP.
         inactive: what an inactive entry holds, its old value (`frozen`) or `zero`.
@@ -62,7 +59,7 @@ class ActiveEntries(Parametrization):
         self.inactive: Inactive = inactive
         self.base_digest = tensor_digest(weight)
         self.indices = mask.to(weight.device).flatten().nonzero().squeeze(1)
-        self._shape = weight.shape
+        self.shape = weight.shape
         self._pattern: Tensor | None = None
         self._watch: Any = None
         self._passing: Tensor | None = None
@@ -92,6 +89,8 @@ class ActiveEntries(Parametrization):
 
     def write(self, weight: Tensor) -> None:
         """Write the values into their tensor. Always: an optimizer need not bump the version of what it changes."""
+        if not weight.is_contiguous():  # after model.to(memory_format=...)
+            weight.data = weight.data.contiguous()
         write_entries(weight, self.indices, self.values)
 
     def pattern(self, shape: torch.Size) -> Tensor:
@@ -115,7 +114,7 @@ class ActiveEntries(Parametrization):
 
     def mask(self) -> Tensor:
         """The active entries as a bool tensor of the weight's shape."""
-        mask = torch.zeros(self._shape, dtype=torch.bool, device=self.indices.device)
+        mask = torch.zeros(self.shape, dtype=torch.bool, device=self.indices.device)
         mask.view(-1)[self.indices] = True
         return mask
 
@@ -132,7 +131,7 @@ class ActiveEntries(Parametrization):
     def watch(self, on: bool) -> None:
         """Keep the dense gradient of the coming backward passes in `dense_gradient`, or drop it and stop.
 
-        It lives as long as `values.grad`: a backward pass after `zero_grad` starts a new sum.
+        Called again it starts a new sum, and so does a backward pass that finds no `values.grad`.
         """
         self.dense_gradient = self._passing = None
         if self._watch is not None:
@@ -148,8 +147,7 @@ class ActiveEntries(Parametrization):
     def _finish_pass(self, gradient: Tensor) -> None:
         """Called once per backward pass, when the gradients of all uses are there and before `values.grad` changes."""
         assert self._passing is not None
-        old = self.values.grad
-        if self.dense_gradient is not None and old is not None and bool(old.any()):
+        if self.dense_gradient is not None and self.values.grad is not None:
             self.dense_gradient += self._passing
         else:
             self.dense_gradient = self._passing
@@ -167,6 +165,7 @@ class ActiveEntries(Parametrization):
         if stored is not None and not torch.equal(stored.cpu(), self.indices.cpu()):
             indices = stored.to(self.indices.device)
             self.move(indices, torch.zeros(len(indices), device=indices.device))
+            self.explored = None  # that was of other weights
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _apply(self, fn, recurse: bool = True):
@@ -218,54 +217,3 @@ def active_tensors(model: nn.Module) -> Iterator[tuple[str, ActiveEntries]]:
 def current_masks(model: nn.Module) -> Masks:
     """Masks of an attached model, on its device."""
     return {name: entries.mask() for name, entries in active_tensors(model)}
-
-
-def reindex(model: nn.Module, masks: Masks, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Change which entries of attached tensors are active, between optimizer steps.
-
-    An entrant starts from what the tensor holds, with optimizer state zero; a survivor keeps value and state; a
-    leaver keeps its last value (`frozen`) or becomes zero (`zero`), and its state is dropped. Mean squared gradients
-    of an entrant start at the survivors' mean: Adam counts steps per tensor, so zero would make the entrant's first
-    steps up to 6.5 times as long as its learning rate.
-
-    Args:
-        masks: new masks of any of the attached tensors.
-        optimizer: the optimizer that holds the values; its state is re-mapped, and values that had no active entry
-            before join the first group.
-    Raises:
-        ValueError: a tensor that is not attached, or a wrong shape; nothing is changed then.
-    """
-    attached = dict(active_tensors(model))
-    for name, mask in masks.items():
-        if name not in attached:
-            raise ValueError(f"{name} has no active entries to change")
-        if mask.shape != original(model, name).shape:
-            raise ValueError(f"the mask of {name} is {tuple(mask.shape)}, not {tuple(original(model, name).shape)}")
-    for name, mask in masks.items():
-        _reindex_one(attached[name], original(model, name), mask, optimizer)
-
-
-def _reindex_one(
-    entries: ActiveEntries, weight: Tensor, mask: Tensor, optimizer: torch.optim.Optimizer | None
-) -> None:
-    entries.write(weight)
-    old, new = entries.indices, mask.to(weight.device).flatten().nonzero().squeeze(1)
-    is_old, is_new = torch.isin(new, old), torch.isin(old, new)
-    if entries.inactive == "zero":
-        write_entries(weight, old[~is_new], torch.zeros((), device=weight.device))
-    values = read_entries(weight, new).float()
-    values[is_old] = entries.values.detach()[is_new]
-    entries.move(new, values)
-    if optimizer is None:
-        return
-    if not is_old.any():
-        optimizer.state.pop(entries.values, None)  # nothing to carry over: a fresh start, step count included
-    for key, state in optimizer.state.get(entries.values, {}).items():
-        if isinstance(state, Tensor) and state.shape == old.shape and state.dim() == 1:
-            moved = state.new_zeros(len(new))
-            if key in _SECOND_MOMENTS:
-                moved.fill_(state[is_new].mean())
-            moved[is_old] = state[is_new]
-            optimizer.state[entries.values][key] = moved
-    if len(new) and not any(entries.values is p for group in optimizer.param_groups for p in group["params"]):
-        optimizer.param_groups[0]["params"].append(entries.values)

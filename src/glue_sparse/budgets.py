@@ -125,7 +125,7 @@ def distribute(
         if not 0 < one <= 1:
             raise ValueError(f"density must be in (0, 1], got {one} for {name}")
     first = dict.fromkeys(list(shapes)[:1], 1.0) if distribution == "first_dense" else {}
-    apart = {name: max(1, round(share * sizes[name])) for name, share in {**first, **(custom or {})}.items()}
+    apart = {name: round(share * sizes[name]) for name, share in {**first, **(custom or {})}.items()}
     rest = {name: shape for name, shape in shapes.items() if name not in apart}
     total = round(density * sum(sizes.values()))
     counts = {**apart, **_distribute(rest, total - sum(apart.values()), density, distribution, power, matrix_dims)}
@@ -143,7 +143,8 @@ def _distribute(
     sizes = {name: prod(shape) for name, shape in shapes.items()}
     if callable(distribution):
         shares = distribution(shapes, density)
-        if shares.keys() != shapes.keys() or not all(0 <= share <= 1 for share in shares.values()):
+        named = isinstance(shares, Mapping) and shares.keys() == shapes.keys()
+        if not named or not all(0 <= share <= 1 for share in shares.values()):
             raise ValueError(f"{_name_of(distribution)} must give each tensor a density in [0, 1], and no other")
         return {name: round(shares[name] * size) for name, size in sizes.items()}
     if distribution not in ("uniform", "first_dense", "er", "erk"):

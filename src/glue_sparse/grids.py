@@ -1,7 +1,7 @@
 """Grids of runs: from a YAML of base settings, stages, rows, columns and seeds to the cells it stands for."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from glue_sparse import published, sweeps, tuning
-from glue_sparse.cells import START, Cell, Grid
+from glue_sparse.cells import START, Cell, Grid, Tuned
 from glue_sparse.command_line import parse, settings_of
 from glue_sparse.commands import closest
 from glue_sparse.methods import check_method
@@ -57,12 +57,23 @@ def read(
     all_rows, kept_rows, _ = _rows(path, config, rows, more)
     with _prefixed(str(path)):
         tuning.check(tune, config, all_rows)
-    all_seeds = _seeds(path, list(seeds) or config.get("seeds"))
-    trials = part(tune.trials(config, kept_rows, all_seeds[0]), root / tuning.FOLDER)
-    trials = replace(trials, name=f"{path.stem}/{tuning.FOLDER}")
-    tuned = tuning.choose(tune, trials, tuple(kept_rows), all_seeds, root)
+    tuned = _tuned(tune, part, config, root, kept_rows, _seeds(path, list(seeds) or config.get("seeds")))
     picked = {place: {tune.setting: value} for place, value in tuned.used.items()}
     return replace(part(config, root, rows=rows, seeds=seeds, more=more, picked=picked), tuned=tuned)
+
+
+def _tuned(
+    tune: tuning.Tune,
+    part: Callable[[dict[str, Any], Path], Grid],
+    config: dict[str, Any],
+    root: Path,
+    rows: Mapping[str, dict[str, Any]],
+    seeds: tuple[int, ...],
+) -> Tuned:
+    """The values that trials choose; `part` makes a grid of a YAML's content and the folder of its runs."""
+    trials = part(tune.trials(config, rows, seeds[0]), root / tuning.FOLDER)
+    trials = replace(trials, name=f"{trials.name}/{tuning.FOLDER}")
+    return tuning.choose(tune, trials, tuple(rows), seeds, root)
 
 
 def _grid(

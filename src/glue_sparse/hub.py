@@ -22,7 +22,8 @@ def push(diff: "SparseDiff", repo_id: str, *, private: bool | None = None, token
 
 def _card(diff: "SparseDiff", repo_id: str) -> str:
     info = diff.info
-    hub_id = f"base_model: {info.base_model}\n" if info.base_model.count("/") == 1 else ""
+    is_on_hub = info.base_model.count("/") == 1 and "@" not in info.base_model  # org/name@scratch7 has new weights
+    hub_id = f"base_model: {info.base_model}\n" if is_on_hub else ""
     return (
         f"---\nlibrary_name: glue_sparse\n{hub_id}tags: [sparse-diff]\n---\n# {repo_id}\n\n"
         f"{diff.num_entries:,} entries of {info.base_model} ({info.method}, task {info.task}).\n\n"

@@ -55,7 +55,7 @@ def draws_for(pixels: Tensor, seed: int) -> Draws:
 
     They are a function of the seed and of the batch's bytes alone. So neither the number of loader workers nor a
     resumption changes them, and no random state has to be saved; an image gets other numbers in each epoch because the
-    other images in its batch, and their order, are others.
+    other images in its batch, and their order, are others. A batch of one image has the same numbers in each epoch.
     """
     height, width = pixels.shape[-2:]
     generator = seeded(seed, "augment", zlib.crc32(pixels.contiguous().numpy().data))

@@ -143,8 +143,8 @@ class MethodArguments:
     )
     legacy_decay: bool = arg(
         False,
-        "For fish and random: as in the FISH authors' CIFAR-10 code, weight decay also shrinks weights that should "
-        "stay, so that every weight changes.",
+        "For fish, random and magnitude: as in the FISH authors' CIFAR-10 code, weight decay also shrinks weights that "
+        "should stay, so that every weight changes.",
     )
 
     def __post_init__(self):
@@ -156,6 +156,8 @@ class MethodArguments:
         known = _SHARED_OUT["pruned" if self.method in PRUNED else "sparse"]
         if self.distribution is not None and self.distribution not in known:
             raise ValueError(f"--method {self.method} has no --distribution {self.distribution}: {', '.join(known)}")
+        if self.erk_power != type(self).erk_power and self.distribution not in ("er", "erk"):
+            raise ValueError("--erk_power goes with --distribution er or erk")
         if self.pattern is not None:
             pattern_of(self.pattern)
             if self.distribution is not None or self.sparsity != type(self).sparsity:

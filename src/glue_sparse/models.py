@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +17,14 @@ from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from glue_sparse.diff_file import DiffInfo
 from glue_sparse.params import block_of, head_names
+from glue_sparse.randomness import new_weights
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +56,23 @@ def resolve(model: str) -> str:
     return str(root / folder)
 
 
+def base_name(model: str, seed: int, from_scratch: bool) -> str:
+    """What a diff names as its base: `model` itself, or from scratch `minilm@scratch7`, which loads as that again."""
+    return f"{model}@scratch{seed}" if from_scratch and scratch_of(model)[1] is None else model
+
+
+def scratch_of(model: str) -> tuple[str, int | None]:
+    """`minilm@scratch7` -> (`minilm`, 7), the architecture and the seed of its random weights; no seed: pretrained."""
+    found = re.fullmatch(r"(.+)@scratch([0-9]+)", model)
+    return (found[1], int(found[2])) if found else (model, None)
+
+
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     """The model's tokenizer; one without a padding token (a decoder's) pads with its end token.
 
     Raises ValueError when it is not to be had.
     """
+    model, _ = scratch_of(model)
     folder = resolve(model)
     with explained(model, folder):
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -72,13 +87,13 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
 
 
 def load_classifier(
-    model: str, num_labels: int, labels: Sequence[str] = (), dtype: str = "float32", *, from_scratch: bool = False
+    model: str, num_labels: int, labels: Sequence[str] = (), dtype: str = "float32"
 ) -> PreTrainedModel:
     """The model with a head of `num_labels` outputs; no `labels` means a regression.
 
-    A head that the checkpoint lacks, or has in another size, starts random, and with `from_scratch` everything does.
-    Raises ValueError when the model
-    is not to be had in safetensors format, or `dtype` is not "float32" or "bfloat16".
+    A head that the checkpoint lacks, or has in another size, starts random, and all of `minilm@scratch7` does, whose
+    weights depend on that name alone. Raises ValueError when the model is not to be had in safetensors format, or
+    `dtype` is not "float32" or "bfloat16".
     """
     options: dict[str, Any] = {"num_labels": num_labels}
     if labels:
@@ -87,25 +102,48 @@ def load_classifier(
         options["problem_type"] = "single_label_classification"
     else:
         options["problem_type"] = "regression"
-    return _load(AutoModelForSequenceClassification, model, dtype, from_scratch, **options)
+    return _load(AutoModelForSequenceClassification, model, dtype, **options)
 
 
-def load_question_answerer(model: str, dtype: str = "float32", *, from_scratch: bool = False) -> PreTrainedModel:
+def load_question_answerer(model: str, dtype: str = "float32") -> PreTrainedModel:
     """The model with a head of two outputs per token, the start and the end of an answer.
 
     Raises ValueError as `load_classifier` does, and for a model that has no such head.
     """
-    return _load(AutoModelForQuestionAnswering, model, dtype, from_scratch, num_labels=2)
+    return _load(AutoModelForQuestionAnswering, model, dtype, num_labels=2)
 
 
-def _load(kind: Any, model: str, dtype: str, from_scratch: bool, **options: Any) -> PreTrainedModel:
+def _load(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:
     """The model with the head that `kind`, an Auto class, adds to it; `options` go to its configuration."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype}")
+    load = _pretrained if scratch_of(model)[1] is None else _from_scratch
+    network = load(kind, model, dtype, **options)
+    if network.config.pad_token_id is None:
+        network.config.pad_token_id = load_tokenizer(model).pad_token_id
+    return network
+
+
+def _from_scratch(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:
+    architecture, _ = scratch_of(model)
+    folder = resolve(architecture)
+    with explained(architecture, folder):
+        config = AutoConfig.from_pretrained(folder, dtype=DTYPES[dtype], **options)
+        return new_model(kind, config, model, dtype)
+
+
+def new_model(kind: Any, config: PreTrainedConfig, model: str, dtype: str) -> PreTrainedModel:
+    """The random weights that a name such as `minilm@scratch7` stands for, with the head that `kind` adds."""
+    architecture, seed = scratch_of(model)
+    assert seed is not None
+    with quiet(), new_weights(seed, architecture):
+        network = kind.from_config(config, dtype=DTYPES[dtype])
+    network.config.name_or_path = model
+    return network
+
+
+def _pretrained(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:
     folder = resolve(model)
-    if from_scratch:
-        with explained(model, folder), quiet():
-            return kind.from_config(AutoConfig.from_pretrained(folder, dtype=DTYPES[dtype], **options))
     with explained(model, folder), quiet():
         network, report = kind.from_pretrained(
             folder,
@@ -123,8 +161,6 @@ def _load(kind: Any, model: str, dtype: str, from_scratch: bool, **options: Any)
             len(missing),
             ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else ""),
         )
-    if network.config.pad_token_id is None:
-        network.config.pad_token_id = load_tokenizer(model).pad_token_id
     return network
 
 

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from glue_sparse import tensor_files
-from glue_sparse.active import active_tensors, reindex
+from glue_sparse.active import active_tensors
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import DiffInfo
 from glue_sparse.masks import Masks, narrow
 from glue_sparse.moving import explored_state, load_explored
 from glue_sparse.parametrization import is_attached, original
+from glue_sparse.reindexing import reindex
 
 FILE_NAME = "moved.safetensors"
 FORMAT = "glue_sparse moved 1"
@@ -29,7 +30,7 @@ def save(model: nn.Module, info: DiffInfo, folder: Path, extra: Mapping[str, Ten
 
 
 def restore(model: nn.Module, folder: Path) -> dict[str, Tensor]:
-    """Continue from what `save` wrote, with a plain model or an attached one; returns all its tensors.
+    """Continue from what `save` wrote, with a plain model or an attached one; returns the method's own tensors.
 
     Raises:
         ValueError: wrong base, damaged file.
@@ -46,4 +47,4 @@ def restore(model: nn.Module, folder: Path) -> dict[str, Tensor]:
         reindex(model, masks)
     diff.restore(model, masks)
     load_explored(model, tensors)
-    return tensors
+    return {key: tensor for key, tensor in tensors.items() if key.partition("/")[0] not in ("active", "explored")}

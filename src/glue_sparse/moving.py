@@ -9,9 +9,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from glue_sparse import budgets
-from glue_sparse.active import ActiveEntries, active_tensors, current_masks, reindex
+from glue_sparse.active import ActiveEntries, active_tensors, current_masks
 from glue_sparse.masks import digest, pack, unpack
 from glue_sparse.parametrization import original
+from glue_sparse.reindexing import reindex
 from glue_sparse.rewiring import Connections, Rule, grown, kept, num_dropped
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Mover:
         self.schedule = rule.schedule.in_steps(num_steps, num_epochs)
         self.momentum: dict[str, Tensor] = {}
         """Mean dense gradients, where the rule wants them."""
+        self._is_finite = True
         found = self.schedule.num_updates
         if rule.grow and found < FEW_UPDATES:
             logger.warning(
@@ -61,16 +63,17 @@ class Mover:
             ValueError: a score that is not finite.
         """
         self._average_over_ranks(model)
-        if self.rule.gradients == "always":
+        self._is_finite = self._check_finite(model, step)
+        if self.rule.gradients == "always" and self._is_finite:
             self._follow_momentum(model)
-        if not (self.is_update(step) and self.rule.when == "replace"):
+        if not (self.is_update(step) and self._is_finite and self.rule.when == "replace"):
             return False
         self._move(model, step, optimizer)
         return True
 
     def after_step(self, model: nn.Module, step: int, optimizer: torch.optim.Optimizer) -> None:
         """Move entries after a step, where the rule says so; raises as `gradients_ready`."""
-        if self.is_update(step) and self.rule.when == "after_step":
+        if self.is_update(step) and self._is_finite and self.rule.when == "after_step":
             self._move(model, step, optimizer)
         for _, entries in active_tensors(model):
             entries.watch(False)
@@ -79,23 +82,36 @@ class Mover:
         if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
             return
         for _, entries in active_tensors(model):
-            if entries.dense_gradient is not None:
+            if entries.is_watched:
+                if entries.dense_gradient is None:  # not used on this rank
+                    entries.dense_gradient = torch.zeros(entries.shape, device=entries.values.device)
                 dist.all_reduce(entries.dense_gradient)
                 entries.dense_gradient /= dist.get_world_size()
 
+    def _check_finite(self, model: nn.Module, step: int) -> bool:
+        """Whether this step's dense gradients can be used; an overflow at inactive entries is seen by nobody else."""
+        watched = [entries for _, entries in active_tensors(model) if entries.is_watched]
+        seen = [entries.dense_gradient for entries in watched if entries.dense_gradient is not None]
+        if watched and not seen and self.is_update(step):
+            raise ValueError(f"no gradient reached the sparse tensors in step {step}, where entries grow by it")
+        finite = all(bool(torch.isfinite(gradient).all()) for gradient in seen)
+        if not finite:
+            logger.warning("gradients of step %d are not finite: no entry moves by them", step)
+        return finite
+
     def _follow_momentum(self, model: nn.Module) -> None:
         for name, entries in active_tensors(model):
-            if entries.dense_gradient is None:  # not used in this step's loss
-                continue
-            if name not in self.momentum:
-                self.momentum[name] = torch.zeros_like(entries.dense_gradient)
-            self.momentum[name].mul_(MOMENTUM).add_(entries.dense_gradient, alpha=1 - MOMENTUM)
+            mean = self.momentum.setdefault(name, torch.zeros(entries.shape, device=entries.values.device))
+            mean.mul_(MOMENTUM)
+            if entries.dense_gradient is not None:
+                mean.add_(entries.dense_gradient, alpha=1 - MOMENTUM)
 
     def _move(self, model: nn.Module, step: int, optimizer: torch.optim.Optimizer) -> None:
         fraction = self.schedule.fraction(step)
-        dropped = {name: num_dropped(e.num_active, fraction) for name, e in active_tensors(model)}
+        movable = self._movable(model)
+        dropped = {name: num_dropped(entries.num_active, fraction) for name, entries in movable}
         to_grow = self._shares(model, step, dropped)
-        for name, entries in active_tensors(model):  # one at a time: no second dense tensor lives beside the first
+        for name, entries in movable:  # one at a time: no second dense tensor lives beside the first
             param = self._connections(model, name, entries, step)
             assert self.rule.grow is not None
             stays = kept(param, self.rule.keep, entries.num_active - dropped[name])
@@ -105,23 +121,32 @@ class Mover:
             reindex(model, {name: new}, optimizer)
         self._check_agreement(model, step)
 
+    def _movable(self, model: nn.Module) -> list[tuple[str, ActiveEntries]]:
+        """Tensors that take part in an update: neither those dense from the start nor those without a gradient."""
+        by_gradient = self.rule.gradients == "at_updates"
+        return [
+            (name, entries)
+            for name, entries in active_tensors(model)
+            if (entries.explored is not None or entries.num_active < entries.shape.numel())
+            and not (by_gradient and entries.dense_gradient is None)
+        ]
+
     def _shares(self, model: nn.Module, step: int, dropped: dict[str, int]) -> dict[str, int]:
         """Entries that each tensor grows: as many as it drops, or its share of all that are dropped."""
         if self.rule.redistribute is None:
             return dropped
         claims, space = {}, {}
-        for name, entries in active_tensors(model):
+        for name, entries in self._movable(model):
             claims[name] = self.rule.redistribute(self._connections(model, name, entries, step))
-            space[name] = original(model, name).numel() - entries.num_active + dropped[name]
+            space[name] = entries.shape.numel() - entries.num_active + dropped[name]
         return budgets.share_out(sum(dropped.values()), claims, space)
 
     def _connections(self, model: nn.Module, name: str, entries: ActiveEntries, step: int) -> Connections:
         weight = entries.current(original(model, name))
         gradient = entries.dense_gradient
-        if gradient is None and self.rule.gradients != "never":
-            gradient = torch.zeros_like(weight, dtype=torch.float32)
-        momentum = self.momentum.get(name, gradient) if self.rule.gradients == "always" else None
-        return Connections(name, weight, entries.mask(), step, self.seed, gradient, momentum)
+        if gradient is None and self.rule.gradients == "always":  # not used in this step's loss
+            gradient = torch.zeros(entries.shape, device=weight.device)
+        return Connections(name, weight, entries.mask(), step, self.seed, gradient, self.momentum.get(name))
 
     def _check_agreement(self, model: nn.Module, step: int) -> None:
         if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:

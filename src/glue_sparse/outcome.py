@@ -72,8 +72,8 @@ def _flops(trainer: SparseTrainer, arguments: Arguments) -> dict[str, float]:
     forward = forward_flops(trainer.network, on_device(batch, trainer.network))
     workers = arguments.merge.num_workers or arguments.training.world_size if arguments.merge.merge_every else 1
     seen = round((trainer.state.epoch or 0) * len(data)) * workers
-    method = trainer.method
-    return report(forward, method.flops_rule, seen, method.update_period)
+    rule, period = trainer.method.flops_rule(trainer.state.max_steps, trainer.num_epochs)
+    return report(forward, rule, seen, period)
 
 
 def summary(result: Result, folder: str) -> str:

@@ -4,6 +4,7 @@ import re
 from fnmatch import fnmatchcase
 
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 BLOCK = re.compile(r"(.*?\.\d+)\.")
@@ -69,27 +70,35 @@ def encoder_matrices(model: nn.Module, head: tuple[str, ...] = ()) -> dict[str, 
 def sparsifiable(model: nn.Module, head: tuple[str, ...] = ()) -> dict[str, int | None]:
     """The tensors of a network that is sparse from the start -> the axis of their inputs, known for transformers.
 
-    Of a transformer the matrices inside its layers; of other networks the weights of all linear, convolutional,
-    recurrent and attention layers, in model order. Embeddings, norms, biases, the head, and matrices tied to an
-    embedding are not among them.
+    Of a Hugging Face transformer the matrices inside its layers; of other networks the weights of all linear,
+    convolutional, recurrent and attention layers, in model order. Embeddings, norms, biases, the head, matrices tied to
+    an embedding, and tensors that need no gradient are not among them.
 
     Raises:
         ValueError: there are none.
     """
-    try:
-        return dict(encoder_matrices(model, head))
-    except ValueError:
-        pass
+    if _is_transformer(model):
+        matrices = encoder_matrices(model, head)
+        return {name: axis for name, axis in matrices.items() if model.get_parameter(name).requires_grad}
     owners, tables = dict(model.named_modules()), {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     found: dict[str, int | None] = {}
     for name, parameter in model.named_parameters():
         owner, _, attribute = name.rpartition(".")
         is_weight = isinstance(owners[owner], _WEIGHTED) and parameter.dim() > 1 and "weight" in attribute
-        if is_weight and name not in head and id(parameter) not in tables:
+        if is_weight and parameter.requires_grad and name not in head and id(parameter) not in tables:
             found[name] = None
     if not found:
-        raise ValueError(f"{type(model).__name__} has no linear, convolutional or recurrent layers to make sparse")
+        raise ValueError(f"{type(model).__name__} has no linear, convolutional or recurrent layers that train")
     return found
+
+
+def _is_transformer(model: nn.Module) -> bool:
+    """Whether the numbered blocks of a Hugging Face model multiply by matrices alone."""
+    if not isinstance(model, PreTrainedModel):
+        return False
+    inside = [m for name, m in model.named_modules() if block_of(f"{name}.") and isinstance(m, _WEIGHTED)]
+    experts = any(hasattr(module, "is_transposed") for module in model.modules())
+    return experts or bool(inside) and all(isinstance(module, nn.Linear | Conv1D) for module in inside)
 
 
 def match(names: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, ...]:

@@ -109,6 +109,13 @@ class Rule:
     regrown: Literal["keep", "reset"] = "keep"
     schedule: Schedule = field(default_factory=Schedule)
 
+    def __post_init__(self):
+        known = {"gradients": ("never", "at_updates", "always"), "when": ("replace", "after_step"),
+                 "regrown": ("keep", "reset")}  # fmt: skip
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}: {', '.join(values)}")
+
     @property
     def kind(self) -> Literal["static", "rigl", "snfs"]:
         """Whose formula gives the cost of training: dense gradients never, at updates, or always."""

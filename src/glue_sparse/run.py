@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import set_seed
 
-from glue_sparse import diff_file, pruned_model, results, run_folder, tables, tensor_files, vision
+from glue_sparse import diff_file, models, pruned_model, results, run_folder, tables, tensor_files, vision
 from glue_sparse.active import current_masks
 from glue_sparse.arguments import Arguments, RunArguments
 from glue_sparse.command_line import parse
@@ -115,7 +115,10 @@ def _write(result: Result, task: Task, folder: Path, with_model: bool) -> None:
 def _with_first_mask(arguments: Arguments) -> MethodArguments:
     """The method's arguments, with the first mask of a sparse network random where its weights are."""
     method, model = arguments.method, arguments.model
-    is_random = model.from_scratch or vision.is_scratch(model.model or "")
+    name = models.base_name(model.model or "", arguments.training.seed, model.from_scratch)
+    is_random = vision.is_scratch(name) or models.scratch_of(name)[1] is not None
+    if method.variance and not is_random:
+        raise ValueError("--variance rescales random weights; pretrained ones keep theirs: leave it out")
     if method.method in SPARSE and method.start_mask is None and is_random:
         return replace(method, start_mask="random")
     return method

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
@@ -15,6 +16,7 @@ from glue_sparse.masks import Masks, select
 from glue_sparse.moving import Mover, explored_state, load_explored
 from glue_sparse.parametrization import is_attached, original
 from glue_sparse.params import body_names, match, sparsifiable
+from glue_sparse.reindexing import take_over
 from glue_sparse.rewiring import RIGL, Rule
 from glue_sparse.scores import magnitude, noise
 
@@ -35,8 +37,9 @@ def sparsify_model(
 ) -> None:
     """Make a model sparse in place: from here on inactive entries are zero, and stay so under any optimizer.
 
-    Sparse become the matrices inside the layers of a transformer, and the weights of all linear, convolutional and
-    recurrent layers of other networks. Build the optimizer afterwards; `detach` gives an ordinary model back.
+    Sparse become the matrices inside the layers of a Hugging Face transformer, and the weights of all linear,
+    convolutional, recurrent and attention layers of other networks, unless they need no gradient. `detach` gives an
+    ordinary model back.
 
     Args:
         sparsity: share of the entries of these tensors that is zero, in [0, 1).
@@ -45,6 +48,8 @@ def sparsify_model(
         ValueError: sparsity out of range, an unknown distribution, a tensor that would keep nothing.
     """
     budgets.check_sparsity(sparsity)
+    if variance not in (None, *get_args(VarianceOf)):
+        raise ValueError(f"unknown variance {variance!r}: {', '.join(get_args(VarianceOf))}")
     if is_attached(model):
         raise ValueError("this model already has active entries; call detach(model) first")
     counts = entry_counts(model, (), 1 - sparsity, distribution, power, densities or {}, tensors)
@@ -76,6 +81,8 @@ def entry_counts(
 
 def initial_masks(model: nn.Module, counts: dict[str, int], seed: int, start: str) -> Masks:
     """Masks to start from: each tensor's largest weights (`magnitude`), or a draw by the seed (`random`)."""
+    if start not in ("magnitude", "random"):
+        raise ValueError(f"unknown start {start!r}: magnitude, random")
     names = tuple(counts)
     return select(magnitude(model, names) if start == "magnitude" else noise(model, names, seed=seed), counts)
 
@@ -115,7 +122,8 @@ class SparseOptimizer(torch.optim.Optimizer):
     """An optimizer whose `step` trains the active entries of a model and, at times, moves them.
 
     It stands for the optimizer given: learning-rate schedulers, `param_groups`, `add_param_group` and closures work.
-    To resume, make the model sparse again, then load the model's `state_dict`, then this one's.
+    To resume, make the model sparse again, then load the model's `state_dict`, then this one's. In half precision use
+    bfloat16: a GradScaler does not scale back the gradients of inactive entries.
 
     Args:
         optimizer: any optimizer of the model's parameters. One that was built before `sparsify_model` gets the active
@@ -125,7 +133,8 @@ class SparseOptimizer(torch.optim.Optimizer):
         num_steps: calls of `step` in the whole training, of which schedules are fractions.
         seed: for what is random.
     Raises:
-        ValueError: the model is not sparse, or the optimizer does not train its active entries.
+        ValueError: the model is not sparse, the optimizer does not train its active entries, `num_steps` is no positive
+            number, or entries would go from tensor to tensor under DDP, which cannot follow that.
     """
 
     def __init__(
@@ -137,26 +146,14 @@ class SparseOptimizer(torch.optim.Optimizer):
         """Calls of `step` so far."""
         if not any(True for _ in active_tensors(model)):
             raise ValueError("this model has no active entries: call sparsify_model(model, ...) first")
-        self._take_over()
+        if not isinstance(num_steps, int) or num_steps < 1:
+            raise ValueError(f"num_steps is how often step() will be called in the whole training, not {num_steps!r}")
+        if rule.redistribute and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            raise ValueError("DDP cannot follow tensors whose number of active entries changes: use SparseTrainer, or "
+                             "a rule without redistribute")  # fmt: skip
+        take_over(optimizer, model)
         self.mover = Mover(rule, num_steps, seed)
         self.mover.before_step(model, 0)
-
-    def _take_over(self) -> None:
-        """Put the active entries where their tensors are in the optimizer."""
-        held = {id(p) for group in self.param_groups for p in group["params"]}
-        values = {id(original(self.model, name)): entries.values for name, entries in active_tensors(self.model)}
-        for group in self.param_groups:
-            for tensor in group["params"]:
-                if id(tensor) in values:
-                    self.state.pop(tensor, None)
-            swapped = [values.get(id(p), p) for p in group["params"]]
-            # an optimizer that was built afterwards holds both: the tensors, which need no gradient, only leave
-            group["params"] = [
-                new for new, old in zip(swapped, group["params"], strict=True) if new is old or id(new) not in held
-            ]
-        trained = {id(p) for group in self.param_groups for p in group["params"]}
-        if not trained.issuperset(map(id, values.values())):
-            raise ValueError("the optimizer does not train the active entries: build it from model.parameters()")
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -190,8 +187,10 @@ class SparseOptimizer(torch.optim.Optimizer):
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """As in any optimizer."""
+        """As in any optimizer; dense gradients of entries that may grow start anew, too."""
         self.optimizer.zero_grad(set_to_none)
+        for _, entries in active_tensors(self.model):
+            entries.watch(entries.is_watched)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in any optimizer."""
@@ -206,8 +205,10 @@ class SparseOptimizer(torch.optim.Optimizer):
         """Continue from what `state_dict` gave; the model's own state has to be loaded first.
 
         Raises:
-            ValueError: the state is of another model, or the model's state has not been loaded.
+            ValueError: the state is of another model or optimizer, or the model's state has not been loaded.
         """
+        if state_dict.keys() != {"optimizer", "num_done", "moving"}:
+            raise ValueError("this is not the state of a SparseOptimizer")
         for old, group in zip(state_dict["optimizer"]["param_groups"], self.param_groups, strict=True):
             for number, parameter in zip(old["params"], group["params"], strict=True):
                 self._check_shapes(parameter, state_dict["optimizer"]["state"].get(number, {}))
@@ -222,6 +223,16 @@ class SparseOptimizer(torch.optim.Optimizer):
             if isinstance(value, Tensor) and value.dim() == 1 == parameter.dim() and value.shape != parameter.shape:
                 raise ValueError(f"{key} of the stored state has {len(value):,} entries, and {len(parameter):,} are "
                                  "active: load the model's state_dict before the optimizer's")  # fmt: skip
+
+    def __getattr__(self, name: str) -> Any:
+        """Hooks, and what else the optimizer has, are those of the optimizer that this one stands for."""
+        if name == "optimizer":
+            raise AttributeError(name)
+        return getattr(self.optimizer, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Raises ValueError: a copy would train the same model."""
+        raise ValueError("a SparseOptimizer belongs to its model and cannot be copied: use state_dict()")
 
     def __repr__(self) -> str:
         return f"SparseOptimizer({self.optimizer!r})"

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from glue_sparse.active import active_tensors
@@ -24,11 +24,13 @@ from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import DiffInfo
 from glue_sparse.exchange import average_over_ranks
 from glue_sparse.masks import Scores, digest
-from glue_sparse.methods.base import Moment, SparseMethod
+from glue_sparse.method_hooks import MethodHooks
+from glue_sparse.methods.base import SparseMethod
 from glue_sparse.parametrization import held_tensors, is_attached, model_digest
 from glue_sparse.params import head_names
 from glue_sparse.per_example import Batch
 from glue_sparse.randomness import seeded
+from glue_sparse.reindexing import take_over
 
 
 class SparseTrainer(Trainer):
@@ -67,7 +69,7 @@ class SparseTrainer(Trainer):
         self._has_chosen = False
         self.cost: Cost | None = None
         """What trained, counted before the method finished; none until `train` has ended."""
-        self.add_callback(_Hooks(self))
+        self.add_callback(MethodHooks(self))
         self.head = head_names(model) if head is None else head
         config = getattr(model, "config", None)
         self.info = replace(
@@ -82,6 +84,16 @@ class SparseTrainer(Trainer):
         """The model itself, without a distributed wrapper."""
         assert isinstance(self.model, nn.Module)
         return self.model
+
+    @property
+    def num_epochs(self) -> float | None:
+        """Passes over the training data in the whole run, once training has begun; none where it has no length."""
+        data: Any = self.train_dataset
+        if not hasattr(data, "__len__") or self.args.dataloader_drop_last and len(data) < self.args.train_batch_size:
+            return None
+        per_rank = len(data) / (self.args.train_batch_size * self.args.world_size)
+        batches = int(per_rank) if self.args.dataloader_drop_last else math.ceil(per_rank)
+        return self.state.max_steps / max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
 
     def choose(self) -> None:
         """Let the method choose the active entries and attach them; `train` does it unless it resumes.
@@ -154,7 +166,8 @@ class SparseTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """As in `Trainer`, with the method's own parameter groups."""
-        if self.optimizer is not None:  # the user's own
+        if self.optimizer is not None:  # the user's own, built before entries became active
+            take_over(self.optimizer, self.network)  # pyright: ignore[reportArgumentType]
             return super().create_optimizer(model)
         # where entries move, those of a tensor that has none yet belong to a group too
         empty = [e.values for _, e in active_tensors(self.network) if self.method.moves and not e.num_active]
@@ -254,44 +267,3 @@ class SparseTrainer(Trainer):
 def _constant(step: int) -> float:
     """The factor of a rate that no schedule changes."""
     return 1.0
-
-
-class _Hooks(TrainerCallback):
-    """Tells the method where training is."""
-
-    def __init__(self, trainer: SparseTrainer):
-        self.trainer = trainer
-
-    def _moment(self, state: TrainerState) -> Moment:
-        trainer = self.trainer
-        assert isinstance(trainer.optimizer, torch.optim.Optimizer)
-        share = (trainer.args.process_index, trainer.args.world_size)
-        draw = lambda count, number: trainer.sample_batches(count, share, number)  # noqa: E731
-        batches = len(trainer.callback_handler.train_dataloader)  # pyright: ignore[reportArgumentType]
-        num_epochs = state.max_steps / max(1, math.ceil(batches / trainer.args.gradient_accumulation_steps))
-        return Moment(
-            state.global_step, state.max_steps, num_epochs, trainer.optimizer, trainer.head, draw,
-            trainer._add_over_ranks,
-        )  # fmt: skip
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Called once per optimizer step, before its first micro-batch."""
-        self.trainer.method.before_step(self.trainer.network, self._moment(state))
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Called when gradients are complete and clipped; without them the optimizer's step does nothing at all."""
-        moment = self._moment(state)
-        if self.trainer.method.gradients_ready(self.trainer.network, moment):
-            for group in moment.optimizer.param_groups:
-                for parameter in group["params"]:
-                    parameter.grad = None
-
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Called after the optimizer's step."""
-        self.trainer.method.after_step(self.trainer.network, self._moment(state))

@@ -23,9 +23,9 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 from glue_sparse.images import Pixels
-from glue_sparse.models import DTYPES, explained, quiet, resolve
+from glue_sparse.models import DTYPES, base_name, explained, new_model, quiet, resolve, scratch_of
 from glue_sparse.params import head_names
-from glue_sparse.randomness import seed_of
+from glue_sparse.randomness import new_weights
 
 logger = logging.getLogger(__name__)
 
@@ -161,10 +161,11 @@ def is_scratch(model: str) -> bool:
 def load_image_classifier(
     model: str, labels: Sequence[str], seed: int, dtype: str = "float32", *, from_scratch: bool = False
 ) -> tuple[PreTrainedModel, str]:
-    """A network with an output per label, and the name of its base: `resnet9@SEED`, or `model` if pretrained.
+    """A network with an output per label, and the name of its base: `resnet9@0`, `model`, or `model@scratch0`.
 
     Args:
-        model: `resnet9` or `resnet34`, perhaps with a seed of its own (`resnet9@7`), a hub id, or a folder.
+        model: `resnet9` or `resnet34`, perhaps with a seed of its own (`resnet9@7`), a hub id, or a folder; one of the
+            last two with `@scratch7` has random weights of that seed.
         seed: of all weights of a network from scratch, and of a pretrained one's head where it is new.
         from_scratch: take only the architecture of a pretrained model.
     Raises:
@@ -173,7 +174,8 @@ def load_image_classifier(
     if dtype not in DTYPES:
         raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype}")
     if not is_scratch(model):
-        return _pretrained(model, labels, seed, dtype, from_scratch), model
+        name = base_name(model, seed, from_scratch)
+        return _of_transformers(name, labels, seed, dtype), name
     name = model if "@" in model else f"{model}@{seed}"
     return load_scratch(name, labels, dtype), name
 
@@ -190,8 +192,7 @@ def load_scratch(name: str, labels: Sequence[str], dtype: str = "float32") -> Pr
     if not (seed.isascii() and seed.isdecimal()):
         raise ValueError(f"{name} does not say which random weights: give {architecture}@SEED, with a whole number")
     config, network = _NETWORKS[architecture]
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed_of(int(seed), "init", architecture))
+    with new_weights(int(seed), architecture):
         return network(config(**_label_options(labels))).to(DTYPES[dtype])  # pyright: ignore[reportArgumentType]
 
 
@@ -199,6 +200,7 @@ def pixels_for(model: str, network: PreTrainedModel) -> Pixels:
     """How a network wants its images: its own size, mean and deviation where it names them, else CIFAR-10's."""
     if is_scratch(model):
         return Pixels()
+    model, _ = scratch_of(model)
     size = getattr(network.config, "image_size", None)
     height, width = (size, size) if isinstance(size, int) or size is None else tuple(size)[-2:]
     wanted = None if height is None or width is None else (height, width)
@@ -223,17 +225,19 @@ def _label_options(labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _pretrained(model: str, labels: Sequence[str], seed: int, dtype: str, from_scratch: bool) -> PreTrainedModel:
+def _of_transformers(name: str, labels: Sequence[str], seed: int, dtype: str) -> PreTrainedModel:
+    """A pretrained network, its head drawn by `seed` where it is new, or one that is new as `name` says."""
+    model, own_seed = scratch_of(name)
     folder = resolve(model)
     with explained(model, folder, OFFLINE):
         config = AutoConfig.from_pretrained(folder, **_label_options(labels))
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise ValueError(f"model {model} ({config.model_type}) is not an image classifier: give --model resnet9, "
                          "resnet34, or a hub id or folder of one")  # fmt: skip
+    if own_seed is not None:
+        return new_model(AutoModelForImageClassification, config, name, dtype)
     with torch.random.fork_rng(devices=[]), explained(model, folder, OFFLINE), quiet():
         torch.default_generator.manual_seed(seed)
-        if from_scratch:
-            return AutoModelForImageClassification.from_config(config, dtype=DTYPES[dtype])
         network, report = AutoModelForImageClassification.from_pretrained(
             folder,
             dtype=DTYPES[dtype],

@@ -29,8 +29,8 @@ class Moment:
     """The optimizer step under way, from 0."""
     num_steps: int
     """Optimizer steps of the whole run."""
-    num_epochs: float
-    """Passes over the data in the whole run."""
+    num_epochs: float | None
+    """Passes over the data in the whole run; none where the data has no length."""
     optimizer: torch.optim.Optimizer
     head: tuple[str, ...]
     draw: Callable[[int, int], Iterable[Batch]]
@@ -55,15 +55,9 @@ class SparseMethod:
     without_fp16: bool = False
     """Whether scaled gradients, or steps left out, would break it."""
 
-    @property
-    def flops_rule(self) -> Rule:
-        """Whose formula gives the FLOPs of training; see `flops.training_flops`."""
-        return "static" if self.inactive == "zero" else "frozen"
-
-    @property
-    def update_period(self) -> int | None:
-        """Optimizer steps between updates, where the formula needs them; known once training has begun."""
-        return None
+    def flops_rule(self, num_steps: int, num_epochs: float | None) -> tuple[Rule, int | None]:
+        """Whose formula gives the FLOPs of a run so long, and its period of updates; see `flops.training_flops`."""
+        return ("static" if self.inactive == "zero" else "frozen"), None
 
     def prepare(
         self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine = alone

@@ -108,10 +108,9 @@ class DiffGates(SparseMethod):
             model, gated, groups=groups, concrete=self.concrete, alpha_init=self.alpha_init, draw=self.draw
         )
 
-    @property
-    def flops_rule(self) -> Rule:
+    def flops_rule(self, num_steps: int, num_epochs: float | None) -> tuple[Rule, int | None]:
         """Every weight trains, whatever the gates leave of it in the end."""
-        return "dense"
+        return "dense", None
 
     def before_step(self, model: nn.Module, moment: Moment) -> None:
         """A new sample of the gates for each optimizer step, the same for all of its micro-batches and ranks."""

@@ -37,7 +37,6 @@ class DropGrow(SparseMethod):
     """
 
     inactive = "zero"
-    moves = True
 
     def __init__(
         self,
@@ -56,21 +55,17 @@ class DropGrow(SparseMethod):
         self.densities, self.tensors, self.seed = densities or {}, tuple(tensors), seed
         self.start: Literal["magnitude", "random"] = start
         self.variance: VarianceOf | None = variance
-        self.needs_data = False
+        self.needs_data, self.moves = False, rule.grow is not None
         self.without_fp16 = rule.gradients != "never" or rule.when == "replace"
         self._mover: Mover | None = None
         self._stored: dict[str, Any] = {}
 
-    @property
-    def flops_rule(self) -> FlopsRule:
-        """See `SparseMethod.flops_rule`."""
-        return self.rule.kind
-
-    @property
-    def update_period(self) -> int | None:
-        """See `SparseMethod.update_period`."""
-        every = self._mover.schedule.every if self._mover else None
-        return every if isinstance(every, int) else None
+    def flops_rule(self, num_steps: int, num_epochs: float | None) -> tuple[FlopsRule, int | None]:
+        """See `SparseMethod.flops_rule`; RigL in a run too short for an update costs what a static mask does."""
+        schedule = self.rule.schedule.in_steps(num_steps, num_epochs)
+        if self.rule.kind == "rigl" and not schedule.num_updates:
+            return "static", None
+        return self.rule.kind, int(schedule.every)
 
     def prepare(
         self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine = alone
@@ -95,7 +90,7 @@ class DropGrow(SparseMethod):
 
     def before_step(self, model: nn.Module, moment: Moment) -> None:
         """See `SparseMethod.before_step`."""
-        if self._mover is None:
+        if self._mover is None or moment.step == 0:
             self._mover = Mover(self.rule, moment.num_steps, self.seed, moment.num_epochs)
             self._mover.load_state(model, self._stored)
         self._mover.before_step(model, moment.step)
@@ -116,7 +111,7 @@ class DropGrow(SparseMethod):
 
     def save(self, model: nn.Module, info: DiffInfo, folder: Path) -> None:
         """See `SparseMethod.save`."""
-        moved.save(model, info, folder, self._mover.state() if self._mover else {})
+        moved.save(model, info, folder, self._mover.state() if self._mover else self._stored)
 
     def restore(self, model: nn.Module, head: tuple[str, ...], folder: Path) -> None:
         """See `SparseMethod.restore`."""

@@ -92,7 +92,7 @@ class FixedMask(SparseMethod):
         if self.update_every is not None:
             self._refresh = Refresh(self.update_every, self._choose, model)
         if self.legacy_decay:
-            self._legacy = masks
+            self._leak(model, masks)
             return
         start = self.start.at_base(model) if self.start and self.start_from == "zero" else self.start
         super().attach(model, masks)
@@ -106,13 +106,13 @@ class FixedMask(SparseMethod):
         elif self._refresh:
             self._refresh.update(model, moment)
 
-    def gradients_ready(self, model: nn.Module, moment: Moment) -> bool:
-        """With `legacy_decay`, masks the gradients."""
-        for name, mask in self._legacy.items():
-            parameter = model.get_parameter(name)
-            if parameter.grad is not None:
-                parameter.grad.mul_(mask.to(parameter.device))
-        return False
+    def _leak(self, model: nn.Module, masks: Masks) -> None:
+        """Mask gradients as they come, before they are clipped, and nothing else."""
+        self._legacy = masks
+        for name in masks:
+            model.get_parameter(name).register_hook(
+                lambda gradient, name=name: gradient * self._legacy[name].to(gradient.device)
+            )
 
     def save(self, model: nn.Module, info: DiffInfo, folder: Path) -> None:
         """See `SparseMethod.save`."""
@@ -128,7 +128,7 @@ class FixedMask(SparseMethod):
         if self.update_every is not None and self._refresh is None:
             self._refresh = Refresh(self.update_every, self._choose, model)
         if self.legacy_decay:
-            self._legacy = load(folder / LEGACY_FILE)[0]
+            self._leak(model, load(folder / LEGACY_FILE)[0])
         if self.moves and not self.legacy_decay:
             moved.restore(model, folder)
         else:

@@ -51,4 +51,4 @@ class Task:
     source: dict[str, Any] = field(default_factory=dict)
     """Facts about the data for results.json: where from, rows used and official rows of each split."""
     base_model: str = ""
-    """What a diff names as its base where that is not `--model` itself, for example `resnet9@0`."""
+    """What a diff names as its base, where that is not `--model` itself: `resnet9@0`, `minilm@scratch0`."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,8 @@ class _Split:
     """The rows of a table that are used, out of those that could be."""
 
     table: Dataset
+    place: str
+    """Where the table is from."""
     available: int
     rows: list[int]
 
@@ -85,6 +88,8 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
     used = {split: len(images) for split, images in data.items()}
     available = {split: chosen.available for split, chosen in splits.items()}
     found = {split: len(table) for split, table in tables.items()}
+    official = {split: ROWS[split] for split in tables}
+    counts = {"rows": used, "available_rows": found, "official_rows": official, "held_out": task.hold_out}
     return Task(
         name=name,
         title=title(used, available, found, jpeg),
@@ -97,14 +102,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         metrics=_accuracy,
         main_metric="accuracy",
         labels=LABELS,
-        source={
-            **source,
-            "rows": used,
-            "available_rows": found,
-            "official_rows": {split: ROWS[split] for split in tables},
-            "held_out": task.hold_out,
-            "images": "JPEG, so not the original pixels" if jpeg else "original",
-        },
+        source={**source, **counts, "images": "JPEG, so not the original pixels" if jpeg else "original"},
         base_model=base_model,
     )
 
@@ -142,19 +140,24 @@ def hold_out(labels: Sequence[int], count: int) -> list[int]:
 
 def _tables(data_dir: str | None, splits: Sequence[str]) -> tuple[dict[str, Dataset], dict[str, Any]]:
     """Tables with columns `img`, not decoded, and `label`; and where they are from."""
+    places = {split: _place(data_dir, split) for split in splits}
     if data_dir is None:
-        source, origin = {"kind": "hub", "name": HUB_ID}, HUB_ID
-        loaded = {split: _read(origin, HUB_ID, split) for split in splits}
-    else:
-        folder = Path(data_dir)
-        root = folder if (folder / "train.parquet").is_file() else folder / "cifar10"
-        source, loaded = {"kind": "data_dir", "name": folder.resolve().name}, {}
-        for split in splits:
-            path = root / f"{split}.parquet"
-            if not path.is_file():
-                raise ValueError(f"{path} does not exist; data_dir is the folder of cifar10/{path.name}")
-            loaded[split] = _read(str(path), "parquet", split, data_files={split: str(path)})
-    return loaded, source
+        return {split: _read(places[split], HUB_ID, split) for split in splits}, {"kind": "hub", "name": HUB_ID}
+    loaded = {}
+    for split, place in places.items():
+        if not Path(place).is_file():
+            raise ValueError(f"{place} does not exist; data_dir is the folder of cifar10/{split}.parquet")
+        loaded[split] = _read(place, "parquet", split, data_files={split: place})
+    return loaded, {"kind": "data_dir", "name": Path(data_dir).resolve().name}
+
+
+def _place(data_dir: str | None, split: str) -> str:
+    """The file of a table, or its name on the hub."""
+    if data_dir is None:
+        return f"{HUB_ID} ({split})"
+    folder = Path(data_dir)
+    root = folder if (folder / "train.parquet").is_file() else folder / "cifar10"
+    return str(root / f"{split}.parquet")
 
 
 def _read(place: str, kind: str, split: str, **options: Any) -> Dataset:
@@ -181,15 +184,18 @@ def _read(place: str, kind: str, split: str, **options: Any) -> Dataset:
 def _splits(tables: Mapping[str, Dataset], task: TaskArguments, seed: int) -> dict[str, _Split]:
     rows = {split: list(range(len(table))) for split, table in tables.items()}
     if task.hold_out:
-        held = hold_out(list(tables["train"]["label"]), task.hold_out)
+        place = _place(task.data_dir, "train")
+        labels = [_label(label, f"row {row} of {place}") for row, label in enumerate(tables["train"]["label"])]
+        held = hold_out(labels, task.hold_out)
         rows = {"train": sorted(set(rows["train"]) - set(held)), "validation": held}
     found = {}
     for split, all_rows in rows.items():
         # `cut` knows its limits by the words train and validation
         kind = "train" if split == "train" else "validation"
         kept = list(cut(Dataset.from_dict({"row": all_rows}), kind, task, seed)["row"])
-        table = tables["train" if task.hold_out else split]
-        found[split] = _Split(table, len(table) if split == "train" else len(all_rows), kept)
+        source = "train" if task.hold_out else split
+        table, place = tables[source], _place(task.data_dir, source)
+        found[split] = _Split(table, place, len(table) if split == "train" else len(all_rows), kept)
     return found
 
 
@@ -209,25 +215,31 @@ def _decode(chosen: _Split, split: str) -> tuple[Tensor, list[int], bool]:
     labels, jpeg = [], False
     rows: Any = chosen.table.select(chosen.rows)
     for place, row in enumerate(tqdm(rows, desc=f"Decode {split}", disable=None)):
-        where = f"row {chosen.rows[place]} of the {split} images"
-        content, label = (row["img"] or {}).get("bytes") or b"", row["label"]
+        where = f"row {chosen.rows[place]} of {chosen.place}"
+        content = (row["img"] or {}).get("bytes") or b""
         images[place] = _image(content, where)
-        if label not in range(len(LABELS)):
-            raise ValueError(f"{where} has the label {label!r}, which is not a class from 0 to {len(LABELS) - 1}")
-        labels.append(int(label))
+        labels.append(_label(row["label"], where))
         jpeg |= content.startswith(_JPEG)
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))), labels, jpeg
 
 
+def _label(label: Any, where: str) -> int:
+    if label not in range(len(LABELS)):
+        raise ValueError(f"{where} has the label {label!r}, which is not a class from 0 to {len(LABELS) - 1}")
+    return int(label)
+
+
 def _image(content: bytes, where: str) -> np.ndarray:
-    """[32, 32, 3] from a file's bytes."""
+    """[32, 32, 3] from a file's bytes; one of another size is not decoded."""
     try:
-        with Picture.open(io.BytesIO(content)) as picture:
-            image = np.asarray(picture.convert("RGB"))
-    except OSError as error:  # also what PIL raises for what is no image
+        with warnings.catch_warnings(action="ignore", category=Picture.DecompressionBombWarning):
+            picture = Picture.open(io.BytesIO(content))
+        width, height = picture.size
+        image = np.asarray(picture.convert("RGB")) if (width, height) == (SIZE, SIZE) else None
+    except Exception as error:  # for a damaged file PIL raises OSError, SyntaxError, ValueError, struct.error and more
         raise ValueError(f"{where} holds no image that can be read") from error
-    if image.shape != (SIZE, SIZE, 3):
-        raise ValueError(f"{where} has {image.shape[1]}x{image.shape[0]} pixels; {SIZE}x{SIZE} are expected")
+    if image is None:
+        raise ValueError(f"{where} has {width}x{height} pixels; {SIZE}x{SIZE} are expected")
     return image
 
 

@@ -13,7 +13,7 @@ from transformers import DataCollatorWithPadding, EvalPrediction
 
 from glue_sparse import metrics
 from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.models import load_question_answerer, load_tokenizer
+from glue_sparse.models import base_name, load_question_answerer, load_tokenizer
 from glue_sparse.params import head_names
 from glue_sparse.tasks.answers import Answer, best_answers
 from glue_sparse.tasks.base import Task
@@ -45,9 +45,10 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         raise ValueError("--max_predict_samples is not for squad, whose predictions are of the validation questions")
     data, source = _from_hub() if task.data_dir is None else _from_folder(Path(task.data_dir))
     splits = {split: cut(rows, split, task, seed) for split, rows in data.items()}
-    tokenizer = load_tokenizer(model.model or "")
+    base = base_name(model.model or "", seed, model.from_scratch)
+    tokenizer = load_tokenizer(base)
     with seeded_head(seed):
-        network = load_question_answerer(model.model or "", model.dtype, from_scratch=model.from_scratch)
+        network = load_question_answerer(base, model.dtype)
     check_length(task.max_length, tokenizer, network)
     split_up = partial(encode, tokenizer=tokenizer, max_length=task.max_length, doc_stride=task.doc_stride)
     encoded = split_up(splits["validation"], keep_spans=True)
@@ -69,6 +70,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         tests=validation if do_predict else {},
         write_predictions=_writer(splits["validation"], answer) if do_predict else None,
         source={**source, "rows": used, "available_rows": available, "official_rows": ROWS},
+        base_model=base,
     )
 
 

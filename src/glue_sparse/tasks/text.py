@@ -13,7 +13,7 @@ from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedMode
 
 from glue_sparse import metrics
 from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.models import load_classifier, load_tokenizer
+from glue_sparse.models import base_name, load_classifier, load_tokenizer
 from glue_sparse.params import head_names
 from glue_sparse.tasks.base import Task
 
@@ -47,11 +47,10 @@ def build(data: TextData, task: TaskArguments, model: ModelArguments, seed: int)
         ValueError: the model is not to be had, or `max_length` is more than it can read.
     """
     splits = {split: cut(rows, split, task, seed) for split, rows in data.splits.items()}
-    tokenizer = load_tokenizer(model.model or "")
+    base = base_name(model.model or "", seed, model.from_scratch)
+    tokenizer = load_tokenizer(base)
     with seeded_head(seed):
-        network = load_classifier(
-            model.model or "", len(data.labels) or 1, data.labels, model.dtype, from_scratch=model.from_scratch
-        )
+        network = load_classifier(base, len(data.labels) or 1, data.labels, model.dtype)
     check_length(task.max_length, tokenizer, network)
     encoded = {split: _encode(rows, tokenizer, task.max_length) for split, rows in splits.items()}
     tests = {split: rows for split, rows in encoded.items() if split.startswith("test")}
@@ -74,6 +73,7 @@ def build(data: TextData, task: TaskArguments, model: ModelArguments, seed: int)
         write_predictions=_writer(data, index) if tests else None,
         labels=data.labels,
         source={**data.source, "rows": used, "available_rows": available, "official_rows": official},
+        base_model=base,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from glue_sparse import plots
@@ -9,7 +10,9 @@ from glue_sparse.cells import Cell, Grid
 from glue_sparse.commands import closest
 from glue_sparse.places import Place, places
 
-PANEL_KEYS = ("x", "label", "where", "line", "names")
+PANEL_KEYS = ("x", "label", "where", "line", "names", "level")
+ROW = "row"
+"""As a panel's `line`: one line per row of the YAML, whose sweep makes its points."""
 
 
 def check(grid: Grid) -> list[dict[str, Any]]:
@@ -34,7 +37,7 @@ def check(grid: Grid) -> list[dict[str, Any]]:
 def _members(grid: Grid, panel: dict[str, Any]) -> list[Cell]:
     """The first cell of each place that belongs to a panel."""
     where = panel.get("where") or {}
-    cells = [grid.at(row, column)[0] for row in grid.rows for column in grid.columns]
+    cells = [grid.at(row, column)[0] for row in grid.rows for column in grid.columns if row != panel.get("level")]
     return [cell for cell in cells if all(cell.value(key) == want for key, want in where.items())]
 
 
@@ -44,11 +47,22 @@ def lines(grid: Grid, panel: dict[str, Any]) -> dict[str, list[tuple[float, Plac
     titles = {column: result.title for (_, column), place in all_places.items() for result in place.found}
     for cell in _members(grid, panel):
         parts = [titles.get(cell.column, cell.column)] if len(grid.columns) > 1 or "line" not in panel else []
-        line = str(cell.value(panel["line"])) if "line" in panel else ""
+        line = _line(grid, cell, panel["line"]) if "line" in panel else ""
         parts += [(panel.get("names") or {}).get(line, line)] if line else []
         point = float(cell.value(panel["x"])), all_places[cell.row, cell.column]
         found.setdefault(", ".join(parts), []).append(point)
     return {label: sorted(points, key=lambda point: point[0]) for label, points in found.items()}
+
+
+def _line(grid: Grid, cell: Cell, setting: str) -> str:
+    return grid.family.get(cell.row, cell.row) if setting == ROW else str(cell.value(setting))
+
+
+def _levels(grid: Grid, panel: dict[str, Any]) -> list[float]:
+    """Scores of the row that a panel draws as a horizontal line, in the columns that it shows."""
+    columns = {cell.column for cell in _members(grid, panel)}
+    found = [place for (row, column), place in places(grid).items() if row == panel.get("level") and column in columns]
+    return [place.mean for place in found if place.found]
 
 
 def draw(grid: Grid, folder: Path) -> list[Path]:
@@ -64,11 +78,14 @@ def draw(grid: Grid, folder: Path) -> list[Path]:
         raise ValueError(f"{grid.name} has no finished run yet: python scripts/table.py run configs/{grid.name}.yaml")
     figure, axes = plots.pyplot().subplots(1, len(panels), figsize=(5 * len(panels), 4), sharey=True, squeeze=False)
     for index, (axis, panel) in enumerate(zip(axes[0], panels, strict=True)):
+        for mean in _levels(grid, panel):
+            axis.axhline(mean, color="black", linestyle="--", linewidth=1, label=panel["level"])
         _panel(axis, panel, lines(grid, panel))
         if index == 0:
-            axis.set_ylabel(_score_label(grid))
+            axis.set_ylabel(fill(_score_label(grid), 45), fontsize=8)
     spread = any(place.std is not None for place in places(grid).values())
-    figure.suptitle(f"{grid.title}{' (mean and standard deviation over seeds)' if spread else ''}")
+    title = f"{grid.title}{' (mean and standard deviation over seeds)' if spread else ''}"
+    figure.suptitle(fill(title, 70 * len(panels)), fontsize=10)
     return plots.write(figure, folder, grid.name)
 
 
@@ -89,7 +106,7 @@ def _panel(axis: Any, panel: dict[str, Any], named: dict[str, list[tuple[float, 
     axis.minorticks_off()
     axis.set_xlabel(panel.get("label", panel["x"]))
     axis.grid(alpha=0.3)
-    axis.legend()
+    axis.legend(fontsize=8)
 
 
 def _seeds(line: Sequence[Place]) -> str:

@@ -20,7 +20,7 @@ from glue_sparse.diff import SparseDiff
 from glue_sparse.exchange import Ledger, open_exchange, summary
 from glue_sparse.masks import Masks, from_positions, positions
 from glue_sparse.methods.base import SparseMethod
-from glue_sparse.parametrization import current_tensors, tensor_digest
+from glue_sparse.parametrization import current_tensors, persistent_buffers, tensor_digest
 from glue_sparse.params import body_names
 from glue_sparse.trainer import SparseTrainer
 from glue_sparse.worker import Entries, build_workers, entries_of, run_length
@@ -223,7 +223,8 @@ class MergedTraining:
         """What all workers sent, beside what they would have sent with everything training; all ranks must call it."""
         dense = sum(4 * tensor.numel() for tensor in self.base.values() if tensor.is_floating_point())
         found = summary(self.exchange.entries(), self.exchange.num_workers, dense)
-        changed = self.sparse_diff().num_entries
+        buffers = persistent_buffers(self.workers[0].model).values()
+        changed = self.sparse_diff().num_entries - sum(buffer.numel() for buffer in buffers)
         return {**asdict(self.plan), **found, "num_refreshes": self.num_refreshes, "changed_entries": changed}
 
     def _save(self) -> None:

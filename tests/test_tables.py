@@ -127,6 +127,20 @@ def test_a_figure_is_drawn_twice_the_same(grid: Grid, tmp_path: Path):
     assert figures._seeds([place for line in found.values() for _, place in line]) == "0 to 2 of 2 seeds"
 
 
+def test_a_sweep_is_a_line_and_the_dense_row_a_level(tmp_path: Path):
+    panel = {"x": "density", "line": "row", "level": "dense"}
+    rows = {"dense": {"method": "dense"}, "set": {"method": "set", "sweep": {"density": [0.1, 0.2]}},
+            "erk": {"method": "set", "distribution": "erk", "density": 0.1}}  # fmt: skip
+    columns = {"rte": {"task": "rte"}}
+    small = read(tmp_path, rows=rows, columns=columns, seeds=[0], figure={"panels": [panel]})
+    for cell in small.cells:
+        finished(cell)
+    found = figures.lines(small, panel)
+    assert {label: [x for x, _ in points] for label, points in found.items()} == {"set": [0.1, 0.2], "erk": [0.1]}
+    assert figures._levels(small, panel) == [tables.places(small)["dense", "rte"].mean]
+    assert all(path.stat().st_size for path in figures.draw(small, tmp_path / "out"))
+
+
 @pytest.mark.parametrize(
     ("figure", "message"),
     [

@@ -223,8 +223,8 @@ class MergedTraining:
         """What all workers sent, beside what they would have sent with everything training; all ranks must call it."""
         dense = sum(4 * tensor.numel() for tensor in self.base.values() if tensor.is_floating_point())
         found = summary(self.exchange.entries(), self.exchange.num_workers, dense)
-        buffers = persistent_buffers(self.workers[0].model).values()
-        changed = self.sparse_diff().num_entries - sum(buffer.numel() for buffer in buffers)
+        buffers = sum(buffer.numel() for buffer in persistent_buffers(self.workers[0].model).values())
+        changed = self.sparse_diff().num_entries - buffers
         return {**asdict(self.plan), **found, "num_refreshes": self.num_refreshes, "changed_entries": changed}
 
     def _save(self) -> None:

@@ -69,23 +69,8 @@ def _run(
     with training.main_process_first(desc="loading the task"):
         task = load_task(arguments.task, arguments.model, training.seed, training.do_predict)
     _default_best_metric(training, task)
-    needed = training.per_device_train_batch_size * training.world_size
-    if training.dataloader_drop_last and len(task.train) < needed:
-        raise ValueError(f"{len(task.train)} training examples do not fill a batch of {needed}, and with "
-                         "--dataloader_drop_last nothing is left: lower --per_device_train_batch_size")  # fmt: skip
     guard = SaveOnSignal()
-    trainer = SparseTrainer(
-        task.model,  # pyright: ignore[reportArgumentType]
-        training,
-        method=method,
-        head=task.head,
-        info=info_of(arguments, task),
-        train_dataset=task.train,
-        eval_dataset=task.evals,  # pyright: ignore[reportArgumentType]
-        data_collator=task.collate,
-        compute_metrics=task.metrics,
-        callbacks=[guard],
-    )
+    trainer = _trainer(arguments, method, task, guard)
     deltas = _deltas(trainer, training, bool(arguments.merge.merge_every))
     merged = _merged(arguments, trainer) if arguments.merge.merge_every else None
     if checkpoint is None and training.should_save:
@@ -103,6 +88,26 @@ def _run(
     if training.should_save:
         _write(result, task, folder, training.save_model)
     return result
+
+
+def _trainer(arguments: Arguments, method: SparseMethod, task: Task, guard: SaveOnSignal) -> SparseTrainer:
+    training = arguments.training
+    needed = training.per_device_train_batch_size * training.world_size
+    if training.dataloader_drop_last and len(task.train) < needed:
+        raise ValueError(f"{len(task.train)} training examples do not fill a batch of {needed}, and with "
+                         "--dataloader_drop_last nothing is left: lower --per_device_train_batch_size")  # fmt: skip
+    return SparseTrainer(
+        task.model,  # pyright: ignore[reportArgumentType]
+        training,
+        method=method,
+        head=task.head,
+        info=info_of(arguments, task),
+        train_dataset=task.train,
+        eval_dataset=task.evals,  # pyright: ignore[reportArgumentType]
+        data_collator=task.collate,
+        compute_metrics=task.metrics,
+        callbacks=[guard],
+    )
 
 
 def _write(result: Result, task: Task, folder: Path, with_model: bool) -> None:

@@ -209,7 +209,7 @@ def test_legacy_decay_shrinks_what_should_stay_and_the_right_way_does_not(tmp_pa
         score = FixedMask(noise, density=0.05, legacy_decay=leaky)
         run = trainer(tmp_path / str(leaky), bert(), score, **settings)
         run.train()
-        weight[leaky] = current_tensors(run.network)[name]
+        weight[leaky] = current_tensors(run.network)[name].detach()
     mask = FixedMask(noise, density=0.05).prepare(base, run.head, lambda count: [])[name]  # type: ignore
     old = base.get_parameter(name).detach()
     assert torch.equal(weight[False][~mask], old[~mask])

@@ -101,8 +101,9 @@ class Mover:
 
     def _follow_momentum(self, model: nn.Module) -> None:
         for name, entries in active_tensors(model):
-            mean = self.momentum.setdefault(name, torch.zeros(entries.shape, device=entries.values.device))
-            mean.mul_(MOMENTUM)
+            if name not in self.momentum:
+                self.momentum[name] = torch.zeros(entries.shape, device=entries.values.device)
+            mean = self.momentum[name].mul_(MOMENTUM)
             if entries.dense_gradient is not None:
                 mean.add_(entries.dense_gradient, alpha=1 - MOMENTUM)
 

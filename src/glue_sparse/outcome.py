@@ -1,5 +1,6 @@
 """What a finished run has to say: the facts of results.json, those inside its diff, and a few lines for the reader."""
 
+import logging
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,8 @@ from glue_sparse.results import Result
 from glue_sparse.scores import on_device
 from glue_sparse.tasks.base import Task
 from glue_sparse.trainer import SparseTrainer
+
+logger = logging.getLogger(__name__)
 
 
 def info_of(arguments: Arguments, task: Task) -> DiffInfo:
@@ -66,10 +69,14 @@ def result_of(
 
 
 def _flops(trainer: SparseTrainer, arguments: Arguments) -> dict[str, float]:
-    """FLOPs as measured on one batch of the training data."""
+    """FLOPs as measured on one batch of the training data; none, with a warning, where they cannot be counted."""
     data: Any = trainer.train_dataset
     batch = next(iter(trainer.sample_batches(trainer.args.per_device_train_batch_size)))
-    forward = forward_flops(trainer.network, on_device(batch, trainer.network))
+    try:
+        forward = forward_flops(trainer.network, on_device(batch, trainer.network))
+    except (RuntimeError, ValueError) as error:  # a run that has been trained is not lost for that
+        logger.warning("FLOPs were not counted: %s", error)
+        return {}
     workers = arguments.merge.num_workers or arguments.training.world_size if arguments.merge.merge_every else 1
     seen = round((trainer.state.epoch or 0) * len(data)) * workers
     rule, period = trainer.method.flops_rule(trainer.state.max_steps, trainer.num_epochs)

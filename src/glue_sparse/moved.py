@@ -23,7 +23,7 @@ def save(model: nn.Module, info: DiffInfo, folder: Path, extra: Mapping[str, Ten
     """Write the diff, and beside it the active entries, what has been explored, and tensors of the method's own."""
     SparseDiff.from_model(model, info).save_pretrained(folder)
     active = {
-        f"active/{name}": narrow(entries.indices.cpu(), original(model, name).numel())
+        f"active/{name}": narrow(entries.indices.cpu(), entries.shape.numel())
         for name, entries in active_tensors(model)
     }
     tensor_files.write(folder / FILE_NAME, FORMAT, {**active, **explored_state(model), **extra}, {})

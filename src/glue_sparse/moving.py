@@ -52,9 +52,11 @@ class Mover:
 
     def before_step(self, model: nn.Module, step: int) -> None:
         """Have dense gradients kept where this step needs them."""
-        wanted = self.rule.gradients == "always" or (self.rule.gradients == "at_updates" and self.is_update(step))
         for _, entries in active_tensors(model):
-            entries.watch(wanted)
+            entries.watch(self._wants_gradients(step))
+
+    def _wants_gradients(self, step: int) -> bool:
+        return self.rule.gradients == "always" or (self.rule.gradients == "at_updates" and self.is_update(step))
 
     def gradients_ready(self, model: nn.Module, step: int, optimizer: torch.optim.Optimizer) -> bool:
         """Take note of dense gradients; true where entries moved instead of a step, which is then to be left out.
@@ -62,8 +64,9 @@ class Mover:
         Raises:
             ValueError: a score that is not finite.
         """
-        self._average_over_ranks(model)
-        self._is_finite = self._check_finite(model, step)
+        if self._wants_gradients(step):
+            self._average_over_ranks(model)
+            self._is_finite = self._check_finite(model, step)
         if self.rule.gradients == "always" and self._is_finite:
             self._follow_momentum(model)
         if not (self.is_update(step) and self._is_finite and self.rule.when == "replace"):
@@ -75,8 +78,9 @@ class Mover:
         """Move entries after a step, where the rule says so; raises as `gradients_ready`."""
         if self.is_update(step) and self._is_finite and self.rule.when == "after_step":
             self._move(model, step, optimizer)
-        for _, entries in active_tensors(model):
-            entries.watch(False)
+        if self._wants_gradients(step):
+            for _, entries in active_tensors(model):
+                entries.watch(False)
 
     def _average_over_ranks(self, model: nn.Module) -> None:
         if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
@@ -163,9 +167,9 @@ class Mover:
 
     def load_state(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         """Continue from what `state` gave."""
-        for name, _ in active_tensors(model):
+        for name, entries in active_tensors(model):
             if (mean := tensors.get(f"momentum/{name}")) is not None:
-                self.momentum[name] = mean.to(original(model, name).device, copy=True)
+                self.momentum[name] = mean.to(entries.indices.device, copy=True)
 
 
 def explored_state(model: nn.Module) -> dict[str, Tensor]:
@@ -178,11 +182,10 @@ def load_explored(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Take over what `explored_state` gave."""
     for name, entries in active_tensors(model):
         if (bits := tensors.get(f"explored/{name}")) is not None:
-            weight = original(model, name)
-            entries.explored = unpack(bits, weight.shape).to(weight.device)
+            entries.explored = unpack(bits, entries.shape).to(entries.indices.device)
 
 
 def explored_share(model: nn.Module) -> float:
     """Share of the masked entries that have been active so far."""
-    counts = [(entries.num_explored, original(model, name).numel()) for name, entries in active_tensors(model)]
+    counts = [(entries.num_explored, entries.shape.numel()) for _, entries in active_tensors(model)]
     return sum(found for found, _ in counts) / max(1, sum(size for _, size in counts))

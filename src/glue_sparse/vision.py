@@ -23,8 +23,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 from glue_sparse.images import Pixels
-from glue_sparse.models import DTYPES, base_name, explained, new_model, quiet, resolve, scratch_of
-from glue_sparse.params import head_names
+from glue_sparse.models import DTYPES, base_name, explained, load_pretrained, new_model, resolve, scratch_of
 from glue_sparse.randomness import new_weights
 
 logger = logging.getLogger(__name__)
@@ -236,18 +235,7 @@ def _of_transformers(name: str, labels: Sequence[str], seed: int, dtype: str) ->
                          "resnet34, or a hub id or folder of one")  # fmt: skip
     if own_seed is not None:
         return new_model(AutoModelForImageClassification, config, name, dtype)
-    with torch.random.fork_rng(devices=[]), explained(model, folder, OFFLINE), quiet():
+    with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network, report = AutoModelForImageClassification.from_pretrained(
-            folder,
-            dtype=DTYPES[dtype],
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **_label_options(labels),
-        )
-    missing = sorted(set(report["missing_keys"]) - set(head_names(network)))
-    if missing:
-        logger.warning("%s has no weights for %d tensors of its body, which start random, such as %s",
-                       model, len(missing), missing[0])  # fmt: skip
-    return network
+        options = _label_options(labels)
+        return load_pretrained(AutoModelForImageClassification, model, dtype, OFFLINE, **options)

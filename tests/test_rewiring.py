@@ -60,11 +60,11 @@ def test_an_update_equals_a_slow_reference(trial: int):
     num_stays = int(torch.randint(0, int(mask.sum()) + 1, (1,), generator=generator))
     num_grown = int(torch.randint(0, 25 - num_stays + 1, (1,), generator=generator))
 
-    stays = kept(param, weight_magnitude, num_stays)
+    stays = kept(param, Rule(None, weight_magnitude), num_stays)
     flat = [abs(value) for value in (weight * mask).flatten().tolist()]
     assert places(stays) == best(flat, places(mask), num_stays)
 
-    new = grown(param, gradient_magnitude, stays, num_grown)
+    new = grown(param, Rule(gradient_magnitude), stays, num_grown)
     others = [place for place in range(25) if place not in places(stays)]
     assert places(new) == best([abs(value) for value in gradient.flatten().tolist()], others, num_grown)
     assert not (stays & new).any() and int((stays | new).sum()) == num_stays + num_grown
@@ -76,55 +76,55 @@ def test_one_rigl_update_by_hand():
     gradient = [[9.0, 0.2, 8.0], [-5.0, 0.0, 1.0], [0.0, -0.1, 4.0]]
     param = connections(weight, mask, gradient)
     assert num_dropped(4, 0.5) == 2
-    stays = kept(param, weight_magnitude, 2)
+    stays = kept(param, Rule(None, weight_magnitude), 2)
     assert places(stays) == [0, 2]  # |0.5| and |-2|; 0.1 and -0.3 are dropped
     # the large gradients of what stays do not count, and -5 is larger than 4: a signed score would take 4 and 1
-    assert places(grown(param, gradient_magnitude, stays, 2)) == [3, 8]
+    assert places(grown(param, Rule(gradient_magnitude), stays, 2)) == [3, 8]
 
 
 def test_growth_goes_by_the_size_of_a_gradient_and_not_by_its_sign():
     gradient = -torch.arange(1.0, 26.0).view(5, 5)
     nothing = torch.zeros(5, 5, dtype=torch.bool)
     param = connections(torch.zeros(5, 5), nothing, gradient, -gradient)
-    assert places(grown(param, gradient_magnitude, nothing, 3)) == [22, 23, 24]
+    assert places(grown(param, Rule(gradient_magnitude), nothing, 3)) == [22, 23, 24]
     param = connections(torch.zeros(5, 5), nothing, -gradient, gradient)
-    assert places(grown(param, momentum_magnitude, nothing, 3)) == [22, 23, 24]
+    assert places(grown(param, Rule(momentum_magnitude), nothing, 3)) == [22, 23, 24]
 
 
 def test_active_entries_of_zero_are_kept_and_inactive_ones_never():
     # all weights are 0, and the inactive entries come first
     mask = torch.zeros(5, 5).bool()
     mask[3:] = True
-    assert places(kept(connections(torch.zeros(5, 5), mask), weight_magnitude, 4)) == [15, 16, 17, 18]
-    assert torch.equal(kept(connections(torch.zeros(5, 5), mask), weight_magnitude, 10), mask)
+    assert places(kept(connections(torch.zeros(5, 5), mask), Rule(None, weight_magnitude), 4)) == [15, 16, 17, 18]
+    assert torch.equal(kept(connections(torch.zeros(5, 5), mask), Rule(None, weight_magnitude), 10), mask)
     # inactive entries have no chance even where a score puts them first
-    first = kept(connections(torch.zeros(5, 5), mask), lambda param: (~param.mask).float(), 2)
+    first = kept(connections(torch.zeros(5, 5), mask), Rule(None, lambda param: (~param.mask).float()), 2)
     assert places(first) == [15, 16]
 
 
 def test_ties_go_to_the_earlier_entry():
     mask = torch.tensor([[0, 1, 1], [1, 0, 1]]).bool()
     param = connections([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0]], mask, [[2.0, 0.0, -2.0], [2.0, -2.0, 2.0]])
-    stays = kept(param, weight_magnitude, 2)
+    stays = kept(param, Rule(None, weight_magnitude), 2)
     assert places(stays) == [1, 2]
-    assert places(grown(param, gradient_magnitude, stays, 2)) == [0, 3]
+    assert places(grown(param, Rule(gradient_magnitude), stays, 2)) == [0, 3]
 
 
 def test_what_has_just_been_dropped_may_grow_again():
     param = connections([3.0, 2.0, 1.0, 0.0], [1, 1, 1, 0], [0.0, 0.0, 5.0, 1.0])
-    stays = kept(param, weight_magnitude, 2)
+    stays = kept(param, Rule(None, weight_magnitude), 2)
     assert places(stays) == [0, 1]
-    assert places(grown(param, gradient_magnitude, stays, 1)) == [2]
+    assert places(grown(param, Rule(gradient_magnitude), stays, 1)) == [2]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_scores_that_are_not_finite(bad: float):
     param = connections([1.0, bad, 0.0, 0.0], [1, 1, 0, 0], [0.0, 0.0, bad, 1.0])
     with pytest.raises(ValueError, match="the score of layer.weight holds values that are not finite"):
-        kept(param, weight_magnitude, 1)
+        kept(param, Rule(None, weight_magnitude), 1)
     stays = torch.tensor([1, 0, 0, 0]).bool()
     with pytest.raises(ValueError, match="the score of layer.weight holds values that are not finite"):
-        grown(param, gradient_magnitude, stays, 1)
+        grown(param, Rule(gradient_magnitude), stays, 1)
 
 
 @pytest.mark.parametrize("choose", [kept, grown])
@@ -132,7 +132,7 @@ def test_a_score_of_the_wrong_shape(choose: Any):
     param = connections(torch.ones(2, 3), torch.ones(2, 3))
     extra = () if choose is kept else (torch.zeros(2, 3).bool(),)
     with pytest.raises(ValueError, match=r"^a score of layer.weight has shape \(3, 2\), not \(2, 3\)$"):
-        choose(param, lambda param: param.weight.T, *extra, 1)
+        choose(param, Rule(lambda param: param.weight.T, lambda param: param.weight.T), *extra, 1)
 
 
 def test_scores_that_need_gradients_say_what_to_ask_for():
@@ -164,7 +164,7 @@ def test_noise_grows_every_free_entry_alike():
     stays = torch.arange(10) < 4
     counts = torch.zeros(10)
     for step in range(300):
-        counts += grown(connections(torch.zeros(10), stays, step=step), random_score, stays, 2)
+        counts += grown(connections(torch.zeros(10), stays, step=step), Rule(random_score), stays, 2)
     assert counts[:4].tolist() == [0, 0, 0, 0] and int(counts.sum()) == 600
     assert float(counts[4:].min()) > 65 and float(counts[4:].max()) < 135  # 100 expected, 8 their spread
 

@@ -137,6 +137,22 @@ def distribute(
     return counts
 
 
+def in_tiles(counts: Mapping[str, int], shapes: Shapes, block_size: int) -> dict[str, int]:
+    """Counts of entries as the nearest whole number of tiles of `block_size` x `block_size`, in entries.
+
+    Raises:
+        ValueError: a tensor that would keep no tile.
+    """
+    size = block_size**2
+    found = {name: int(count / size + 0.5) * size for name, count in counts.items()}
+    for name, count in found.items():
+        if not count:
+            raise ValueError(f"{counts[name] / prod(shapes[name]):.3g} of {name} is less than one of its "
+                             f"{prod(shapes[name]) // size} tiles of {block_size}x{block_size}: use a larger --density "
+                             "or smaller tiles")  # fmt: skip
+    return found
+
+
 def _distribute(
     shapes: Shapes, total: int, density: float, distribution: str | Distribution, power: float, matrix_dims: int | None
 ) -> dict[str, int]:

@@ -33,7 +33,9 @@ RARE = {
     "concrete_lower", "concrete_upper", "gate_temperature", "gate_schedule", "gate_eps", "gate_learning_rate",
     "alpha_init", "n_best_size", "max_answer_length", "erk_power", "tensor_density", "regrown", "legacy_decay",
     "update_until", "drop_schedule", "update_rule", "redistribute", "variance", "max_predict_samples", "fisher_power",
-    "from_scratch",
+    "from_scratch", "block_norm", "grow", "entrants", "weight_init", "group_lasso", "sparse_weight_decay", "num_phases",
+    "first_phase", "selection", "streaming", "hub_dataset", "tokenizer", "doc_stride", "start_mask", "refresh_every",
+    "dense_steps", "gate_groups", "fix_layer", "as_released",
 }  # fmt: skip
 """Flags of the other groups that --help leaves to --help_all."""
 

@@ -175,17 +175,18 @@ class SparseDiff:
                     f"(dtype {self.info.dtype}), without another task's weights in it"
                 )
 
-    def restore(self, model: nn.Module, masks: Masks | None = None) -> None:
+    def restore(self, model: nn.Module, masks: Masks | None = None, block_size: int = 1) -> None:
         """Continue training from this diff: make its entries active in `model` and give them the stored values.
 
         Args:
             masks: where they moved, the entries active now; the other stored ones only get their values.
+            block_size: side of the tiles that they form.
         Raises:
             ValueError: wrong base, or a model that is attached with other active entries; nothing is changed then.
         """
         if not is_attached(model):
             self.check(model)
-            attach(model, masks or self.masks(model), self.info.inactive)
+            attach(model, masks or self.masks(model), self.info.inactive, block_size)
         if masks is None:
             for name, entries in active_tensors(model):
                 if not torch.equal(entries.indices.cpu(), self.indices.get(name, entries.indices[:0].cpu()).long()):

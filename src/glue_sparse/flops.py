@@ -9,7 +9,7 @@ skips every zero; the layers of this project compute with their zeros.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -29,8 +29,10 @@ from glue_sparse.scores import evaluating, on_device
 
 logger = logging.getLogger(__name__)
 
-Rule = Literal["dense", "static", "snfs", "rigl", "frozen"]
+Formula = Literal["dense", "static", "snfs", "rigl", "frozen"]
 """How a method trains; `training_flops` has the formulas."""
+Rule = Formula | Callable[["Forward"], float]
+"""One of them, or a function of its own where none fits."""
 
 _Use = tuple[nn.Module, str]
 """A module and the attribute that is one of its weights."""
@@ -96,19 +98,22 @@ def training_flops(rule: Rule, forward: Forward, update_every: int | None = None
     * `rigl`: (3 f_S T + 2 f_S + f_D) / (T + 1), with T = `update_every`.
     * `frozen`: 2 f_D + f_W with f_W = `forward.trained`, where inactive entries keep their values (FISH mask). It is
       not from a paper: forward pass and gradients of the inputs are dense, those of weights at active entries only.
+    * a function: what it says.
 
     Args:
         update_every: steps between two changes of the mask; only `rigl` uses it.
     Raises:
         ValueError: an unknown rule, or `rigl` without a positive `update_every`.
     """
+    if callable(rule):
+        return rule(forward)
     dense, sparse = forward.dense, forward.sparse
     if rule == "rigl":
         if update_every is None or update_every < 1:
             raise ValueError(f"the FLOPs of `rigl` need update_every of at least 1 step, not {update_every}")
         return (3 * sparse * update_every + 2 * sparse + dense) / (update_every + 1)
-    if rule not in get_args(Rule):
-        raise ValueError(f"no training FLOPs for {rule!r}; choose one of {', '.join(get_args(Rule))}")
+    if rule not in get_args(Formula):
+        raise ValueError(f"no training FLOPs for {rule!r}; choose one of {', '.join(get_args(Formula))}")
     return {
         "dense": 3 * dense,
         "static": 3 * sparse,

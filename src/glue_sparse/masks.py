@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glue_sparse import tensor_files
+from glue_sparse import tensor_files, tiles
 
 FORMAT = "glue_sparse masks 1"
 FILE_NAME = "masks.safetensors"
@@ -24,7 +24,9 @@ Inactive = Literal["frozen", "zero"]
 _HALF = 1 << 16
 
 
-def select(scores: Scores, budget: int | dict[str, int], *, share: tuple[int, int] = (0, 1)) -> Masks:
+def select(
+    scores: Scores, budget: int | dict[str, int], *, share: tuple[int, int] = (0, 1), block_size: int = 1
+) -> Masks:
     """The `budget` best entries, exactly; of equal scores the earlier (order of names, then flat index) wins.
 
     Args:
@@ -32,15 +34,33 @@ def select(scores: Scores, budget: int | dict[str, int], *, share: tuple[int, in
         budget: one number for all tensors together, or one per tensor.
         share: (i, n) takes, of the n * budget best, those of ranks i, i + n, i + 2n, ...: n disjoint masks of nearly
             equal worth (FISH mask, section 4.2).
+        block_size: side of square tiles that are active as a whole, the best by the sum of their magnitudes; they
+            must cover the tensors, which are matrices then, and fill each budget.
     Raises:
-        ValueError: a budget outside [0, number of entries], or a score that is not finite.
+        ValueError: a budget outside [0, number of entries], a score that is not finite, or tiles that do not fit.
     """
     _check_finite(scores)
+    if block_size > 1:
+        return _select_tiles(scores, budget, share, block_size)
     if isinstance(budget, int):
         return _select_jointly(scores, budget, share)
     if budget.keys() != scores.keys():
         raise ValueError(f"budgets and scores name different tensors: {sorted(budget.keys() ^ scores.keys())[:3]}")
     return {name: _select_jointly({name: score}, budget[name], share)[name] for name, score in scores.items()}
+
+
+def _select_tiles(
+    scores: Scores, budget: int | dict[str, int], share: tuple[int, int], block_size: int
+) -> Masks:
+    for name, score in scores.items():
+        tiles.check(name, score.shape, block_size)
+    size = block_size**2
+    for count in [budget] if isinstance(budget, int) else budget.values():
+        if count % size:
+            raise ValueError(f"{count:,} entries are not a whole number of tiles of {block_size}x{block_size}")
+    whole = budget // size if isinstance(budget, int) else {name: count // size for name, count in budget.items()}
+    pooled = {name: tiles.pooled(score, block_size) for name, score in scores.items()}
+    return {name: tiles.spread(mask, block_size) for name, mask in select(pooled, whole, share=share).items()}
 
 
 def select_in_groups(scores: Scores, num_kept: int, group: int, axes: Mapping[str, int]) -> Masks:

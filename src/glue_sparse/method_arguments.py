@@ -1,30 +1,28 @@
 """Arguments of a method as a dataclass, with the help texts of its flags, and which methods each flag is for."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from glue_sparse.budgets import check_sparsity
-
-
-def arg(default: Any, help: str, **metadata: Any) -> Any:
-    """A field of a group of flags, with its help text."""
-    return field(default=default, metadata={"help": help, **metadata})
+from glue_sparse.sparse_arguments import SparseArguments, arg
 
 
 @dataclass
-class MethodArguments:
-    """Which entries are active."""
+class _ChoiceArguments:
+    """Which method, and which entries it makes active."""
 
     method: str = arg(
         "fish",
         "dense, fish, random, bitfit, magnitude, diff_gates (diff pruning, stage 1), fixed_mask (with --mask_file or "
         "--start_diff), one_shot (prune, then train), lottery_ticket (one_shot by what an earlier round left), or "
-        "networks that are sparse from the start and whose weights move: static (they do not), set, snfs, rigl.",
+        "networks that are sparse from the start and whose weights move: static (they do not), set, snfs, rigl, "
+        "dynsparse; or alternate (dense and sparse phases by turns).",
     )
     density: float = arg(
         0.005,
-        "Active fraction, in (0, 1]: of all entries, head included, for fish, random and magnitude; for static, set, "
-        "snfs and rigl, of the matrices inside the layers, or of all linear and convolutional weights without such.",
+        "Active fraction, in (0, 1]: of all entries, head included, for fish, random and magnitude; for networks that "
+        "are sparse from the start, of the matrices inside the layers, or of all linear and convolutional weights "
+        "without such.",
     )
     tensors: list[str] = field(
         default_factory=list,
@@ -51,14 +49,16 @@ class MethodArguments:
         None,
         "How weights are shared out. For one_shot and lottery_ticket: the best of all matrices together (global), of "
         "each at the same sparsity (uniform), at Erdos-Renyi densities (erk), or of each output's inputs (row); "
-        "default global, or uniform for random, row for wanda. For static, set, snfs, rigl: uniform (default), "
-        "first_dense, er, erk.",
+        "default global, or uniform for random, row for wanda. For networks that are sparse from the start: uniform "
+        "(default), first_dense, er, erk.",
     )
     pattern: str | None = arg(
         None, "For one_shot, instead of a sparsity: KEPT:GROUP, so 2:4 keeps 2 of every 4 consecutive inputs."
     )
     inactive: Literal["frozen", "zero"] | None = arg(
-        None, "For fixed_mask: weights that do not train keep their value, or are zero. Default: as in the mask's file."
+        None,
+        "For fixed_mask, networks that are sparse from the start and alternate: weights that do not train keep their "
+        "value, or are zero. Default: as in the mask's file; zero.",
     )
     mask_file: str | None = arg(None, "For fixed_mask: a mask file, or a run's folder or diff to take the mask from.")
     start_diff: str | None = arg(
@@ -100,52 +100,16 @@ class MethodArguments:
         "For diff_gates: as in the authors' code where it differs from the paper: the last training step's random "
         "gates are evaluated and saved, and a group is penalised like a single weight.",
     )
-
-    update_every: str | None = arg(
-        None,
-        "Steps between updates of the active entries, below 1 a fraction of the run, or `epoch`. For set, snfs, rigl: "
-        "default 100. For fish, random and magnitude: choose the mask anew so often; default never.",
-    )
-    update_until: float | None = arg(
-        None,
-        "For set, snfs, rigl: no update at this step or later; up to 1, a fraction of the run. Default: 1, rigl 0.75.",
-    )
-    drop_fraction: float | None = arg(
-        None, "For set, snfs, rigl: share of the active weights that the first update replaces. Default: 0.3, snfs 0.5."
-    )
-    drop_schedule: Literal["constant", "cosine", "linear"] | None = arg(
-        None, "For set, snfs, rigl: how this share falls to zero until the last update. Default: cosine."
-    )
-    update_rule: Literal["replace", "after_step"] | None = arg(
-        None, "For set, snfs, rigl: an update takes the place of an optimizer step (default for rigl) or follows one."
-    )
-    redistribute: bool | None = arg(
-        None, "For snfs: freed weights go to the tensors with the largest mean momentum (default), or stay in theirs."
-    )
-    regrown: Literal["keep", "reset"] | None = arg(
-        None,
-        "For set, snfs, rigl: a weight dropped and grown in one update keeps its value (default) or starts at zero.",
-    )
-    start_mask: Literal["magnitude", "random"] | None = arg(
-        None,
-        "For static, set, snfs, rigl: the first mask has each tensor's largest weights (default for a pretrained "
-        "model) or random ones (default for random weights).",
-    )
-    variance: Literal["fan_in", "fan_out"] | None = arg(
-        None,
-        "For static, set, snfs, rigl: rescale the weights that are left so that outputs (fan_in) or gradients "
-        "(fan_out) vary as in the dense network; for random weights.",
-    )
-    erk_power: float = arg(1.0, "For static, set, snfs, rigl: power of the formula of er and erk; 0 is uniform.")
-    tensor_density: list[str] = field(
-        default_factory=list,
-        metadata={"help": "For static, set, snfs, rigl: PATTERN=DENSITY for tensors that stand apart, '*.stem.*=1'."},
-    )
     legacy_decay: bool = arg(
         False,
         "For fish, random and magnitude: as in the FISH authors' CIFAR-10 code, weight decay also shrinks weights that "
         "should stay, so that every weight changes.",
     )
+
+
+@dataclass
+class MethodArguments(SparseArguments, _ChoiceArguments):
+    """Which entries are active, and when that changes."""
 
     def __post_init__(self):
         if self.method not in ("fixed_mask", "lottery_ticket") and self.start_diff is not None:
@@ -158,6 +122,11 @@ class MethodArguments:
             raise ValueError(f"--method {self.method} has no --distribution {self.distribution}: {', '.join(known)}")
         if self.erk_power != type(self).erk_power and self.distribution not in ("er", "erk"):
             raise ValueError("--erk_power goes with --distribution er or erk")
+        if self.num_updates is not None and self.update_every is not None:
+            raise ValueError("--num_updates and --update_every both say how often: give one of them")
+        in_intervals = self.num_updates is not None or self.method == "dynsparse" and self.update_every is None
+        if self.update_until is not None and in_intervals:
+            raise ValueError("--update_until goes with --update_every: the intervals of --num_updates fill the run")
         if self.pattern is not None:
             pattern_of(self.pattern)
             if self.distribution is not None or self.sparsity != type(self).sparsity:
@@ -170,11 +139,11 @@ class MethodArguments:
 
 
 PRUNED = ("one_shot", "lottery_ticket")
-DYNAMIC = ("set", "snfs", "rigl")
+DYNAMIC = ("set", "snfs", "rigl", "dynsparse")
 """Methods whose weights move."""
 SPARSE = ("static", *DYNAMIC)
 """Methods of networks that are sparse from the start."""
-WITH_DENSITY = ("fish", "random", "magnitude", *SPARSE)
+WITH_DENSITY = ("fish", "random", "magnitude", *SPARSE, "alternate")
 """Methods whose budget is --density."""
 
 _SHARED_OUT = {"pruned": ("global", "uniform", "erk", "row"), "sparse": ("uniform", "first_dense", "er", "erk")}
@@ -194,10 +163,22 @@ _BELONGS_TO = {
     "variance": SPARSE,
     "erk_power": SPARSE,
     "tensor_density": SPARSE,
+    "block_size": (*SPARSE, "alternate", "fixed_mask"),
+    "block_norm": DYNAMIC,
+    "num_updates": DYNAMIC,
+    "grow": ("dynsparse",),
+    "entrants": (*DYNAMIC, "alternate"),
+    "weight_init": SPARSE,
+    "group_lasso": SPARSE,
+    "sparse_weight_decay": SPARSE,
+    "scale_learning_rate": SPARSE,
+    "num_phases": ("alternate",),
+    "first_phase": ("alternate",),
+    "selection": ("alternate",),
     "legacy_decay": ("fish", "random", "magnitude"),
     "criterion": ("one_shot",),
     "pattern": ("one_shot",),
-    "inactive": ("fixed_mask",),
+    "inactive": ("fixed_mask", *SPARSE, "alternate"),
     "start_from": ("fixed_mask",),
 }
 """Flags of `MethodArguments` that other methods would ignore."""

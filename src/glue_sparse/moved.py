@@ -29,9 +29,11 @@ def save(model: nn.Module, info: DiffInfo, folder: Path, extra: Mapping[str, Ten
     tensor_files.write(folder / FILE_NAME, FORMAT, {**active, **explored_state(model), **extra}, {})
 
 
-def restore(model: nn.Module, folder: Path) -> dict[str, Tensor]:
+def restore(model: nn.Module, folder: Path, block_size: int = 1) -> dict[str, Tensor]:
     """Continue from what `save` wrote, with a plain model or an attached one; returns the method's own tensors.
 
+    Args:
+        block_size: side of the tiles that active entries form.
     Raises:
         ValueError: wrong base, damaged file.
     """
@@ -45,6 +47,6 @@ def restore(model: nn.Module, folder: Path) -> dict[str, Tensor]:
             masks[name].view(-1)[indices.long()] = True
     if is_attached(model):
         reindex(model, masks)
-    diff.restore(model, masks)
+    diff.restore(model, masks, block_size)
     load_explored(model, tensors)
     return {key: tensor for key, tensor in tensors.items() if key.partition("/")[0] not in ("active", "explored")}

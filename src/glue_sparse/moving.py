@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from glue_sparse import budgets
 from glue_sparse.active import ActiveEntries, active_tensors, current_masks
+from glue_sparse.history import History
 from glue_sparse.masks import digest, pack, unpack
 from glue_sparse.parametrization import original
 from glue_sparse.reindexing import reindex
@@ -37,6 +38,7 @@ class Mover:
         self.schedule = rule.schedule.in_steps(num_steps, num_epochs)
         self.momentum: dict[str, Tensor] = {}
         """Mean dense gradients, where the rule wants them."""
+        self.history = History(rule.block_size)
         self._is_finite = True
         found = self.schedule.num_updates
         if rule.grow and found < FEW_UPDATES:
@@ -114,17 +116,24 @@ class Mover:
     def _move(self, model: nn.Module, step: int, optimizer: torch.optim.Optimizer) -> None:
         fraction = self.schedule.fraction(step)
         movable = self._movable(model)
-        dropped = {name: num_dropped(entries.num_active, fraction) for name, entries in movable}
+        dropped = {name: self._num_dropped(entries, fraction) for name, entries in movable}
         to_grow = self._shares(model, step, dropped)
         for name, entries in movable:  # one at a time: no second dense tensor lives beside the first
             param = self._connections(model, name, entries, step)
-            assert self.rule.grow is not None
-            stays = kept(param, self.rule.keep, entries.num_active - dropped[name])
-            new = stays | grown(param, self.rule.grow, stays, to_grow[name])
+            stays = kept(param, self.rule, entries.num_active - dropped[name])
+            new = stays | grown(param, self.rule, stays, to_grow[name])
+            self.history.moved(name, param.mask, new)
             if self.rule.regrown == "reset":
-                reindex(model, {name: stays}, optimizer)
-            reindex(model, {name: new}, optimizer)
+                reindex(model, {name: stays}, optimizer, self.rule.entrants)
+            reindex(model, {name: new}, optimizer, self.rule.entrants)
+        self.history.updated(step, fraction, mean_explored_share(model))
         self._check_agreement(model, step)
+
+    def _num_dropped(self, entries: ActiveEntries, fraction: float) -> int:
+        found = num_dropped(entries.num_active, fraction, self.rule.block_size)
+        if self.rule.regrown == "never":  # as many have to be there that are not active
+            found = min(found, entries.shape.numel() - entries.num_active)
+        return found
 
     def _movable(self, model: nn.Module) -> list[tuple[str, ActiveEntries]]:
         """Tensors that take part in an update: neither those dense from the start nor those without a gradient."""
@@ -140,11 +149,13 @@ class Mover:
         """Entries that each tensor grows: as many as it drops, or its share of all that are dropped."""
         if self.rule.redistribute is None:
             return dropped
-        claims, space = {}, {}
+        claims, space, size = {}, {}, self.rule.block_size**2
         for name, entries in self._movable(model):
             claims[name] = self.rule.redistribute(self._connections(model, name, entries, step))
-            space[name] = entries.shape.numel() - entries.num_active + dropped[name]
-        return budgets.share_out(sum(dropped.values()), claims, space)
+            back = 0 if self.rule.regrown == "never" else dropped[name]
+            space[name] = (entries.shape.numel() - entries.num_active + back) // size
+        shares = budgets.share_out(sum(dropped.values()) // size, claims, space)
+        return {name: size * count for name, count in shares.items()}
 
     def _connections(self, model: nn.Module, name: str, entries: ActiveEntries, step: int) -> Connections:
         weight = entries.current(original(model, name))
@@ -163,13 +174,14 @@ class Mover:
 
     def state(self) -> dict[str, Tensor]:
         """What a resumed run needs beside the active entries."""
-        return {f"momentum/{name}": tensor.cpu() for name, tensor in self.momentum.items()}
+        return {**{f"momentum/{name}": tensor.cpu() for name, tensor in self.momentum.items()}, **self.history.state()}
 
     def load_state(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         """Continue from what `state` gave."""
         for name, entries in active_tensors(model):
             if (mean := tensors.get(f"momentum/{name}")) is not None:
                 self.momentum[name] = mean.to(entries.indices.device, copy=True)
+        self.history.load_state(tensors)
 
 
 def explored_state(model: nn.Module) -> dict[str, Tensor]:
@@ -189,3 +201,9 @@ def explored_share(model: nn.Module) -> float:
     """Share of the masked entries that have been active so far."""
     counts = [(entries.num_explored, entries.shape.numel()) for _, entries in active_tensors(model)]
     return sum(found for found, _ in counts) / max(1, sum(size for _, size in counts))
+
+
+def mean_explored_share(model: nn.Module) -> float:
+    """The same as a mean over tensors, whatever their size ("DOF coverage" of Dietrich et al., 2021)."""
+    shares = [entries.num_explored / entries.shape.numel() for _, entries in active_tensors(model)]
+    return sum(shares) / max(1, len(shares))

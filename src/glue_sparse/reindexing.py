@@ -2,6 +2,7 @@
 
 import logging
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +17,28 @@ _SCALES = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "step_size")
 """Means of squared gradients, by which Adam and its kin divide, and Rprop's steps: zero is too much, or nothing."""
 
 
-def reindex(model: nn.Module, masks: Masks, optimizer: torch.optim.Optimizer | None = None) -> None:
+Entrants = Literal["mean", "zero"]
+"""What an entrant's mean squared gradient starts from: the mean of the survivors', or zero as all its other state."""
+
+
+def reindex(
+    model: nn.Module,
+    masks: Masks,
+    optimizer: torch.optim.Optimizer | None = None,
+    entrants: Entrants = "mean",
+) -> None:
     """Change which entries of attached tensors are active, between optimizer steps.
 
     An entrant starts from what the tensor holds, with optimizer state zero; a survivor keeps value and state; a
     leaver keeps its last value (`frozen`) or becomes zero (`zero`), and its state is dropped. Mean squared gradients
     of an entrant start at the survivors' mean: Adam counts steps per tensor, so zero would make the entrant's first
-    steps up to 6.5 times as long as its learning rate.
+    steps up to 6.5 times as long as its learning rate. `entrants="zero"` has them zero all the same, as in the papers.
 
     Args:
         masks: new masks of any of the attached tensors.
         optimizer: the optimizer that holds the values; its state is re-mapped, and values that had no active entry
             before join the first group.
+        entrants: see `Entrants`.
     Raises:
         ValueError: a tensor that is not attached, or a wrong shape; nothing is changed then.
     """
@@ -40,7 +51,7 @@ def reindex(model: nn.Module, masks: Masks, optimizer: torch.optim.Optimizer | N
     if optimizer is not None:
         _check_state(optimizer)
     for name, mask in masks.items():
-        _reindex_one(attached[name], original(model, name), mask, optimizer)
+        _reindex_one(attached[name], original(model, name), mask, optimizer, entrants)
 
 
 def take_over(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
@@ -80,7 +91,11 @@ def _announce(kind: str, key: str) -> None:
 
 
 def _reindex_one(
-    entries: ActiveEntries, weight: Tensor, mask: Tensor, optimizer: torch.optim.Optimizer | None
+    entries: ActiveEntries,
+    weight: Tensor,
+    mask: Tensor,
+    optimizer: torch.optim.Optimizer | None,
+    entrants: Entrants,
 ) -> None:
     entries.write(weight)
     old, new = entries.indices, mask.to(weight.device).flatten().nonzero().squeeze(1)
@@ -97,7 +112,7 @@ def _reindex_one(
     for key, state in optimizer.state.get(entries.values, {}).items():
         if isinstance(state, Tensor) and state.shape == old.shape and state.dim() == 1:
             moved = state.new_zeros(len(new))
-            if key in _SCALES:
+            if key in _SCALES and entrants == "mean":
                 moved.fill_(state[is_new].mean())
             moved[is_old] = state[is_new]
             optimizer.state[entries.values][key] = moved

@@ -7,8 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from glue_sparse import tiles
 from glue_sparse.masks import select
 from glue_sparse.randomness import seeded
+from glue_sparse.reindexing import Entrants
 from glue_sparse.schedules import Schedule
 
 
@@ -97,8 +99,12 @@ class Rule:
             which also gives their mean over steps.
         when: `replace` the step, whose gradients then train nothing (RigL), or move entries `after_step`.
         redistribute: a tensor's claim to the entries that all tensors drop; without it each regrows its own.
-        regrown: an entry dropped and grown in the same update may `keep` value and optimizer state, or `reset` them.
+        regrown: an entry dropped and grown in the same update may `keep` value and optimizer state, or `reset` them; or
+            one just dropped is `never` grown.
+        entrants: see `reindexing.Entrants`.
         schedule: when, and how many.
+        block_size: side of the square tiles that are dropped and grown as a whole.
+        block_norm: what makes scores of entries the score of their tile, for `keep` and for `grow`.
     """
 
     grow: Score | None
@@ -106,12 +112,16 @@ class Rule:
     gradients: Literal["never", "at_updates", "always"] = "never"
     when: Literal["replace", "after_step"] = "after_step"
     redistribute: Callable[[Connections], float] | None = None
-    regrown: Literal["keep", "reset"] = "keep"
+    regrown: Literal["keep", "reset", "never"] = "keep"
+    entrants: Entrants = "mean"
     schedule: Schedule = field(default_factory=Schedule)
+    block_size: int = 1
+    block_norm: tiles.Norm = "l1"
 
     def __post_init__(self):
+        tiles.check_norm(self.block_norm)
         known = {"gradients": ("never", "at_updates", "always"), "when": ("replace", "after_step"),
-                 "regrown": ("keep", "reset")}  # fmt: skip
+                 "regrown": ("keep", "reset", "never"), "entrants": ("mean", "zero")}  # fmt: skip
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: {', '.join(values)}")
@@ -133,32 +143,43 @@ SNFS = Rule(
 """Dettmers and Zettlemoyer, 2019, arXiv 1907.04840, with redistribution across tensors."""
 RIGL = Rule(gradient_magnitude, gradients="at_updates", when="replace")
 """Evci et al., 2020, arXiv 1911.11134, algorithm 1."""
-PRESETS = {"static": STATIC, "set": SET, "snfs": SNFS, "rigl": RIGL}
+DYNSPARSE = Rule(
+    random_score, regrown="never", entrants="zero",
+    schedule=Schedule(until=1.0, drop_fraction=0.5, intervals=160),
+)  # fmt: skip
+"""Dietrich et al., 2021, arXiv 2108.06277, algorithm 1, with the settings tuned for single weights at 90 % sparsity."""
+PRESETS = {"static": STATIC, "set": SET, "snfs": SNFS, "rigl": RIGL, "dynsparse": DYNSPARSE}
 
 
-def num_dropped(num_active: int, fraction: float) -> int:
-    """Entries that a tensor drops: the share rounded down, and never its last entry."""
-    return max(0, min(int(num_active * fraction), num_active - 1))
+def num_dropped(num_active: int, fraction: float, block_size: int = 1) -> int:
+    """Entries that a tensor drops: of entries the share rounded down, of tiles to the nearest; never the last one."""
+    size = block_size**2
+    num_units = num_active // size
+    wanted = int(num_units * fraction) if block_size == 1 else int(num_units * fraction + 0.5)
+    return size * max(0, min(wanted, num_units - 1))
 
 
-def kept(param: Connections, keep: Score, num_kept: int) -> Tensor:
+def kept(param: Connections, rule: Rule, num_kept: int) -> Tensor:
     """Mask of the `num_kept` active entries with the largest scores; inactive ones are no candidates."""
-    return _best(_checked(param, keep), param.mask, num_kept, param.name)
+    return _best(param, rule.keep, param.mask, num_kept, rule)
 
 
-def grown(param: Connections, grow: Score, stays: Tensor, num_grown: int) -> Tensor:
-    """Mask of the `num_grown` entries with the largest scores among those that do not stay, just dropped ones too."""
-    return _best(_checked(param, grow), ~stays, num_grown, param.name)
+def grown(param: Connections, rule: Rule, stays: Tensor, num_grown: int) -> Tensor:
+    """Mask of the `num_grown` entries with the largest scores among those that do not stay, or were not active."""
+    assert rule.grow is not None
+    return _best(param, rule.grow, ~(stays | param.mask if rule.regrown == "never" else stays), num_grown, rule)
 
 
-def _checked(param: Connections, score: Score) -> Tensor:
+def _best(param: Connections, score: Score, candidates: Tensor, count: int, rule: Rule) -> Tensor:
     found = score(param)
     if found.shape != param.weight.shape:
         raise ValueError(f"a score of {param.name} has shape {tuple(found.shape)}, not {tuple(param.weight.shape)}")
-    return found
+    pooled = tiles.pooled(found, rule.block_size, rule.block_norm)
+    best = _largest(pooled, tiles.gathered(candidates, rule.block_size), count // rule.block_size**2, param.name)
+    return tiles.spread(best, rule.block_size)
 
 
-def _best(scores: Tensor, candidates: Tensor, count: int, name: str) -> Tensor:
+def _largest(scores: Tensor, candidates: Tensor, count: int, name: str) -> Tensor:
     mask = torch.zeros_like(candidates)
     mask[candidates] = select({name: scores[candidates]}, count)[name]
     return mask

@@ -14,6 +14,7 @@ from glue_sparse import results
 from glue_sparse.arguments import RunArguments
 from glue_sparse.diff_file import FILE_NAME as DIFF_FILE
 from glue_sparse.gate_file import FILE_NAME as GATES_FILE
+from glue_sparse.history import PATTERNS
 
 ARGUMENTS_FILE = "arguments.json"
 
@@ -56,7 +57,7 @@ def _lock(folder: Path, lock: FileLock) -> None:
 
 def clear(folder: Path, given: dict[str, Any]) -> None:
     """Delete what an earlier run left; done last before training, so that bad input costs nothing."""
-    files = [folder / name for name in (results.FILE_NAME, DIFF_FILE, GATES_FILE)]
+    files = [folder / name for name in (results.FILE_NAME, DIFF_FILE, GATES_FILE, PATTERNS)]
     for path in [*files, folder / "predictions", folder / "model", folder / "deltas", *folder.glob("checkpoint-*")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     results.write_text(folder / ARGUMENTS_FILE, json.dumps(results.settings(given), indent=2) + "\n")

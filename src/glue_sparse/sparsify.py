@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
 
-from glue_sparse import budgets
+from glue_sparse import budgets, tiles
 from glue_sparse.active import active_tensors, attach
 from glue_sparse.masks import Masks, select
 from glue_sparse.moving import Mover, explored_state, load_explored
@@ -34,6 +34,7 @@ def sparsify_model(
     start: Literal["magnitude", "random"] = "magnitude",
     variance: VarianceOf | None = None,
     seed: int = 0,
+    block_size: int = 1,
 ) -> None:
     """Make a model sparse in place: from here on inactive entries are zero, and stay so under any optimizer.
 
@@ -44,6 +45,7 @@ def sparsify_model(
     Args:
         sparsity: share of the entries of these tensors that is zero, in [0, 1).
         distribution, power, densities, tensors, start, variance, seed: as for `DropGrow`.
+        block_size: side of the square tiles that are active as a whole; a rule that moves them has the same.
     Raises:
         ValueError: sparsity out of range, an unknown distribution, a tensor that would keep nothing.
     """
@@ -52,8 +54,8 @@ def sparsify_model(
         raise ValueError(f"unknown variance {variance!r}: {', '.join(get_args(VarianceOf))}")
     if is_attached(model):
         raise ValueError("this model already has active entries; call detach(model) first")
-    counts = entry_counts(model, (), 1 - sparsity, distribution, power, densities or {}, tensors)
-    attach(model, initial_masks(model, counts, seed, start), "zero")
+    counts = entry_counts(model, (), 1 - sparsity, distribution, power, densities or {}, tensors, block_size)
+    attach(model, initial_masks(model, counts, seed, start, block_size), "zero", block_size)
     if variance:
         keep_variance(model, variance)
 
@@ -66,25 +68,32 @@ def entry_counts(
     power: float,
     densities: Mapping[str, float],
     tensors: Sequence[str],
+    block_size: int = 1,
 ) -> dict[str, int]:
-    """Tensor to make sparse -> entries it keeps; arguments and errors as for `DropGrow`."""
+    """Tensor to make sparse -> entries it keeps, in whole tiles; arguments and errors as for `DropGrow`."""
     axes = sparsifiable(model, head)
     if tensors:
         axes = {name: axes.get(name) for name in match(body_names(model, head), tuple(tensors))}
     custom = {name: share for pattern, share in densities.items() for name in match(tuple(axes), (pattern,))}
     stacks = all(axis is not None for axis in axes.values())  # of a transformer: experts are stacks of matrices
     shapes = {name: tuple(model.get_parameter(name).shape) for name in axes}
-    return budgets.distribute(
+    for name, shape in shapes.items():
+        tiles.check(name, shape, block_size)
+    counts = budgets.distribute(
         shapes, density, distribution, power=power, custom=custom, matrix_dims=2 if stacks else None
     )
+    return budgets.in_tiles(counts, shapes, block_size)
 
 
-def initial_masks(model: nn.Module, counts: dict[str, int], seed: int, start: str) -> Masks:
+def initial_masks(
+    model: nn.Module, counts: dict[str, int], seed: int, start: str, block_size: int = 1
+) -> Masks:
     """Masks to start from: each tensor's largest weights (`magnitude`), or a draw by the seed (`random`)."""
     if start not in ("magnitude", "random"):
         raise ValueError(f"unknown start {start!r}: magnitude, random")
     names = tuple(counts)
-    return select(magnitude(model, names) if start == "magnitude" else noise(model, names, seed=seed), counts)
+    scores = magnitude(model, names) if start == "magnitude" else noise(model, names, seed=seed)
+    return select(scores, counts, block_size=block_size)
 
 
 @torch.no_grad()

@@ -88,12 +88,25 @@ class SparseTrainer(Trainer):
     @property
     def num_epochs(self) -> float | None:
         """Passes over the training data in the whole run, once training has begun; none where it has no length."""
+        per_epoch = self._steps_per_epoch
+        return None if per_epoch is None else self.state.max_steps / per_epoch
+
+    @property
+    def num_steps(self) -> int | None:
+        """Optimizer steps of the whole run, before it begins too; none where the data's length would have to tell."""
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        per_epoch = self._steps_per_epoch
+        return None if per_epoch is None else math.ceil(self.args.num_train_epochs * per_epoch)
+
+    @property
+    def _steps_per_epoch(self) -> int | None:
         data: Any = self.train_dataset
         if not hasattr(data, "__len__") or self.args.dataloader_drop_last and len(data) < self.args.train_batch_size:
             return None
         per_rank = len(data) / (self.args.train_batch_size * self.args.world_size)
         batches = int(per_rank) if self.args.dataloader_drop_last else math.ceil(per_rank)
-        return self.state.max_steps / max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
+        return max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
 
     def choose(self) -> None:
         """Let the method choose the active entries and attach them; `train` does it unless it resumes.
@@ -209,8 +222,9 @@ class SparseTrainer(Trainer):
         return loss
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """Groups of the method are clipped apart, so that neither they nor the others scale each other."""
-        groups = [group["params"] for group in self.method.param_groups(self.network)]
+        """As in `Trainer`, except for groups with `clipped: apart`, each of which has a norm of its own."""
+        apart = [g for g in self.method.param_groups(self.network) if g.get("clipped") == "apart"]
+        groups = [group["params"] for group in apart]
         own = {id(p) for group in groups for p in group}
         rest = [p for p in model.parameters() if id(p) not in own]
         norm = self.accelerator.clip_grad_norm_(rest, self.args.max_grad_norm)  # first: it undoes the scale of fp16

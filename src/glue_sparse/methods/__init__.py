@@ -15,6 +15,7 @@ from glue_sparse.diff_file import FILE_NAME, identity, is_diff
 from glue_sparse.hard_concrete import HardConcrete
 from glue_sparse.masks import Masks, load
 from glue_sparse.method_arguments import WITH_DENSITY, MethodArguments, densities_of, pattern_of
+from glue_sparse.methods.alternate import Alternate
 from glue_sparse.methods.base import SparseMethod
 from glue_sparse.methods.diff_gates import DiffGates
 from glue_sparse.methods.drop_grow import DropGrow, with_changes
@@ -22,7 +23,7 @@ from glue_sparse.methods.fixed_mask import FixedMask
 from glue_sparse.methods.one_shot import Distribution, OneShot
 from glue_sparse.params import body_names, is_bias
 from glue_sparse.randomness import seed_of
-from glue_sparse.rewiring import PRESETS
+from glue_sparse.rewiring import PRESETS, Rule, gradient_magnitude
 from glue_sparse.schedules import Period, period_of
 from glue_sparse.scores import ScoreFunction, fisher, magnitude, noise
 from glue_sparse.tensor_files import locate
@@ -83,9 +84,11 @@ def _fixed_mask(args: MethodArguments, seed: int) -> SparseMethod:
         raise ValueError(f"--start_from {args.start_from} goes with --start_diff, not with --mask_file")
     if is_diff(path):
         diff = _small_diff(path)
-        return FixedMask(masks=diff.own_masks(), inactive=args.inactive or diff.info.inactive)
+        return FixedMask(
+            masks=diff.own_masks(), inactive=args.inactive or diff.info.inactive, block_size=args.block_size
+        )
     masks, inactive = load(path)
-    return FixedMask(masks=masks, inactive=args.inactive or inactive)
+    return FixedMask(masks=masks, inactive=args.inactive or inactive, block_size=args.block_size)
 
 
 def _small_diff(path: str) -> SparseDiff:
@@ -151,14 +154,8 @@ def _pruned_distribution(args: MethodArguments, usual: Distribution) -> Distribu
 
 
 def _drop_grow(args: MethodArguments, seed: int) -> SparseMethod:
-    rule = with_changes(
-        PRESETS[args.method], every=_period(args), until=args.update_until, drop_fraction=args.drop_fraction,
-        decay=args.drop_schedule, when=args.update_rule, regrown=args.regrown,
-    )  # fmt: skip
-    if args.redistribute is False:
-        rule = replace(rule, redistribute=None)
     return DropGrow(
-        rule,
+        _rule(args),
         density=args.density,
         distribution=args.distribution or "uniform",
         power=args.erk_power,
@@ -166,6 +163,36 @@ def _drop_grow(args: MethodArguments, seed: int) -> SparseMethod:
         tensors=args.tensors,
         start=args.start_mask or "magnitude",
         variance=args.variance,
+        initial=args.weight_init,
+        inactive=args.inactive or "zero",
+        group_lasso=args.group_lasso,
+        weight_decay=args.sparse_weight_decay,
+        seed=seed,
+    )
+
+
+def _rule(args: MethodArguments) -> Rule:
+    preset = PRESETS[args.method]
+    if args.grow == "gradient":
+        preset = replace(preset, grow=gradient_magnitude, gradients="at_updates")
+    rule = with_changes(
+        preset, every=_period(args), until=args.update_until, intervals=args.num_updates,
+        drop_fraction=args.drop_fraction, decay=args.drop_schedule, when=args.update_rule, regrown=args.regrown,
+        entrants=args.entrants, block_size=args.block_size, block_norm=args.block_norm,
+    )  # fmt: skip
+    return replace(rule, redistribute=None) if args.redistribute is False else rule
+
+
+def _alternate(args: MethodArguments, seed: int) -> SparseMethod:
+    return Alternate(
+        args.num_phases,
+        first=args.first_phase,
+        density=args.density,
+        selection=args.selection,
+        inactive=args.inactive or "zero",
+        tensors=args.tensors,
+        block_size=args.block_size,
+        entrants=args.entrants or "mean",
         seed=seed,
     )
 
@@ -181,6 +208,7 @@ METHODS: dict[str, Callable[[MethodArguments, int], SparseMethod]] = {
     "one_shot": _one_shot,
     "lottery_ticket": _lottery_ticket,
     **dict.fromkeys(PRESETS, _drop_grow),
+    "alternate": _alternate,
 }
 
 

@@ -48,6 +48,8 @@ class SparseMethod:
 
     inactive: Inactive = "frozen"
     """What inactive entries hold: their old value, or zero."""
+    block_size: int = 1
+    """Side of the square tiles that are active as a whole."""
     needs_data: bool = True
     """Whether the choice depends on data or chance; if not, all workers make it alike without being told."""
     moves: bool = False
@@ -58,6 +60,13 @@ class SparseMethod:
     def flops_rule(self, num_steps: int, num_epochs: float | None) -> tuple[Rule, int | None]:
         """Whose formula gives the FLOPs of a run so long, and its period of updates; see `flops.training_flops`."""
         return ("static" if self.inactive == "zero" else "frozen"), None
+
+    def check(self, model: nn.Module, head: tuple[str, ...], num_steps: int | None) -> None:
+        """Raise a ValueError for what cannot work with this model, or in a run so long, before anything is written.
+
+        Args:
+            num_steps: optimizer steps of the run; none where data has no length.
+        """
 
     def prepare(
         self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine = alone
@@ -82,7 +91,7 @@ class SparseMethod:
 
     def attach(self, model: nn.Module, masks: Masks) -> None:
         """Make the model sparse: by default the chosen entries become its active entries."""
-        attach(model, masks, self.inactive)
+        attach(model, masks, self.inactive, self.block_size)
 
     def before_step(self, model: nn.Module, moment: Moment) -> None:
         """Called before the first micro-batch of each optimizer step."""
@@ -99,15 +108,19 @@ class SparseMethod:
         return None
 
     def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Parameters with optimizer options of their own: `params`, any option, and `schedule`.
+        """Parameters with optimizer options of their own: `params`, any option, and the two below.
 
-        `schedule: constant` keeps their learning rate while that of the others follows the scheduler. Their gradients
-        are clipped apart from the others', so that neither kind scales the other.
+        `schedule: constant` keeps their learning rate while that of the others follows the scheduler. `clipped: apart`
+        clips their gradients by a norm of their own, so that neither they nor the others scale each other.
         """
         return []
 
     def logs(self, model: nn.Module) -> dict[str, Any]:
         """Facts to log beside the training loss."""
+        return {}
+
+    def facts(self, model: nn.Module) -> dict[str, Any]:
+        """What results.json says of the active entries at the end, beside their number; see `Result.connections`."""
         return {}
 
     def finish(self, model: nn.Module, folder: Path | None) -> None:
@@ -123,4 +136,4 @@ class SparseMethod:
 
     def restore(self, model: nn.Module, head: tuple[str, ...], folder: Path) -> None:
         """Read what `save` wrote into a plain model, or into one that this method has attached."""
-        SparseDiff.from_pretrained(folder).restore(model)
+        SparseDiff.from_pretrained(folder).restore(model, block_size=self.block_size)

@@ -66,7 +66,8 @@ class DiffGates(SparseMethod):
             raise ValueError(f"the sparsity penalty cannot be below 0, got {self.penalties}")
         self.groups, self.fix_layer, self.concrete = groups, tuple(fix_layer), concrete or HardConcrete()
         self.alpha_init, self.as_released = alpha_init, as_released
-        self.options = {"lr": gate_learning_rate, "eps": gate_eps, "weight_decay": 0.0, "schedule": gate_schedule}
+        self.options = {"lr": gate_learning_rate, "eps": gate_eps, "weight_decay": 0.0, "schedule": gate_schedule,
+                        "clipped": "apart"}  # fmt: skip
         self.draw = Draw(seed, in_eval=as_released)
         self.needs_data = False
         self.layers: dict[str, int] = {}

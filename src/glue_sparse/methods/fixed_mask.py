@@ -38,6 +38,7 @@ class FixedMask(SparseMethod):
         score_of: number of the choice -> score, where it differs between choices, as noise does.
         legacy_decay: as in the authors' CIFAR-10 code, mask gradients only: weight decay then shrinks the entries that
             should stay, so everything changes and nothing is saved. For comparison.
+        block_size: side of the tiles that given masks are made of, which layers may then compute with alone.
     Raises:
         ValueError: not exactly one of `score`, `masks` and `start`.
     """
@@ -56,6 +57,7 @@ class FixedMask(SparseMethod):
         update_every: Period | None = None,
         score_of: Callable[[int], ScoreFunction] | None = None,
         legacy_decay: bool = False,
+        block_size: int = 1,
     ):
         if sum(given is not None for given in (score, masks, start)) != 1:
             raise ValueError("FixedMask takes one of a score, masks, and a diff to start from")
@@ -68,6 +70,7 @@ class FixedMask(SparseMethod):
         self.update_every: Period | None = update_every
         self.score_of, self.legacy_decay = score_of, legacy_decay
         self.moves = update_every is not None
+        self.block_size = block_size
         self._refresh: Refresh | None = None
         self._legacy: Masks = {}
 

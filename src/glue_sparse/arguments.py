@@ -17,7 +17,8 @@ class ModelArguments:
     model: str | None = arg(
         None,
         "Hub id, folder, `minilm` (the model inside the `offline` extra; no network needed), or for cifar10 also "
-        "`resnet9` or `resnet34`, from random weights (`resnet9@7`: those of seed 7).",
+        "`resnet9` or `resnet34`, from random weights (`resnet9@7`: those of seed 7), for masked_lm `bert_tiny`, "
+        "`bert_mini`, `bert_small`, `bert_medium` or `bert_base`, likewise.",
     )
     dtype: Literal["float32", "bfloat16"] = arg(
         "float32", "Type of the base weights. Active entries are kept in float32 either way."
@@ -34,14 +35,20 @@ class TaskArguments:
     task: str | None = arg(
         None,
         "A GLUE task (cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb, wnli), `squad`, `tweets` (inside the `offline` "
-        "extra), `cifar10`, or `file` for your own --train_file and --validation_file.",
+        "extra), `cifar10`, `masked_lm` (pre-training on text), or `file` for your own --train_file and "
+        "--validation_file.",
     )
     data_dir: str | None = arg(
         None,
         "Folder with the task in GLUE's TSV layout (RTE/train.tsv, ...), or with SQuAD's train-v1.1.json and "
-        "dev-v1.1.json, or CIFAR-10's train.parquet and test.parquet. Default: the hub.",
+        "dev-v1.1.json, or CIFAR-10's train.parquet and test.parquet. Default: the hub. For masked_lm: a folder of "
+        ".txt files, of which those with valid, dev or test in their names are scored.",
     )
-    train_file: str | None = arg(None, "Your own training data: .csv, .tsv, .jsonl/.json or .parquet.")
+    train_file: str | None = arg(
+        None,
+        "Your own training data: .csv, .tsv, .jsonl/.json or .parquet. For masked_lm: text with a sentence a line and "
+        "blank lines between documents, or a folder of .txt files.",
+    )
     validation_file: str | None = arg(None, "Your own validation data, same columns.")
     test_file: str | None = arg(None, "Your own unlabelled data for --do_predict.")
     text_columns: list[str] = field(
@@ -59,7 +66,16 @@ class TaskArguments:
     max_train_samples: int | None = arg(None, "Use only this many training examples (drawn by --seed).")
     max_eval_samples: int | None = arg(None, "Use only the first this many examples of each validation split.")
     max_predict_samples: int | None = arg(None, "Use only the first this many examples of each test split.")
-
+    hub_dataset: str | None = arg(
+        None, "For masked_lm: NAME or NAME:CONFIG of a data set on the hub; each row's `text` is a document."
+    )
+    streaming: bool = arg(
+        False, "For masked_lm: make pairs while training, for text larger than memory; needs --max_steps."
+    )
+    tokenizer: str | None = arg(
+        None, "For masked_lm: hub id or folder. Default: the model's own, or a WordPiece one trained on the text."
+    )
+    vocab_size: int = arg(30522, "For masked_lm: tokens of a tokenizer trained on the text.")
     hold_out: int = arg(
         0,
         "For cifar10: train without this many training images and score on them (`validation`) instead of on the test "

@@ -34,6 +34,8 @@ class DiffInfo:
     dtype: str = "float32"
     inactive: Inactive = "frozen"
     num_labels: int | None = None
+    vocab_size: int | None = None
+    """Of a model whose base does not say it, because it is random and its tokenizer was trained or given."""
     base_digest: str = ""
     """Of all the base's parameters but the head; empty where unknown."""
     pruned_from: str = ""

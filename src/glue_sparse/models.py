@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from glue_sparse import bert_family
 from glue_sparse.diff_file import DiffInfo
 from glue_sparse.params import block_of, head_names
 from glue_sparse.randomness import new_weights
@@ -61,7 +62,8 @@ def resolve(model: str) -> str:
 
 def base_name(model: str, seed: int, from_scratch: bool) -> str:
     """What a diff names as its base: `model` itself, or from scratch `minilm@scratch7`, which loads as that again."""
-    return f"{model}@scratch{seed}" if from_scratch and scratch_of(model)[1] is None else model
+    random = (from_scratch or bert_family.is_member(model)) and scratch_of(model)[1] is None
+    return f"{model}@scratch{seed}" if random else model
 
 
 def scratch_of(model: str) -> tuple[str, int | None]:
@@ -76,6 +78,9 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     Raises ValueError when it is not to be had.
     """
     model, _ = scratch_of(model)
+    if bert_family.is_member(model):
+        raise ValueError(f"{model} is an architecture without a tokenizer: pre-train it with --task masked_lm first, "
+                         "and give the folder of the saved model as --model")  # fmt: skip
     folder = resolve(model)
     with explained(model, folder):
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -129,18 +134,30 @@ def _load(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:
 
 def _from_scratch(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:
     architecture, _ = scratch_of(model)
-    folder = resolve(architecture)
-    with explained(architecture, folder):
-        config = AutoConfig.from_pretrained(folder, dtype=DTYPES[dtype], **options)
+    config = architecture_of(architecture, dtype=DTYPES[dtype], **options)
+    with explained(architecture, resolve(architecture)):
         return new_model(kind, config, model, dtype)
+
+
+def architecture_of(model: str, offline: str = OFFLINE, **options: Any) -> PreTrainedConfig:
+    """The configuration of a model of any source, without a seed in its name; `options` win over what it says.
+
+    Raises ValueError as `explained` does, with what to do `offline`.
+    """
+    if bert_family.is_member(model):
+        return bert_family.config_of(model, **options)
+    folder = resolve(model)
+    with explained(model, folder, offline):
+        return AutoConfig.from_pretrained(folder, **options)
 
 
 def new_model(kind: Any, config: PreTrainedConfig, model: str, dtype: str) -> PreTrainedModel:
     """The random weights that a name such as `minilm@scratch7` stands for, with the head that `kind` adds."""
     architecture, seed = scratch_of(model)
     assert seed is not None
+    build = kind.from_config if hasattr(kind, "from_config") else kind._from_config  # Auto classes have the former
     with quiet(), new_weights(seed, architecture):
-        network = kind.from_config(config, dtype=DTYPES[dtype])
+        network = build(config, dtype=DTYPES[dtype])
     network.config.name_or_path = model
     return network
 
@@ -160,7 +177,9 @@ def load_pretrained(kind: Any, model: str, dtype: str, offline: str = OFFLINE, *
             output_loading_info=True,
             **options,
         )
-    missing = sorted(set(report["missing_keys"]) - set(head_names(network)))
+    head = {id(network.get_parameter(name)) for name in head_names(network)}
+    own = {name for name, p in network.named_parameters(remove_duplicate=False) if id(p) in head}
+    missing = sorted(set(report["missing_keys"]) - own)
     if missing:
         logger.warning(
             "%s has no weights for %d tensors of its body, which start random: %s",
@@ -206,7 +225,7 @@ def load_base(info: DiffInfo, model: str) -> PreTrainedModel:
 
     Raises ValueError when the diff is of another kind of model, or the model is not to be had.
     """
-    from glue_sparse import vision  # which imports this module
+    from glue_sparse import pretraining, vision  # which import this module
 
     if vision.is_scratch(model):
         return vision.load_scratch(model, info.labels, info.dtype)
@@ -214,6 +233,8 @@ def load_base(info: DiffInfo, model: str) -> PreTrainedModel:
         return vision.load_image_classifier(model, info.labels, 0, info.dtype)[0]
     if info.model_class.endswith("ForQuestionAnswering"):
         return load_question_answerer(model, info.dtype)
+    if info.model_class == pretraining.BertForPreTraining.__name__:
+        return pretraining.load_base(model, info.vocab_size, info.dtype)
     if not info.model_class.endswith("ForSequenceClassification"):
         raise ValueError(f"this diff is of a {info.model_class or 'model of unknown class'}: build it yourself")
     return load_classifier(model, info.num_labels or len(info.labels) or 1, info.labels, info.dtype)

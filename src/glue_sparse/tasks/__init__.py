@@ -4,7 +4,9 @@ from collections.abc import Callable
 from difflib import get_close_matches
 
 from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.tasks import cifar10, files, glue, squad, tweets
+from glue_sparse.bert_family import is_member
+from glue_sparse.models import scratch_of
+from glue_sparse.tasks import cifar10, files, glue, masked_lm, squad, tweets
 from glue_sparse.tasks.base import Task
 from glue_sparse.vision import SCRATCH, is_scratch
 
@@ -16,11 +18,15 @@ TASKS: dict[str, Loader] = {
     "squad": squad.load,
     "tweets": tweets.load,
     "cifar10": cifar10.load,
+    "masked_lm": masked_lm.load,
     "file": files.load,
 }
 
 NO_FOLDER = ("tweets", "file")
 """Tasks that --data_dir says nothing about."""
+
+PRETRAINING = ("hub_dataset", "streaming", "tokenizer", "vocab_size")
+"""Flags of masked_lm alone."""
 
 
 def check_task(name: str | None) -> None:
@@ -43,7 +49,7 @@ def load_task(task: TaskArguments, model: ModelArguments, seed: int, do_predict:
     check_task(task.task)
     assert task.task is not None
     own = [name for name in ("train_file", "validation_file", "test_file") if getattr(task, name) is not None]
-    if own and task.task != "file":
+    if own and task.task != "file" and (task.task != "masked_lm" or own[-1] == "test_file"):
         raise ValueError(f"--{own[0]} goes with --task file, not with --task {task.task}")
     if task.data_dir is not None and task.task in NO_FOLDER:
         raise ValueError(
@@ -51,8 +57,13 @@ def load_task(task: TaskArguments, model: ModelArguments, seed: int, do_predict:
         )
     if task.hold_out and task.task != "cifar10":
         raise ValueError(f"--hold_out goes with --task cifar10, not with --task {task.task}")
+    of_text = [name for name in PRETRAINING if getattr(task, name) != getattr(TaskArguments(), name)]
+    if of_text and task.task != "masked_lm":
+        raise ValueError(f"--{of_text[0]} goes with --task masked_lm, not with --task {task.task}")
     if model.model is None:
         raise ValueError("a model is missing: give --model a hub id, a folder, or minilm")
+    if is_member(scratch_of(model.model)[0]) and task.task == "cifar10":
+        raise ValueError(f"{model.model} is a model for text; --task cifar10 needs one for images, such as resnet9")
     if is_scratch(model.model) and task.task != "cifar10":
         raise ValueError(f"{', '.join(SCRATCH)} are networks for images; --task {task.task} needs a model for text")
     return TASKS[task.task](task.task, task, model, seed, do_predict)

@@ -9,6 +9,7 @@ from glue_sparse import drop_point
 from glue_sparse.cells import Grid
 from glue_sparse.drop_point import Curve, DropPoint
 from glue_sparse.results import Result
+from glue_sparse.scales import PERCENT, scale_of
 from glue_sparse.tables import markdown
 
 SETTING = "sparsity"
@@ -97,7 +98,14 @@ def _by_seed(grid: Grid, row: str, column: str) -> dict[int, Result]:
 
 
 def _scores(runs: Mapping[int, Result]) -> dict[int, float]:
-    return {seed: 100 * run.score for seed, run in runs.items()}
+    """Seed -> percent; ValueError for losses, which have no dense score of a hundred to drop from."""
+    for run in runs.values():
+        if scale_of(run.main_metric) is not PERCENT:
+            raise ValueError(
+                f"a drop point is of scores in percent, and {run.title} is scored by {run.main_metric}: draw its runs "
+                "with scripts/pareto.py or scripts/figure.py"
+            )
+    return {seed: PERCENT.shown(run.score) for seed, run in runs.items()}
 
 
 def refinements(

@@ -9,6 +9,7 @@ from glue_sparse import plots
 from glue_sparse.cells import Cell, Grid
 from glue_sparse.commands import closest
 from glue_sparse.places import Place, places
+from glue_sparse.scales import scale_of, scales_of
 
 PANEL_KEYS = ("x", "label", "where", "line", "names", "level")
 ROW = "row"
@@ -121,4 +122,7 @@ def _score_label(grid: Grid) -> str:
     results = [result for place in places(grid).values() for result in place.found]
     titles, metrics = ({getattr(r, field): None for r in results} for field in ("title", "main_metric"))
     task = f"{next(iter(titles))} " if len(titles) == 1 else ""
-    return f"{task}{' / '.join(metrics)}, %"
+    scales = scales_of(results)
+    if len(scales) == 1:
+        return f"{task}{' / '.join(metrics)}{scales[0].sign}"
+    return task + " / ".join(f"{metric}{scale_of(metric).sign}" for metric in metrics)

@@ -6,13 +6,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from glue_sparse import results
+from glue_sparse import bert_flops, results
+from glue_sparse.active import active_tensors
 from glue_sparse.arguments import Arguments
 from glue_sparse.cost import as_facts, cost_of
 from glue_sparse.diff_file import FILE_NAME as DIFF_FILE
 from glue_sparse.diff_file import DiffInfo
 from glue_sparse.flops import forward_flops, report
 from glue_sparse.methods import asked_density
+from glue_sparse.params import block_of
 from glue_sparse.results import Result
 from glue_sparse.scores import on_device
 from glue_sparse.tasks.base import Task
@@ -30,6 +32,7 @@ def info_of(arguments: Arguments, task: Task) -> DiffInfo:
         method=method.method,
         density=asked_density(method),
         labels=task.labels,
+        vocab_size=getattr(task.model.config, "vocab_size", None),
     )
 
 
@@ -64,13 +67,14 @@ def result_of(
         command=command,
         date=datetime.now().astimezone().isoformat(timespec="seconds"),
         versions=results.installed_versions(),
-        flops=_flops(trainer, arguments),
+        flops={**_flops(trainer, arguments), **_encoder_flops(trainer, arguments)},
+        connections=trainer.method.facts(trainer.network),
+        learning_rate=trainer.args.learning_rate,
     )
 
 
 def _flops(trainer: SparseTrainer, arguments: Arguments) -> dict[str, float]:
     """FLOPs as measured on one batch of the training data; none, with a warning, where they cannot be counted."""
-    data: Any = trainer.train_dataset
     batch = next(iter(trainer.sample_batches(trainer.args.per_device_train_batch_size)))
     try:
         forward = forward_flops(trainer.network, on_device(batch, trainer.network))
@@ -78,9 +82,30 @@ def _flops(trainer: SparseTrainer, arguments: Arguments) -> dict[str, float]:
         logger.warning("FLOPs were not counted: %s", error)
         return {}
     workers = arguments.merge.num_workers or arguments.training.world_size if arguments.merge.merge_every else 1
-    seen = round((trainer.state.epoch or 0) * len(data)) * workers
+    seen = _examples_seen(trainer) * workers
     rule, period = trainer.method.flops_rule(trainer.state.max_steps, trainer.num_epochs)
     return report(forward, rule, seen, period)
+
+
+def _encoder_flops(trainer: SparseTrainer, arguments: Arguments) -> dict[str, float]:
+    """Of pre-training also by the formula of `bert_flops`, of the encoder alone; where phases differ there is none."""
+    if arguments.task.task != "masked_lm" or arguments.method.method == "alternate":
+        return {}
+    config: Any = trainer.network.config
+    layers, hidden = config.num_hidden_layers, config.hidden_size
+    num_entries = layers * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
+    held = [entries for name, entries in active_tensors(trainer.network) if block_of(name) and len(entries.shape) == 2]
+    active = num_entries - sum(one.shape.numel() - one.num_active for one in held if one.inactive == "zero")
+    return bert_flops.report(active, layers, hidden, arguments.task.max_length)
+
+
+def _examples_seen(trainer: SparseTrainer) -> int:
+    """Examples in training, of one worker; by the number of steps where the data have no length."""
+    data: Any = trainer.train_dataset
+    if hasattr(data, "__len__"):
+        return round((trainer.state.epoch or 0) * len(data))
+    args = trainer.args
+    return trainer.state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
 
 
 def summary(result: Result, folder: str) -> str:
@@ -98,7 +123,7 @@ def summary(result: Result, folder: str) -> str:
     computed = (
         f"FLOPs: {flops['forward_flops']:.3g} forward per example ({flops['forward_share']:.1%} of dense), "
         f"{flops['training_flops']:.3g} in training ({flops['training_share']:.1%} of dense)\n"
-        if flops
+        if "forward_flops" in flops
         else ""
     )
     pruned = (

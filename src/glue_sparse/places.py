@@ -5,6 +5,7 @@ from statistics import mean, stdev
 
 from glue_sparse.cells import Grid
 from glue_sparse.results import Result
+from glue_sparse.scales import Scale, scales_of
 
 
 @dataclass(frozen=True)
@@ -19,22 +20,28 @@ class Place:
         return len(self.found) == self.wanted
 
     @property
+    def scale(self) -> Scale:
+        """Of the runs' main metric, in which mean and spread are."""
+        return scales_of(self.found)[0]
+
+    @property
     def mean(self) -> float:
-        """Percent."""
-        return 100 * mean(result.score for result in self.found)
+        """Percent, or the loss itself."""
+        return self.scale.shown(mean(result.score for result in self.found))
 
     @property
     def std(self) -> float | None:
-        """Sample standard deviation over seeds in percent; none for a single seed."""
-        return 100 * stdev(result.score for result in self.found) if len(self.found) > 1 else None
+        """Sample standard deviation over seeds, in the units of the mean; none for a single seed."""
+        one = len(self.found) < 2
+        return None if one else self.scale.shown(stdev(result.score for result in self.found))
 
     def text(self, plus_minus: str = "±") -> str:
         """`mean ± std (seeds)`; says so when seeds are missing, and `-` when there is nothing."""
         if not self.found:
             return "-"
-        spread = "" if self.std is None else f" {plus_minus} {self.std:.2f}"
+        spread = "" if self.std is None else f" {plus_minus} {self.scale.text(self.std)}"
         count = str(self.wanted) if self.is_complete else f"{len(self.found)} of {self.wanted}"
-        return f"{self.mean:.2f}{spread} ({count})"
+        return f"{self.scale.text(self.mean)}{spread} ({count})"
 
 
 def places(grid: Grid) -> dict[tuple[str, str], Place]:

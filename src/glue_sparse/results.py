@@ -52,6 +52,10 @@ class Result:
     """Of workers that merge: bytes sent, per merge and in total."""
     flops: dict[str, float] = field(default_factory=dict)
     """Of one example and of the whole training, and their shares of a dense run's; see `flops.report`."""
+    connections: dict[str, Any] = field(default_factory=dict)
+    """Of networks that are sparse from the start: explored shares, updates and where active tiles lie, by tensor."""
+    learning_rate: float | None = None
+    """Peak rate that the run trained with, after `--scale_learning_rate`."""
     checkpoints: dict[str, Any] = field(default_factory=dict)
     """Of delta checkpoints: their number and bytes."""
 

@@ -3,13 +3,24 @@
 import sys
 import time
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
 
-from glue_sparse import diff_file, models, pruned_model, results, run_folder, tables, tensor_files, vision
+from glue_sparse import (
+    diff_file,
+    learning_rates,
+    models,
+    pruned_model,
+    results,
+    run_folder,
+    tables,
+    tensor_files,
+    vision,
+)
 from glue_sparse.active import current_masks
 from glue_sparse.arguments import Arguments, RunArguments
 from glue_sparse.command_line import parse
@@ -22,6 +33,7 @@ from glue_sparse.merge import MergedTraining
 from glue_sparse.method_arguments import SPARSE, MethodArguments
 from glue_sparse.methods import build_method
 from glue_sparse.methods.base import SparseMethod
+from glue_sparse.metrics import is_loss
 from glue_sparse.outcome import info_of, result_of, summary
 from glue_sparse.randomness import seed_of
 from glue_sparse.results import Result
@@ -60,10 +72,15 @@ def _settings(arguments: Arguments) -> dict[str, Any]:
 def _run(
     arguments: Arguments, given: dict[str, Any], folder: Path, checkpoint: str | None, command: str
 ) -> Result:
+    if _scales_rate(arguments):
+        arguments = _with_scaled_rate(arguments)
     training = arguments.training
     if training.n_gpu > 1:
         raise ValueError(f"{training.n_gpu} GPUs are visible to one process: use accelerate launch for all of them, or "
                          "choose one with CUDA_VISIBLE_DEVICES=0")  # fmt: skip
+    if arguments.task.streaming and (training.max_steps < 1 or arguments.merge.merge_every):
+        wrong = "leave --merge_every out" if arguments.merge.merge_every else "give --max_steps"
+        raise ValueError(f"--streaming makes pairs without an end, so nobody knows how long an epoch is: {wrong}")
     set_seed(training.seed)
     method = build_method(_with_first_mask(arguments), training.seed)
     with training.main_process_first(desc="loading the task"):
@@ -73,6 +90,8 @@ def _run(
     trainer = _trainer(arguments, method, task, guard)
     deltas = _deltas(trainer, training, bool(arguments.merge.merge_every))
     merged = _merged(arguments, trainer) if arguments.merge.merge_every else None
+    if checkpoint is None:
+        method.check(task.model, task.head, trainer.num_steps)
     if checkpoint is None and training.should_save:
         run_folder.clear(folder, given)
     seconds = _train_merged(merged, guard, checkpoint) if merged else _train(trainer, guard, checkpoint)
@@ -93,9 +112,11 @@ def _run(
 def _trainer(arguments: Arguments, method: SparseMethod, task: Task, guard: SaveOnSignal) -> SparseTrainer:
     training = arguments.training
     needed = training.per_device_train_batch_size * training.world_size
-    if training.dataloader_drop_last and len(task.train) < needed:
+    if training.dataloader_drop_last and not arguments.task.streaming and len(task.train) < needed:
         raise ValueError(f"{len(task.train)} training examples do not fill a batch of {needed}, and with "
                          "--dataloader_drop_last nothing is left: lower --per_device_train_batch_size")  # fmt: skip
+    if arguments.task.streaming and training.dataloader_num_workers > 1:
+        raise ValueError("--streaming makes its pairs one after the other: give --dataloader_num_workers 0 or 1")
     return SparseTrainer(
         task.model,  # pyright: ignore[reportArgumentType]
         training,
@@ -122,11 +143,29 @@ def _with_first_mask(arguments: Arguments) -> MethodArguments:
     method, model = arguments.method, arguments.model
     name = models.base_name(model.model or "", arguments.training.seed, model.from_scratch)
     is_random = vision.is_scratch(name) or models.scratch_of(name)[1] is not None
-    if method.variance and not is_random:
-        raise ValueError("--variance rescales random weights; pretrained ones keep theirs: leave it out")
+    for flag in ("variance", "weight_init"):
+        if getattr(method, flag) and not is_random:
+            raise ValueError(f"--{flag} is for random weights; pretrained ones keep theirs: leave it out")
     if method.method in SPARSE and method.start_mask is None and is_random:
         return replace(method, start_mask="random")
     return method
+
+
+def _scales_rate(arguments: Arguments) -> bool:
+    """Whether --learning_rate is the dense network's, of which a sparse one takes a multiple."""
+    method, asked = arguments.method, arguments.method.scale_learning_rate
+    return method.method in SPARSE and (arguments.task.task == "masked_lm" if asked is None else asked)
+
+
+def _with_scaled_rate(arguments: Arguments) -> Arguments:
+    """The same with the sparse network's learning rate, by equation 3 of Dietrich et al. (2021)."""
+    training, sparsity = copy(arguments.training), 1 - arguments.method.density
+    training.learning_rate *= learning_rates.factor(sparsity)
+    if training.should_save:
+        print(f"learning rate {training.learning_rate:.4g}: {learning_rates.factor(sparsity):.3g} times the dense "
+              f"network's {arguments.training.learning_rate:.4g}, for a sparsity of {sparsity:.4g} "
+              "(--scale_learning_rate)")  # fmt: skip
+    return replace(arguments, training=training)
 
 
 def _deltas(trainer: SparseTrainer, training: RunArguments, merges: bool) -> DeltaCheckpoints | None:
@@ -142,7 +181,7 @@ def _deltas(trainer: SparseTrainer, training: RunArguments, merges: bool) -> Del
 def _default_best_metric(training: RunArguments, task: Task) -> None:
     if training.load_best_model_at_end and training.metric_for_best_model in (None, "loss"):
         training.metric_for_best_model = f"{next(iter(task.evals))}_{task.main_metric}"
-        training.greater_is_better = True
+        training.greater_is_better = not is_loss(task.main_metric)
 
 
 def _train(trainer: SparseTrainer, guard: SaveOnSignal, checkpoint: str | None) -> dict[str, float]:

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from glue_sparse.cells import Cell, Grid
 from glue_sparse.commands import Interrupted
 from glue_sparse.results import Result
+from glue_sparse.scales import scale_of
 
 Launcher = Literal["local", "slurm"]
 _WAIT = 2.0
@@ -89,7 +90,8 @@ def _report(bar: tqdm, cell: Cell, attempt: _Attempt) -> list[Cell]:
     if attempt.result is None:
         bar.write(f"failed: {cell.name}, log: {cell.log}: {attempt.reason}", file=sys.stderr)
         return [cell]
-    score = f"{attempt.result.main_metric} {100 * attempt.result.score:.2f}"
+    scale = scale_of(attempt.result.main_metric)
+    score = f"{attempt.result.main_metric} {scale.text(scale.shown(attempt.result.score))}"
     bar.update()
     bar.write(f"done: {cell.name}: {score}, {attempt.seconds:.0f} s", file=sys.stderr)
     return []

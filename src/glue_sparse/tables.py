@@ -13,18 +13,19 @@ from glue_sparse.masks import Inactive, Masks, num_active
 from glue_sparse.places import Place, column_titles, places
 from glue_sparse.published import Published
 from glue_sparse.results import Result
+from glue_sparse.scales import Scale, scale_of, scales_of
 
 HEADER = ("task", "method", "density", "score", "metric", "trainable weights", "of all", "stored bytes", "train s")
 
 
 def rows(found: Sequence[Result]) -> list[tuple[str, ...]]:
-    """One line of text cells per run, as in `HEADER`; scores in percent."""
+    """One line of text cells per run, as in `HEADER`; scores in percent, losses as they are."""
     return [
         (
             result.title,
             _method(result),
             _density(result),
-            f"{100 * result.score:.2f}",
+            _score(result),
             result.main_metric,
             f"{result.trained_entries:,}",
             f"{result.trained_entries / result.cost['num_entries']:.3%}",
@@ -33,6 +34,11 @@ def rows(found: Sequence[Result]) -> list[tuple[str, ...]]:
         )
         for result in found
     ]
+
+
+def _score(result: Result) -> str:
+    scale = scale_of(result.main_metric)
+    return scale.text(scale.shown(result.score))
 
 
 def _method(result: Result) -> str:
@@ -65,8 +71,7 @@ def of_masks(masks: Masks, model_entries: int | None = None, inactive: Inactive 
     parts = []
     for what, counts in (("kind of tensor", density_by_kind(masks)), ("layer", density_by_layer(masks))):
         lines = [
-            (part, f"{kept:,}", f"{entries:,}", f"{1 - kept / entries:.3%}")
-            for part, (kept, entries) in counts.items()
+            (part, f"{kept:,}", f"{entries:,}", f"{1 - kept / entries:.3%}") for part, (kept, entries) in counts.items()
         ]
         parts.append(markdown((what, "kept", "entries", "sparsity"), lines))
     kept, entries = num_active(masks), sum(mask.numel() for mask in masks.values())
@@ -87,7 +92,7 @@ def table(grid: Grid, plus_minus: str = "±") -> tuple[list[str], list[list[str]
     for row in grid.rows:
         line = [all_places[row, column] for column in grid.columns]
         means = [place.mean for place in line] if all(place.is_complete for place in line) else []
-        last = [_mean_text(means)] if several else []
+        last = [_mean_text(means, line[0].scale)] if several else []
         told = [tuning.told_by([place.found for place in line], setting) for setting in tuned]
         lines.append([row, _trained(line), *told, *(place.text(plus_minus) for place in line), *last])
         lines += [_published_line(source, row, grid, several) for source in comparable(grid, row)]
@@ -95,7 +100,12 @@ def table(grid: Grid, plus_minus: str = "±") -> tuple[list[str], list[list[str]
 
 
 def _has_mean(grid: Grid) -> bool:
-    """Whether columns differ in their data: a mean of the same task under several settings says little."""
+    """Whether columns differ in their data: a mean of the same task under several settings says little.
+
+    Nor does one of percents and losses.
+    """
+    if len(scales_of(result for place in places(grid).values() for result in place.found)) > 1:
+        return False
     data = ("task", "data_dir", "train_file", "validation_file")
     firsts = [grid.at(next(iter(grid.rows)), column)[0] for column in grid.columns]
     return len({tuple(cell.value(key) for key in data) for cell in firsts}) > 1
@@ -126,21 +136,22 @@ def _zeros(result: Result) -> str:
     return f" (zero: {cost['sparsity']:.1%} of the pruned tensors, {cost['model_sparsity']:.1%} of all)"
 
 
-def _mean_text(values: Sequence[float]) -> str:
-    return f"{mean(values):.2f}" if values else "-"
+def _mean_text(values: Sequence[float], scale: Scale) -> str:
+    return scale.text(mean(values)) if values else "-"
 
 
 def _published_line(source: Published, row: str, grid: Grid, several: bool) -> list[str]:
     values = [source.value(row, column) for column in grid.columns]
     known = [value for value in values if value is not None]
-    texts = ["-" if value is None else f"{value:.2f}" for value in values]
-    last = [_mean_text(known if len(known) == len(values) else [])] if several else []
+    texts = ["-" if value is None else source.scale.text(value) for value in values]
+    last = [_mean_text(known if len(known) == len(values) else [], source.scale)] if several else []
     return [f"{row}, {source.name}", "", *([""] if grid.tuned else []), *texts, *last]
 
 
 def captions(grid: Grid) -> list[str]:
     """What a reader must know to read the table: how cells are written, and where published numbers come from."""
-    lines = ["Mean ± sample standard deviation over seeds in percent (number of seeds); - : no run."]
+    units = " or ".join(scale.unit for scale in scales_of(r for place in places(grid).values() for r in place.found))
+    lines = [f"Mean ± sample standard deviation over seeds in {units} (number of seeds); - : no run."]
     if _has_mean(grid):
         lines.append("`mean`: of the columns, where each of them has all its seeds.")
     lines += tuning.captions(grid)
@@ -154,7 +165,7 @@ def as_markdown(grid: Grid) -> str:
     """The table with its captions, then trials, FLOPs and the bytes of merges and checkpoints where there are any."""
     parts = [f"## {grid.title}", markdown(*table(grid)), "\n".join(f"* {line}" for line in captions(grid))]
     more = {
-        "Trials on held-out data, percent; the chosen one is bold:": tuning.table(grid),
+        f"Trials on held-out data, {tuning.unit(grid)}; the chosen one is bold:": tuning.table(grid),
         "FLOPs, multiplications and additions (seed of the first run found):": cost_tables.flops(grid),
         "Bytes sent by each worker (seed of the first run found):": cost_tables.communication(grid),
         "Bytes per checkpoint (seed of the first run found):": cost_tables.checkpoints(grid),

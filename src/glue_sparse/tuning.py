@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import inf, isnan
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from glue_sparse.cells import START, Grid, Tuned
 from glue_sparse.command_line import parse, settings_of
 from glue_sparse.commands import closest
 from glue_sparse.results import Result
+from glue_sparse.scales import scale_of, scales_of
 from glue_sparse.sweeps import CHAIN, SWEEP, row_name
 
 KEY = "tune"
@@ -137,16 +137,20 @@ def choose(tune: Tune, trials: Grid, rows: Sequence[str], seeds: Sequence[int], 
     for place in ((row, column) for row in rows for column in trials.columns):
         row, column = place
         cells = {v: trials.at(row_name(_family(row, tune.setting), v), column)[0] for v in tune.values}
-        found = {value: result.score for value, cell in cells.items() if (result := cell.result())}
-        scores[place] = found
+        found = {value: result for value, cell in cells.items() if (result := cell.result())}
+        scores[place] = {value: result.score for value, result in found.items()}
         if len(found) == len(cells):
-            used[place] = max(tune.values, key=lambda value, found=found: -inf if isnan(found[value]) else found[value])
+            used[place] = max(tune.values, key=lambda value, found=found: _worth(found[value]))
         else:
             waiting.append(place)
             model = next(iter(cells.values())).folder.parents[2].name
             used[place] = next(_of_runs(tune.setting, root / model / row / column, seeds), tune.values[0])
     seed = trials.seeds[0]
     return Tuned(tune.setting, tune.values, tune.hold_out, seed, trials, scores, used, frozenset(waiting))
+
+
+def _worth(result: Result) -> float:
+    return scale_of(result.main_metric).worth(result.score)
 
 
 def _family(row: str, setting: str) -> str:
@@ -163,7 +167,7 @@ def _of_runs(setting: str, folder: Path, seeds: Sequence[int]) -> Iterator[float
 
 def told(result: Result, setting: str) -> float:
     """The value that a run was given for a setting that is a number."""
-    value = result.arguments.get(setting, _default(setting))
+    value = result.arguments.get(setting, default_of(setting))
     return value[0] if isinstance(value, list) else value
 
 
@@ -174,8 +178,8 @@ def told_by(runs: Sequence[Sequence[Result]], setting: str) -> str:
 
 
 @lru_cache
-def _default(setting: str) -> Any:
-    """What a setting is where results do not name it."""
+def default_of(setting: str) -> Any:
+    """What a setting is where results do not name it; ValueError where there is none of this name."""
     return parse(["--config", "none"]).value(setting)
 
 
@@ -191,16 +195,28 @@ def waiting(grid: Grid) -> list[str]:
 
 
 def table(grid: Grid) -> tuple[list[str], list[list[str]]]:
-    """Header and lines: the score of every trial in percent, the chosen one in bold; no lines without tuning."""
+    """Header and lines: the score of every trial in `unit`, the chosen one in bold; no lines without tuning."""
     if (tuned := grid.tuned) is None:
         return [], []
     lines = []
     for place in grid.places:
         scores, best = tuned.scores[place], None if place in tuned.waiting else tuned.used[place]
-        texts = [f"{100 * scores[value]:.2f}" if value in scores else "-" for value in tuned.values]
+        scale = scales_of(_trials(tuned, place[1]))[0]
+        texts = [scale.text(scale.shown(scores[value])) if value in scores else "-" for value in tuned.values]
         marked = [f"**{text}**" if value == best else text for value, text in zip(tuned.values, texts, strict=True)]
         lines.append([*place, *marked])
     return ["", "column", *(f"{tuned.setting} {value:g}" for value in tuned.values)], lines
+
+
+def unit(grid: Grid) -> str:
+    """What the scores of the trials are in."""
+    found = [result for column in grid.columns for result in _trials(grid.tuned, column)] if grid.tuned else []
+    return " or ".join(scale.unit for scale in scales_of(found))
+
+
+def _trials(tuned: Tuned, column: str) -> list[Result]:
+    """The trials of a column that are through."""
+    return [result for cell in tuned.trials.cells if cell.column == column and (result := cell.result())]
 
 
 def captions(grid: Grid) -> list[str]:

@@ -18,10 +18,11 @@ from transformers import PreTrainedModel
 
 from glue_sparse import deltas, pruned_model
 from glue_sparse.analysis import density_by_layer, overlap, storage
+from glue_sparse.bert_family import is_member
 from glue_sparse.commands import one_sentence, short_names
 from glue_sparse.diff import SparseDiff
 from glue_sparse.masks import Masks
-from glue_sparse.models import load_base, load_tokenizer
+from glue_sparse.models import load_base, load_tokenizer, scratch_of
 from glue_sparse.run_figures import density_bars
 from glue_sparse.tables import markdown
 
@@ -68,7 +69,8 @@ def _check_empty(folder: Path) -> None:
 
 def _save(model: PreTrainedModel, base: str, folder: Path, zeros: Masks | None = None) -> None:
     model.save_pretrained(folder)
-    if model.main_input_name == "input_ids":
+    has_tokenizer = not is_member(scratch_of(base)[0])  # that of a new BERT was trained with it: RUN/model holds it
+    if model.main_input_name == "input_ids" and has_tokenizer:
         load_tokenizer(base).save_pretrained(folder)
     if zeros is not None:
         pruned_model.write_masks(model, zeros, "zero", folder)

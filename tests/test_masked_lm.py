@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertTokenizer, EvalPrediction
 
 from glue_sparse import SparseDiff, models, wordpiece
+from glue_sparse.history import PATTERNS
+from glue_sparse.learning_rates import factor
 from glue_sparse.metrics import is_loss
 
 
@@ -128,12 +130,16 @@ def test_more_training_of_a_pretrained_model(tmp_path: Path, tiny_bert: str):
     assert not torch.equal(scratch.model.state_dict()[encoder], one[encoder])
 
 
+TILES = {"method": "dynsparse", "block_size": 4, "num_updates": 4, "grow": "gradient", "group_lasso": 0.01,
+         "gradient_accumulation_steps": 2, "weight_init": "glorot"}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", [{"method": "set", "update_every": 3}, TILES], ids=["set", "tiles"])
 @pytest.mark.parametrize("streaming", ["false", "true"])
-def test_a_resumed_run_is_the_uninterrupted_one(streaming: str, tmp_path: Path, tiny_bert: str):
+def test_a_resumed_run_is_the_uninterrupted_one(streaming: str, method: Any, tmp_path: Path, tiny_bert: str):
     settings: dict[str, Any] = {
-        "data_dir": folder_of_text(tmp_path), "from_scratch": "true", "method": "set", "density": 0.3, "max_steps": 8,
-        "update_every": 3, "streaming": streaming, "save_strategy": "steps", "save_steps": 5, "save_total_limit": 2,
-        "save_model": "false",
+        "data_dir": folder_of_text(tmp_path), "from_scratch": "true", "density": 0.3, "max_steps": 8, **method,
+        "streaming": streaming, "save_strategy": "steps", "save_steps": 5, "save_total_limit": 2, "save_model": "false",
     }  # fmt: skip
     whole = train(tmp_path / "whole", tiny_bert, **settings)
     (tmp_path / "whole" / "results.json").unlink()
@@ -143,6 +149,30 @@ def test_a_resumed_run_is_the_uninterrupted_one(streaming: str, tmp_path: Path, 
     assert resumed.metrics == whole.metrics
     assert SparseDiff.from_pretrained(tmp_path / "whole").digest() == first
     assert resumed.flops["training_flops"] == whole.flops["training_flops"]
+    assert resumed.connections == whole.connections
+    assert len(whole.connections["updates"]) == (3 if method is TILES else 2)
+
+
+def test_what_moved_is_told_of_the_best_model_too(tmp_path: Path, tiny_bert: str):
+    result = train(tmp_path / "run", tiny_bert, data_dir=folder_of_text(tmp_path), from_scratch="true", density=0.3,
+                   max_steps=8, eval_strategy="steps", save_strategy="steps", eval_steps=4, save_steps=4,
+                   save_model="false", load_best_model_at_end="true", **TILES)  # fmt: skip
+    assert [update["step"] for update in result.connections["updates"]] in ([1, 3], [1, 3, 5])
+    assert (tmp_path / "run" / PATTERNS).is_file() and result.learning_rate == pytest.approx(0.01 * factor(0.7))
+    again: dict[str, Any] = {"data_dir": str(tmp_path / "text"), "max_steps": 1, "save_model": "false"}
+    train(tmp_path / "run", tiny_bert, overwrite="true", **again)
+    assert not (tmp_path / "run" / PATTERNS).exists()
+
+
+def test_a_run_that_cannot_be_deletes_nothing(tmp_path: Path, tiny_bert: str):
+    settings: dict[str, Any] = {"data_dir": folder_of_text(tmp_path), "from_scratch": "true", "save_model": "false"}
+    train(tmp_path / "run", tiny_bert, max_steps=1, **settings)
+    settings |= {"overwrite": "true", "density": 0.3, "method": "dynsparse"}
+    with pytest.raises(ValueError, match="^--num_updates 9 needs at least as many steps, and this run has 8: lower it"):
+        train(tmp_path / "run", tiny_bert, max_steps=8, num_updates=9, **settings)
+    with pytest.raises(ValueError, match="^tiles of 5x5 do not divide bert.encoder.layer.0"):
+        train(tmp_path / "run", tiny_bert, max_steps=8, num_updates=4, block_size=5, **settings)
+    assert (tmp_path / "run" / "results.json").is_file()
 
 
 def test_a_stream_counts_what_it_has_seen(tmp_path: Path, tiny_bert: str):

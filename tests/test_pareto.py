@@ -113,8 +113,15 @@ def test_a_dense_model_that_another_beats_is_behind_the_front():
     assert "behind the front" in pareto.as_markdown(points)
     rows = {row["model"]: row for row in csv.DictReader(io.StringIO(pareto.as_csv(points)))}
     assert rows["bert_small dense"]["on_front"] == "False" and rows["b static s=0.9"]["flops_ratio"]
-    with pytest.raises(ValueError, match="a front needs two dense models"):
-        Front.of(points[:1])
+
+
+def test_a_front_of_a_single_model_says_little():
+    points = pareto.of_runs([run("bert_tiny", "dense", None, 1.0, 2.0), run("b", "static", 0.1, 0.5, 2.1)])
+    assert "so the front is a single model" in pareto.as_markdown(points)
+    (found,) = pareto.compare(points)
+    assert found.matched is found.flops_ratio is None
+    with pytest.raises(ValueError, match="^a front needs dense models, and there is none among these runs"):
+        Front.of([point for point in points if point.family == "sparse"])
 
 
 def test_seeds_are_one_point_and_settings_are_apart():

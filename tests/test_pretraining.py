@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, GPT2Config, GPT2LMHeadModel
 
 from glue_sparse import SparseDiff, bert_family, models, pretraining, pruned_model
-from glue_sparse.active import attach
+from glue_sparse.active import active_tensors, attach
 from glue_sparse.diff_file import DiffInfo
 from glue_sparse.masks import Masks
 from glue_sparse.params import head_names, sparsifiable
@@ -62,8 +62,8 @@ def test_loss_and_gradients_are_those_of_the_stock_model():
     expected.backward()
     named = dict(theirs.named_parameters())
     for name, parameter in ours.named_parameters():
-        assert parameter.grad is not None and named[name].grad is not None, name
-        assert torch.allclose(parameter.grad, named[name].grad, atol=1e-6), name
+        gradient, other = parameter.grad, named[name].grad
+        assert gradient is not None and other is not None and torch.allclose(gradient, other, atol=1e-6), name
     assert ours.cls.predictions.decoder.weight is ours.get_parameter(EMBEDDING)
 
 
@@ -124,8 +124,9 @@ def test_active_entries_of_the_tied_embedding(tmp_path: Path):
     loss.backward()
     expected.backward()
     gradient = theirs.get_parameter(EMBEDDING).grad
-    values: Any = network.bert.embeddings.word_embeddings.parametrizations.weight[0].values
-    assert gradient is not None and torch.allclose(values.grad, gradient[masks[EMBEDDING]], atol=1e-6)
+    values = dict(active_tensors(network))[EMBEDDING].values
+    assert gradient is not None and values.grad is not None
+    assert torch.allclose(values.grad, gradient[masks[EMBEDDING]], atol=1e-6)
     torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=0.1).step()
     trained = network(**inputs).loss
     SparseDiff.from_model(network).save_pretrained(tmp_path)
@@ -150,8 +151,9 @@ def test_a_saved_model_is_a_stock_one(attached: bool, tmp_path: Path, tiny_bert:
         attach(network, masks, "zero")
     expected = network(**inputs).loss
     pruned_model.write(network, AutoTokenizer.from_pretrained(tiny_bert), tmp_path)
-    read, report = transformers.BertForPreTraining.from_pretrained(tmp_path, output_loading_info=True)
-    assert type(read) is transformers.BertForPreTraining and read.config.architectures == ["BertForPreTraining"]
+    stock_class: Any = transformers.BertForPreTraining
+    read, report = stock_class.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(read) is stock_class and read.config.architectures == ["BertForPreTraining"]
     assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
     assert torch.allclose(read(**inputs).loss, expected, atol=1e-6)
     classifier, report = AutoModelForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
@@ -183,8 +185,9 @@ def test_random_weights_depend_on_the_name_and_the_vocabulary():
     one, again, other = (pretraining.load_base(f"bert_tiny@scratch{seed}", 64) for seed in (7, 7, 8))
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), again.parameters(), strict=True))
-    weight = one.bert.encoder.layer[0].output.dense.weight
-    assert not torch.equal(weight, other.bert.encoder.layer[0].output.dense.weight)
+    matrix = "bert.encoder.layer.0.output.dense.weight"
+    weight = one.get_parameter(matrix)
+    assert not torch.equal(weight, other.get_parameter(matrix))
     assert weight.abs().max() <= 0.04 and weight.std().item() == pytest.approx(0.0176, rel=0.02)  # of 0.02, cut at 0.04
     info = DiffInfo(base_model="bert_tiny@scratch7", model_class="BertForPreTraining", vocab_size=64)
     found = models.load_base(info, info.base_model)

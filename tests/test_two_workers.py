@@ -58,7 +58,7 @@ def test_ranks_see_the_same_gates(runs: tuple[Path, Path]):
         torch.testing.assert_close(other.get_parameter(name), tensor, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["static", "set", "snfs", "rigl", "refreshed"])
+@pytest.mark.parametrize("name", ["static", "set", "snfs", "rigl", "dynsparse", "tiles", "phases", "refreshed"])
 def test_ranks_move_to_the_same_entries(runs: tuple[Path, Path], name: str):
     """Growth gradients are averaged over ranks, and chance does not depend on the rank (RigL, appendix M)."""
     one, two = runs

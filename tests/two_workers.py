@@ -15,10 +15,11 @@ from transformers import TrainerCallback, TrainingArguments
 from glue_sparse import FixedMask, SparseTrainer, fisher, noise
 from glue_sparse.active import current_masks
 from glue_sparse.masks import digest
+from glue_sparse.methods.alternate import Alternate
 from glue_sparse.methods.base import SparseMethod
 from glue_sparse.methods.diff_gates import DiffGates
 from glue_sparse.methods.drop_grow import DropGrow, with_changes
-from glue_sparse.rewiring import PRESETS
+from glue_sparse.rewiring import DYNSPARSE, PRESETS, gradient_magnitude
 
 
 class CountBytes(TrainerCallback):
@@ -80,6 +81,9 @@ if __name__ == "__main__":
         name: DropGrow(with_changes(rule, every=2, until=1.0), density=0.2) for name, rule in PRESETS.items()
     }
     moving["refreshed"] = FixedMask(noise, density=0.05, update_every=2, score_of=lambda i: partial(noise, seed=i))
+    tiles = with_changes(DYNSPARSE, intervals=3, block_size=4, grow=gradient_magnitude, gradients="at_updates")
+    moving["tiles"] = DropGrow(tiles, density=0.25, group_lasso=0.1)
+    moving["phases"] = Alternate(3, density=0.2, selection="random")
     for name, method in moving.items():
         trainer, _ = train(str(out / name), int(sys.argv[2]), method)
         trainer.sparse_diff().save_pretrained(out / f"{name}{rank}")

@@ -115,8 +115,8 @@ def _held_out(corpus: Corpus, streaming: bool) -> Split:
     if streaming:
         held = HELD_OUT_OF_STREAM
         if next(iter(corpus.part(held)), None) is None:
-            raise ValueError(f"the first {held:,} documents of a stream are scored, and {corpus.title} has no more: leave "
-                             "--streaming out, or give --validation_file")  # fmt: skip
+            raise ValueError(f"the first {held:,} documents of a stream are scored, and {corpus.title} has no more: "
+                             "leave --streaming out, or give --validation_file")  # fmt: skip
         return Split(corpus.part(held), corpus.part(0, held), f"first {held:,} documents held out")
     count = sum(1 for _ in corpus)
     held = max(2, round(HELD_OUT * count))

@@ -65,17 +65,14 @@ class Front:
         """The front of the dense ones among some points.
 
         Raises:
-            ValueError: fewer than two are on it, so that there is nothing between them.
+            ValueError: there is none.
         """
         kept: list[Point] = []
         for point in sorted((p for p in points if p.family == "dense"), key=lambda p: (p.flops, p.loss)):
             if not kept or point.loss < kept[-1].loss:
                 kept.append(point)
-        if len(kept) < 2:
-            raise ValueError(
-                f"a front needs two dense models, the larger one of lower loss, and there is {len(kept) or 'none'}: "
-                "run dense models of other sizes"
-            )
+        if not kept:
+            raise ValueError("a front needs dense models, and there is none among these runs: run `dense` rows as well")
         return cls(tuple(kept))
 
     def matched_loss(self, flops: float) -> float | None:
@@ -137,6 +134,7 @@ def as_markdown(points: Sequence[Point], notes: Sequence[str] = ()) -> str:
          _number(c.eps_critical, 2))
         for c in compare(points)
     ]  # fmt: skip
+    alone = "No larger dense model has a lower loss, so the front is a single model and compares with its equals only: "
     told = (
         "Loss: validation, nats, mean ± sample standard deviation over seeds. FLOPs: of one training sequence.",
         "matched: loss of a dense model of equal FLOPs. FLOPs ratio: FLOPs over those of a dense model of equal loss; "
@@ -144,6 +142,7 @@ def as_markdown(points: Sequence[Point], notes: Sequence[str] = ()) -> str:
         "model may take.",
         "Between dense models log(loss) is straight in log(FLOPs); - : beyond the ends of the dense front, which is "
         "not extrapolated.",
+        *([alone + "train longer, or run other sizes."] if len(front) == 1 else []),
         *notes,
     )
     return "\n\n".join([markdown(HEADER, [*on, *off, *sparse]), "\n".join(f"* {line}" for line in told)]) + "\n"

@@ -122,6 +122,7 @@ def names(grouped: Sequence[Group]) -> list[str]:
         others = [other for other in grouped if (other.model, other.method) == (group.model, group.method)]
         keys = sorted({key for other in others for key in other.settings})
         differing = [k for k in keys if k == _ALWAYS or len({repr(other.settings.get(k)) for other in others}) > 1]
-        told = [f"{key}={group.settings[key] if key in group.settings else default_of(key)}" for key in differing]
-        texts.append(" ".join([group.name, *told]))
+        told = {key: group.settings[key] if key in group.settings else default_of(key) for key in differing}
+        # a flag without a value has a default that depends on the method
+        texts.append(" ".join([group.name, *(f"{k}={value}" for k, value in told.items() if value is not None)]))
     return texts

@@ -3,13 +3,15 @@
     python scripts/benchmark.py
     python scripts/benchmark.py --bf16
     python scripts/benchmark.py --fisher --task mrpc --data_dir path/to/glue
+    python scripts/benchmark.py --block_sparse
 
 Training: full fine-tuning, FISH and random masks of 0.5 %, peft LoRA (r=8) and peft SHiRA (as near to 0.5 % as its
 rank allows), and stage 1 of diff pruning (gates, structured or not) on MiniLM, batch 16 x 128. Each in a process of
 its own; the processes take turns, step by step, so that only one works at a time. Ratios are of medians of step
 times. `kept` is what lies beside the model's own tensors between two steps (what trains apart from them, and Adam's
 moments), `peak` what tensors take at most, `resident` what the whole process took since its start. Fisher: 256
-examples, vectorised and one at a time, in turns.
+examples, vectorised and one at a time, in turns. Block-sparse: layers and training steps of a small BERT by tiles,
+masked and dense, on the CPU; see `glue_sparse.block_benchmark`.
 """
 
 import multiprocessing as mp
@@ -26,7 +28,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoTokenizer, TrainingArguments
 
-from glue_sparse import FixedMask, SparseTrainer, attach, fisher, noise, select
+from glue_sparse import FixedMask, SparseTrainer, attach, block_benchmark, fisher, noise, select
 from glue_sparse.active import active_tensors
 from glue_sparse.arguments import ModelArguments, TaskArguments
 from glue_sparse.budgets import total
@@ -261,11 +263,16 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--fisher", action="store_true", help="measure the Fisher only")
     parser.add_argument("--training", action="store_true", help="measure training only")
+    parser.add_argument("--block_sparse", action="store_true", help="measure block-sparse layers only")
+    parser.add_argument("--quick", action="store_true", help="with --block_sparse, a few cells only")
     parser.add_argument("--steps", type=int, default=12, help="counted steps of each method (default: 12)")
     parser.add_argument("--bf16", action="store_true", help="train under bfloat16 autocast")
     parser.add_argument("--task", default="tweets", help="whose examples the Fisher takes (default: tweets)")
     parser.add_argument("--data_dir", help="folder of GLUE files, for a GLUE task")
     arguments = parser.parse_args()
+    if arguments.block_sparse:
+        block_benchmark.run(arguments.quick)
+        return
     if not arguments.fisher:
         train(arguments)
     if not arguments.training:

@@ -140,8 +140,9 @@ def test_best_model_is_the_best_checkpoint(tmp_path: Path):
 @pytest.mark.parametrize("name", sorted(METHODS.keys() - {"fixed_mask", "diff_gates", "lottery_ticket"}))
 def test_every_method_trains_what_it_says(tmp_path: Path, name: str):
     model = bert()
-    method = build_method(MethodArguments(method=name, density=0.05, num_samples=8), seed=0)
-    run = trainer(tmp_path, model, method, max_steps=1)
+    few = {"dynsparse": {"num_updates": 2}}
+    arguments = MethodArguments(method=name, density=0.05, num_samples=8, **few.get(name, {}))
+    run = trainer(tmp_path, model, build_method(arguments, seed=0), max_steps=2)
     run.train()
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     everything = sum(p.numel() for p in bert().parameters())
@@ -149,7 +150,7 @@ def test_every_method_trains_what_it_says(tmp_path: Path, name: str):
     half = sum(bert().get_parameter(name).numel() for name in encoder_matrices(bert())) // 2
     expected = {"dense": everything, "bitfit": biases + 32, "one_shot": everything - half}
     sparse = sum(round(0.05 * bert().get_parameter(name).numel()) for name in encoder_matrices(bert()))
-    expected |= dict.fromkeys(SPARSE, everything - 2 * half + sparse)
+    expected |= dict.fromkeys((*SPARSE, "alternate"), everything - 2 * half + sparse)
     assert trainable == expected.get(name, int(0.05 * everything))
 
 

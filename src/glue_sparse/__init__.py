@@ -1,6 +1,7 @@
 """Train networks in which only some weights are active."""
 
 from glue_sparse.active import attach
+from glue_sparse.block_layer import BlockSparseLinear
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import DiffInfo
 from glue_sparse.masks import select
@@ -18,6 +19,7 @@ from glue_sparse.trainer import SparseTrainer
 
 __version__ = "0.1.0"
 __all__ = [
+    "BlockSparseLinear",
     "Connections",
     "DiffInfo",
     "DropGrow",

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glue_sparse import sampled
+from glue_sparse import block_sparse, sampled, tiles
 from glue_sparse.masks import Inactive, Masks
 from glue_sparse.parametrization import (
     Parametrization,
@@ -46,6 +46,7 @@ class ActiveEntries(Parametrization):
         values: [k] float32 parameter.
         indices: [k] int64, sorted flat positions. Not a buffer: buffers are sent at every step under DDP.
         inactive: what an inactive entry holds, its old value (`frozen`) or `zero`.
+        block_size: side of the square tiles that are active as a whole.
         explored: entries that have been active so far, a bool tensor of the weight's shape; none before the first move.
         dense_gradient: with `watch`, the gradient of the whole tensor, float32, summed over backward passes as
             `values.grad` is.
@@ -54,13 +55,15 @@ class ActiveEntries(Parametrization):
     explored: Tensor | None = None
     dense_gradient: Tensor | None = None
 
-    def __init__(self, weight: Tensor, mask: Tensor, inactive: Inactive):
+    def __init__(self, weight: Tensor, mask: Tensor, inactive: Inactive, block_size: int = 1):
         super().__init__()
         self.inactive: Inactive = inactive
+        self.block_size = block_size
         self.base_digest = tensor_digest(weight)
         self.indices = mask.to(weight.device).flatten().nonzero().squeeze(1)
         self.shape = weight.shape
         self._pattern: Tensor | None = None
+        self._plan: block_sparse.Plan | None = None
         self._watch: Any = None
         self._passing: Tensor | None = None
         values = read_entries(weight, self.indices).float()
@@ -99,11 +102,22 @@ class ActiveEntries(Parametrization):
             self._pattern = sampled.pattern_of(self.indices, shape)
         return self._pattern
 
+    def plan(self) -> block_sparse.Plan:
+        """The active tiles of a matrix, arranged for products, once per set of indices."""
+        if self._plan is None:
+            self._plan = block_sparse.plan_of(self.indices, self.shape, self.block_size)
+        return self._plan
+
     def move(self, indices: Tensor, values: Tensor) -> None:
-        """Make other entries the active ones; `values` stays the same parameter."""
+        """Make other entries the active ones; `values` stays the same parameter.
+
+        Raises:
+            ValueError: they do not form whole tiles; nothing is changed then.
+        """
+        plan = block_sparse.plan_of(indices, self.shape, self.block_size) if self.block_size > 1 else None
         if self.explored is None:
             self.explored = self.mask()
-        self.indices, self._pattern = indices, None
+        self.indices, self._pattern, self._plan = indices, None, plan
         self.explored.view(-1)[indices] = True
         if values.shape != self.values.shape:
             # A graph that is still alive holds the node that adds up gradients, and the node remembers the old size;
@@ -170,16 +184,18 @@ class ActiveEntries(Parametrization):
 
     def _apply(self, fn, recurse: bool = True):
         super()._apply(fn, recurse)
-        self.indices, self._pattern = fn(self.indices), None
+        self.indices, self._pattern, self._plan = fn(self.indices), None, None
         self.explored = None if self.explored is None else fn(self.explored)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, which rebuild the pattern: torch cannot copy a sparse tensor in CSR form. They watch nothing."""
-        return {**self.__dict__, "_pattern": None, "_watch": None, "_passing": None, "dense_gradient": None}
+        lost = dict.fromkeys(("_pattern", "_plan", "_watch", "_passing", "dense_gradient"))
+        return {**self.__dict__, **lost}
 
     def extra_repr(self) -> str:
-        return f"{len(self.indices):,} active, inactive={self.inactive}"
+        size = f", block_size={self.block_size}" if self.block_size > 1 else ""
+        return f"{len(self.indices):,} active, inactive={self.inactive}{size}"
 
 
 def _zero_except(tensor: Tensor, indices: Tensor) -> None:
@@ -188,15 +204,18 @@ def _zero_except(tensor: Tensor, indices: Tensor) -> None:
     write_entries(tensor, indices, kept)
 
 
-def attach(model: nn.Module, masks: Masks, inactive: Inactive = "frozen") -> None:
+def attach(model: nn.Module, masks: Masks, inactive: Inactive = "frozen", block_size: int = 1) -> None:
     """From here on only active entries of the masked tensors train, and all of every tensor without a mask.
 
     Args:
         model: any module; changed in place. Tied tensors share one set of values.
         masks: parameter name -> bool tensor of its shape.
         inactive: what inactive entries hold. `zero` overwrites them now.
+        block_size: side of the square tiles that the masks are made of. Linear layers whose inactive entries are
+            zero compute with active tiles alone where that is faster (see `block_sparse.wins`).
     Raises:
-        ValueError: already attached, an unknown name or a wrong shape; nothing is changed then.
+        ValueError: already attached, an unknown name, a wrong shape or a mask that is not made of whole tiles; nothing
+            is changed then.
     """
     if is_attached(model):
         raise ValueError("this model already has active entries; call detach(model) first")
@@ -206,7 +225,10 @@ def attach(model: nn.Module, masks: Masks, inactive: Inactive = "frozen") -> Non
             raise ValueError(f"the mask names {name}, which the model does not have")
         if mask.shape != parameters[name].shape:
             raise ValueError(f"the mask of {name} is {tuple(mask.shape)}, the tensor {tuple(parameters[name].shape)}")
-    install(model, {name: lambda weight, m=mask: ActiveEntries(weight, m, inactive) for name, mask in masks.items()})
+        tiles.check(name, mask.shape, block_size)
+        tiles.gathered(mask, block_size)
+    held = {name: lambda weight, m=mask: ActiveEntries(weight, m, inactive, block_size) for name, mask in masks.items()}
+    install(model, held)
 
 
 def active_tensors(model: nn.Module) -> Iterator[tuple[str, ActiveEntries]]:

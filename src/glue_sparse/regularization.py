@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from glue_sparse import tiles
 from glue_sparse.active import active_tensors
+from glue_sparse.initial import WEIGHT_STD
 
-WEIGHT_STD = 0.02
-"""Standard deviation of new weights, which makes the pull of a typical tile as strong as weight decay."""
 EPSILON = 1e-6
 """Added to a tile's sum of squares, so that a tile of zeros has a pull."""
 
@@ -33,9 +32,9 @@ def tile_numbers(indices: Tensor, shape: torch.Size, block_size: int) -> Tensor:
 def group_lasso_pull(values: Tensor, numbers: Tensor, num_tiles: int, block_size: int) -> Tensor:
     """[k] gradient of the Group Lasso, w_std sqrt(B) W_ij / sqrt(sum over the tile of W_rs^2 + eps).
 
-    Dietrich et al., 2021 (arXiv 2108.06277), equation 2 without learning rate and strength. The paper calls sqrt(B) the
-    root of the block size; B is the number of a tile's entries here, 256 for 16x16, since then a tile of new weights
-    is pulled as by weight decay, which is what the factors are for.
+    Dietrich et al., 2021 (arXiv 2108.06277), equation 2 without learning rate and strength; w_std is the standard
+    deviation of new weights, 0.02. The paper calls sqrt(B) the root of the block size; B is the number of a tile's entries here,
+    256 for 16x16, since then a tile of new weights is pulled as by weight decay, which is what the factors are for.
 
     Args:
         values: [k] entries, with zeros elsewhere in their tiles.

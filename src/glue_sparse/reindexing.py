@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from glue_sparse import tiles
 from glue_sparse.active import ActiveEntries, active_tensors
 from glue_sparse.masks import Masks
 from glue_sparse.parametrization import original, read_entries, write_entries
@@ -40,7 +41,7 @@ def reindex(
             before join the first group.
         entrants: see `Entrants`.
     Raises:
-        ValueError: a tensor that is not attached, or a wrong shape; nothing is changed then.
+        ValueError: a tensor that is not attached, a wrong shape, or tiles that are not whole; nothing is changed then.
     """
     attached = dict(active_tensors(model))
     for name, mask in masks.items():
@@ -48,6 +49,7 @@ def reindex(
             raise ValueError(f"{name} has no active entries to change")
         if mask.shape != original(model, name).shape:
             raise ValueError(f"the mask of {name} is {tuple(mask.shape)}, not {tuple(original(model, name).shape)}")
+        tiles.gathered(mask, attached[name].block_size)
     if optimizer is not None:
         _check_state(optimizer)
     for name, mask in masks.items():
@@ -107,14 +109,28 @@ def _reindex_one(
     entries.move(new, values)
     if optimizer is None:
         return
-    if not is_old.any():
-        optimizer.state.pop(entries.values, None)  # nothing to carry over: a fresh start, step count included
-    for key, state in optimizer.state.get(entries.values, {}).items():
-        if isinstance(state, Tensor) and state.shape == old.shape and state.dim() == 1:
-            moved = state.new_zeros(len(new))
-            if key in _SCALES and entrants == "mean":
-                moved.fill_(state[is_new].mean())
-            moved[is_old] = state[is_new]
-            optimizer.state[entries.values][key] = moved
+    carry_over(optimizer, entries.values, is_old, is_new, entrants)
     if len(new) and not any(entries.values is p for group in optimizer.param_groups for p in group["params"]):
         optimizer.param_groups[0]["params"].append(entries.values)
+
+
+def carry_over(
+    optimizer: torch.optim.Optimizer, parameter: Tensor, survives: Tensor, remains: Tensor, entrants: Entrants = "mean"
+) -> None:
+    """Re-map an optimizer's state of a parameter whose first dimension has moved.
+
+    Args:
+        parameter: as it is now.
+        survives: [now] bool, which of its rows were there before.
+        remains: [before] bool, which of the rows before are there still.
+        entrants: see `Entrants`.
+    """
+    if not survives.any():
+        optimizer.state.pop(parameter, None)  # nothing to carry over: a fresh start, step count included
+    for key, state in optimizer.state.get(parameter, {}).items():
+        if isinstance(state, Tensor) and state.shape == (len(remains), *parameter.shape[1:]):
+            moved = state.new_zeros(parameter.shape)
+            if key in _SCALES and entrants == "mean":
+                moved.fill_(state[remains].mean())
+            moved[survives] = state[remains]
+            optimizer.state[parameter][key] = moved

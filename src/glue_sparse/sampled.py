@@ -1,4 +1,4 @@
-"""Faster insides for layers with few active entries: gradients at those entries only, no dense weight gradient.
+"""Faster insides for layers with few active entries: products with active tiles alone, gradients at active entries.
 
 `install` swaps the forward of one parametrized layer. The result equals the plain path up to rounding.
 """
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
+
+from glue_sparse import block_sparse
 
 _MAX_LINEAR_DENSITY = 0.05  # above it the dense product, which uses the processor better, is as fast
 
@@ -77,8 +79,20 @@ def _weight_entries(module: Any) -> Any:
     return stack[0], stack.original
 
 
+def _runs_by_tiles(entries: Any, weight: Tensor, x: Tensor) -> bool:
+    """Whether to compute by tiles; not where the whole weight's gradient is wanted, or where inactive entries count."""
+    if entries.block_size == 1 or entries.inactive != "zero" or entries.is_watched or not len(entries.indices):
+        return False
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    density, tokens = len(entries.indices) / weight.numel(), x.numel() // weight.shape[1]
+    return block_sparse.runs(x.device, dtype, weight.shape, entries.block_size, density, tokens)
+
+
 def _linear_forward(self: Any, x: Tensor) -> Tensor:
     stack = self.parametrizations["weight"]
+    if _runs_by_tiles(stack[0], stack.original, x):  # the full weight is neither written to nor read
+        return block_sparse.linear_of_entries(x, stack[0].values, stack.original.dtype, stack[0].plan(), self.bias)
     num_active = len(stack[0].indices)
     sampled = x.device.type == "cpu" and x.dtype == stack.original.dtype == torch.float32
     sampled = sampled and 0 < num_active <= _MAX_LINEAR_DENSITY * stack.original.numel() and not stack[0].is_watched

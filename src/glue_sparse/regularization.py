@@ -33,8 +33,9 @@ def group_lasso_pull(values: Tensor, numbers: Tensor, num_tiles: int, block_size
     """[k] gradient of the Group Lasso, w_std sqrt(B) W_ij / sqrt(sum over the tile of W_rs^2 + eps).
 
     Dietrich et al., 2021 (arXiv 2108.06277), equation 2 without learning rate and strength; w_std is the standard
-    deviation of new weights, 0.02. The paper calls sqrt(B) the root of the block size; B is the number of a tile's entries here,
-    256 for 16x16, since then a tile of new weights is pulled as by weight decay, which is what the factors are for.
+    deviation of new weights, 0.02. The paper calls sqrt(B) the root of the block size; B is the number of a tile's
+    entries here, 256 for 16x16, since then a tile of new weights is pulled as by weight decay, which is what the
+    factors are for.
 
     Args:
         values: [k] entries, with zeros elsewhere in their tiles.

@@ -114,10 +114,11 @@ class ActiveEntries(Parametrization):
         Raises:
             ValueError: they do not form whole tiles; nothing is changed then.
         """
-        plan = block_sparse.plan_of(indices, self.shape, self.block_size) if self.block_size > 1 else None
+        if self.block_size > 1:
+            tiles.gathered(self._mask_of(indices), self.block_size)
         if self.explored is None:
             self.explored = self.mask()
-        self.indices, self._pattern, self._plan = indices, None, plan
+        self.indices, self._pattern, self._plan = indices, None, None
         self.explored.view(-1)[indices] = True
         if values.shape != self.values.shape:
             # A graph that is still alive holds the node that adds up gradients, and the node remembers the old size;
@@ -128,8 +129,11 @@ class ActiveEntries(Parametrization):
 
     def mask(self) -> Tensor:
         """The active entries as a bool tensor of the weight's shape."""
-        mask = torch.zeros(self.shape, dtype=torch.bool, device=self.indices.device)
-        mask.view(-1)[self.indices] = True
+        return self._mask_of(self.indices)
+
+    def _mask_of(self, indices: Tensor) -> Tensor:
+        mask = torch.zeros(self.shape, dtype=torch.bool, device=indices.device)
+        mask.view(-1)[indices] = True
         return mask
 
     @property

@@ -14,9 +14,9 @@ VOCABULARY = 30522
 """Words of the usual BERT."""
 
 
-def encoder_entries(layers: int, hidden: int) -> int:
-    """Linear weights of an encoder whose feed-forward part is 4 times as wide as `hidden`, without biases."""
-    return 12 * layers * hidden**2
+def encoder_entries(layers: int, hidden: int, intermediate: int | None = None) -> int:
+    """Linear weights of an encoder, without biases; its feed-forward part is 4 times as wide as `hidden` by default."""
+    return layers * (4 * hidden**2 + 2 * hidden * (4 * hidden if intermediate is None else intermediate))
 
 
 def encoder_flops(layers: int, hidden: int, density: float = 1.0, length: int = LENGTH) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from glue_sparse.active import attach
+from glue_sparse.bert_flops import encoder_flops
 from glue_sparse.block_sparse import Execution, execution, wins
 from glue_sparse.masks import Masks, select
 from glue_sparse.randomness import seeded
@@ -222,5 +223,4 @@ def step_table(cells: Sequence[Cell]) -> tuple[Sequence[str], list[list[str]]]:
 
 def flops_ratio(hidden: int, density: float) -> float:
     """Encoder FLOPs of a sparse BERT / those of the dense one, dense attention included (the paper's A.2)."""
-    weights, attention = 2 * 12 * hidden**2, 4 * TOKENS * hidden
-    return (density * weights + attention) / (weights + attention)
+    return encoder_flops(1, hidden, density, TOKENS) / encoder_flops(1, hidden, length=TOKENS)

@@ -205,5 +205,14 @@ def explored_share(model: nn.Module) -> float:
 
 def mean_explored_share(model: nn.Module) -> float:
     """The same as a mean over tensors, whatever their size ("DOF coverage" of Dietrich et al., 2021)."""
-    shares = [entries.num_explored / entries.shape.numel() for _, entries in active_tensors(model)]
-    return sum(shares) / max(1, len(shares))
+    return mean_of(explored_shares(model))
+
+
+def explored_shares(model: nn.Module) -> dict[str, float]:
+    """Masked tensor -> share of its entries that have been active so far."""
+    return {name: entries.num_explored / entries.shape.numel() for name, entries in active_tensors(model)}
+
+
+def mean_of(shares: Mapping[str, float]) -> float:
+    """Mean over tensors; 0 without any."""
+    return sum(shares.values()) / max(1, len(shares))

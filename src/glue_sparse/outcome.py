@@ -93,7 +93,7 @@ def _encoder_flops(trainer: SparseTrainer, arguments: Arguments) -> dict[str, fl
         return {}
     config: Any = trainer.network.config
     layers, hidden = config.num_hidden_layers, config.hidden_size
-    num_entries = layers * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
+    num_entries = bert_flops.encoder_entries(layers, hidden, config.intermediate_size)
     held = [entries for name, entries in active_tensors(trainer.network) if block_of(name) and len(entries.shape) == 2]
     active = num_entries - sum(one.shape.numel() - one.num_active for one in held if one.inactive == "zero")
     return bert_flops.report(active, layers, hidden, arguments.task.max_length)

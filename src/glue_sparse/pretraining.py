@@ -10,12 +10,10 @@ from torch.nn import functional as F
 from transformers import BertConfig, PreTrainedTokenizerBase
 from transformers.utils.generic import ModelOutput
 
+from glue_sparse.masking import IGNORED
 from glue_sparse.models import architecture_of, load_pretrained, new_model, scratch_of
 from glue_sparse.randomness import new_weights
 from glue_sparse.wordpiece import SpecialIds
-
-IGNORED = -100
-"""Label of a position that is not predicted."""
 
 OFFLINE = "use --model bert_mini, or a local folder as --model"
 

@@ -81,17 +81,20 @@ class Alternate(SparseMethod):
 
     def check(self, model: nn.Module, head: tuple[str, ...], num_steps: int | None) -> None:
         """See `SparseMethod.check`: tiles or a density that do not fit a tensor, more phases than steps."""
-        entry_counts(model, head, self.density, "uniform", 1.0, {}, self.tensors, self.block_size)
+        self._entry_counts(model, head)
         if num_steps is not None:
             Phases(self.num_phases, self.first, num_steps)
 
     def prepare(self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine = alone) -> Masks:
         """Masks of the first phase; see `SparseMethod.prepare`, and `DropGrow.prepare` for errors."""
-        counts = entry_counts(model, head, self.density, "uniform", 1.0, {}, self.tensors, self.block_size)
+        counts = self._entry_counts(model, head)
         weights = {name: model.get_parameter(name) for name in counts}
         self._remember(counts, {name: weight.numel() for name, weight in weights.items()})
         dense = self.first == "dense"
         return {name: self._mask(name, weight.detach(), 0, dense) for name, weight in weights.items()}
+
+    def _entry_counts(self, model: nn.Module, head: tuple[str, ...]) -> dict[str, int]:
+        return entry_counts(model, head, self.density, "uniform", 1.0, {}, self.tensors, self.block_size)
 
     def prepare_shares(self, model: nn.Module, head: tuple[str, ...], batches: Batches, num_shares: int) -> list[Masks]:
         """Raises ValueError: workers would choose apart."""

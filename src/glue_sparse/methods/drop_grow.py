@@ -8,14 +8,13 @@ from typing import Any, Literal
 from torch import nn
 
 from glue_sparse import budgets, moved, regularization
-from glue_sparse.active import active_tensors
 from glue_sparse.diff_file import DiffInfo
 from glue_sparse.flops import Rule as FlopsRule
 from glue_sparse.history import History, block_statistics
 from glue_sparse.initial import Initial, redraw
 from glue_sparse.masks import Inactive, Masks
 from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
-from glue_sparse.moving import Mover, explored_share, mean_explored_share
+from glue_sparse.moving import Mover, explored_share, explored_shares, mean_of
 from glue_sparse.rewiring import RIGL, Rule
 from glue_sparse.sparsify import VarianceOf, entry_counts, initial_masks, keep_variance
 
@@ -147,11 +146,11 @@ class DropGrow(SparseMethod):
 
     def facts(self, model: nn.Module) -> dict[str, Any]:
         """See `SparseMethod.facts`."""
-        shares = {name: held.num_explored / held.shape.numel() for name, held in active_tensors(model)}
+        shares = explored_shares(model)
         return {
             "block_size": self.block_size,
             "explored": shares,
-            "mean_explored": mean_explored_share(model),
+            "mean_explored": mean_of(shares),
             "updates": self._history.facts(),
             "tiles": block_statistics(model, self.block_size),
         }

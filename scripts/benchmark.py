@@ -31,15 +31,16 @@ from transformers import AutoTokenizer, TrainingArguments
 from glue_sparse import FixedMask, SparseTrainer, attach, block_benchmark, fisher, noise, select
 from glue_sparse.active import active_tensors
 from glue_sparse.arguments import ModelArguments, TaskArguments
+from glue_sparse.batches import example
 from glue_sparse.budgets import total
 from glue_sparse.masks import overlap
 from glue_sparse.methods.diff_gates import DiffGates
-from glue_sparse.models import load_classifier, resolve
+from glue_sparse.models import load_classifier
 from glue_sparse.parametrization import held_tensors
 from glue_sparse.params import body_names, head_names
-from glue_sparse.per_example import example
-from glue_sparse.tables import markdown
+from glue_sparse.sources import resolve
 from glue_sparse.tasks import load_task
+from glue_sparse.text_tables import markdown
 
 HEADER = (
     "method", "trainable", "state bytes", "kept MiB", "peak MiB", "resident MiB", "median ms", "range ms",

@@ -17,14 +17,18 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from glue_sparse import deltas, pruned_model
-from glue_sparse.analysis import density_by_layer, overlap, storage
+from glue_sparse.analysis import density_by_layer, overlap
 from glue_sparse.bert_family import is_member
-from glue_sparse.commands import one_sentence, short_names
+from glue_sparse.commands import one_sentence
 from glue_sparse.diff import SparseDiff
 from glue_sparse.masks import Masks
-from glue_sparse.models import load_base, load_tokenizer, scratch_of
+from glue_sparse.of_diff import load_base
 from glue_sparse.run_figures import density_bars
-from glue_sparse.tables import markdown
+from glue_sparse.sources import scratch_of
+from glue_sparse.storage import storage
+from glue_sparse.text_tables import markdown
+from glue_sparse.tokenizers import load_tokenizer
+from glue_sparse.words import short_names
 
 
 def show(source: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from table import TRAIN, add_grid_flags, add_run_flags
 
-from glue_sparse import curve_figures, curves, grids, results, runner
+from glue_sparse import curve_figures, curves, grids, runner, whole_files
 from glue_sparse.cells import Grid
 from glue_sparse.commands import one_sentence
 from glue_sparse.drop_point import check_eps
@@ -83,8 +83,8 @@ def show(arguments: Namespace, flags: list[str]) -> None:
     name, folder = arguments.name or f"{grid.name}_drop_points", arguments.results_dir
     paths = curve_figures.draw(found, arguments.eps, arguments.relative, folder, name, grid.title)
     text = curves.as_markdown(found, arguments.eps, arguments.relative)
-    paths += [results.write_text(folder / f"{name}.md", text)]
-    paths += [results.write_text(folder / f"{name}.csv", curves.as_csv(found))]
+    paths += [whole_files.write_text(folder / f"{name}.md", text)]
+    paths += [whole_files.write_text(folder / f"{name}.csv", curves.as_csv(found))]
     print(f"{text}\nwritten: {', '.join(map(str, paths))}")
 
 

@@ -17,15 +17,17 @@ from pathlib import Path
 
 from torch import nn
 
-from glue_sparse import masks as mask_file
-from glue_sparse import results, similarity
+from glue_sparse import mask_file, similarity, whole_files
+from glue_sparse.analysis import of_masks
 from glue_sparse.arguments import MethodArguments
-from glue_sparse.commands import one_sentence, short_names
+from glue_sparse.commands import one_sentence
+from glue_sparse.masks import digest
 from glue_sparse.methods import build_method
 from glue_sparse.models import load_encoder
 from glue_sparse.run_figures import similarity_map
 from glue_sparse.similarity import Similarity
-from glue_sparse.tables import markdown, of_masks
+from glue_sparse.text_tables import markdown
+from glue_sparse.words import short_names
 
 
 def make(arguments: Namespace) -> None:
@@ -39,7 +41,7 @@ def make(arguments: Namespace) -> None:
     masks = method.prepare(model, (), lambda num_samples: ())
     mask_file.save(masks, arguments.out, method.inactive)
     print(of_masks(masks, sum(parameter.numel() for parameter in model.parameters())))
-    print(f"\nwritten: {arguments.out}, digest {mask_file.digest(masks)[:16]}")
+    print(f"\nwritten: {arguments.out}, digest {digest(masks)[:16]}")
 
 
 def _line(pair: str, found: Similarity) -> tuple[str, ...]:
@@ -70,7 +72,7 @@ def compare(sources: list[str], folder: Path, name: str, by_layer: bool) -> None
             lines += [_line(f"{' - '.join(pair)}, {layer}", value) for layer, value in layers.items()]
     text = markdown(HEADER, lines)
     print(text)
-    paths = [results.write_text(folder / f"{name}.md", text + "\n")]
+    paths = [whole_files.write_text(folder / f"{name}.md", text + "\n")]
     for path in [*paths, *similarity_map(list(found), pairs, folder, name)]:
         print(f"written: {path}")
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from table import TRAIN, add_grid_flags, add_run_flags, read_grid, run_grid
 
-from glue_sparse import dynsparse_tables, pareto, pareto_figures, rate_sweeps, results
+from glue_sparse import dynsparse_tables, pareto, pareto_figures, rate_sweeps, results, whole_files
 from glue_sparse.commands import one_sentence
 from glue_sparse.results import Result
 
@@ -106,8 +106,8 @@ def rates(arguments: Namespace) -> None:
 
 
 def _write(arguments: Namespace, name: str, text: str, lines: str, paths: list[Path]) -> None:
-    paths = [results.write_text(arguments.results_dir / f"{name}.md", text), *paths]
-    paths += [results.write_text(arguments.results_dir / f"{name}.csv", lines)]
+    paths = [whole_files.write_text(arguments.results_dir / f"{name}.md", text), *paths]
+    paths += [whole_files.write_text(arguments.results_dir / f"{name}.csv", lines)]
     print(f"{text}\nwritten: {', '.join(map(str, paths))}")
 
 

@@ -13,15 +13,15 @@ from pathlib import Path
 from torch import Tensor
 
 from glue_sparse import results, run_folder
-from glue_sparse.analysis import emptied
 from glue_sparse.commands import one_sentence
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import FILE_NAME, identity
 from glue_sparse.gate_file import FILE_NAME as GATES_FILE
 from glue_sparse.gate_file import GateFile
-from glue_sparse.models import load_base
+from glue_sparse.of_diff import load_base
 from glue_sparse.params import head_names
 from glue_sparse.prune import Pruned, prune
+from glue_sparse.storage import emptied
 
 
 def read(source: str) -> SparseDiff:

@@ -18,7 +18,7 @@ import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from glue_sparse import figures, grids, results, runner, tables, tuning
+from glue_sparse import figures, grids, results, runner, tables, text_tables, trials, tuning
 from glue_sparse.commands import one_sentence
 
 TRAIN = Path(__file__).with_name("train.py")
@@ -82,7 +82,7 @@ def run_grid(arguments: Namespace, flags: list[str]) -> int:
     if grid.tuned:
         failed += runner.run_here(grid.tuned.trials, arguments.jobs)
         grid = read_grid(arguments.config, arguments, flags)  # with the values that the trials have chosen
-        print(tables.markdown(*tuning.table(grid)))
+        print(text_tables.markdown(*trials.table(grid)))
     failed += runner.run_here(grid, arguments.jobs)
     for cell in failed:
         print(f"failed: {cell.name}, log: {cell.log}", file=sys.stderr)
@@ -130,7 +130,7 @@ def show(arguments: Namespace, flags: list[str]) -> int:
         return 0
     if flags:
         raise ValueError(f"{flags[0]} goes with a grid, not with a folder of runs")
-    print(tables.markdown(tables.HEADER, tables.rows(results.collect(arguments.config))))
+    print(text_tables.markdown(tables.HEADER, tables.rows(results.collect(arguments.config))))
     return 0
 
 

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from glue_sparse import emergence, results, weight_figures
+from glue_sparse import emergence, weight_figures, whole_files
 from glue_sparse.checkpoints import Checkpoint, by_step, find
 from glue_sparse.commands import one_sentence
 from glue_sparse.emergence import Histogram, Measured, Small, per_kind, per_layer, total
-from glue_sparse.tables import markdown
+from glue_sparse.text_tables import markdown
 
 Layers = dict[str, Histogram]
 """Layer -> histogram of its weights."""
@@ -92,7 +92,7 @@ def write(text: str, measured: Sequence[Measured], relative: bool, folder: Path,
     """Print the text, and write it and all counts as NAME.md and NAME.csv."""
     print(text)
     for ending, content in (("md", text), ("csv", as_csv(measured, relative))):
-        print(f"written: {results.write_text(folder / f'{name}.{ending}', content)}")
+        print(f"written: {whole_files.write_text(folder / f'{name}.{ending}', content)}")
 
 
 def show_emergence(

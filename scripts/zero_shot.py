@@ -13,12 +13,12 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import get_args
 
-from glue_sparse import plots, zero_shot
+from glue_sparse import plots, zero_shot, zero_shot_report
 from glue_sparse.commands import one_sentence
 from glue_sparse.language_models import Kind, LanguageModel, load_language_model
 from glue_sparse.methods.one_shot import Distribution
-from glue_sparse.models import DTYPES
 from glue_sparse.perplexity import MASKED_SHARE, Tokens, read_text, tokenize, windows
+from glue_sparse.sources import DTYPES
 from glue_sparse.zero_shot import CRITERIA, DENSE, DISTRIBUTIONS, Point, Sweep
 
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -109,7 +109,7 @@ def measure(arguments: Namespace, sweep: Sweep) -> list[Path]:
     points = zero_shot.run(model, cut, sweep, batches, batch_size=arguments.batch_size, progress=True)
     notes = captions(arguments, points, length, tokens, len(everything.ids))
     title = f"{Path(arguments.model).name} pruned without training, on {arguments.text_file.name}"
-    return zero_shot.write(points, arguments.results_dir, arguments.name, title, notes)
+    return zero_shot_report.write(points, arguments.results_dir, arguments.name, title, notes)
 
 
 def main() -> None:

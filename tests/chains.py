@@ -11,7 +11,8 @@ from transformers import TrainerCallback
 from glue_sparse import FixedMask, SparseTrainer, noise
 from glue_sparse.delta_checkpoints import DeltaCheckpoints
 from glue_sparse.deltas import FOLDER
-from glue_sparse.parametrization import bits, current_tensors
+from glue_sparse.digests import bits
+from glue_sparse.parametrization import current_tensors
 
 SAVING: dict[str, Any] = {"save_strategy": "steps", "save_steps": 4}
 

@@ -17,7 +17,7 @@ from transformers import EvalPrediction
 
 from glue_sparse.arguments import ModelArguments, TaskArguments
 from glue_sparse.command_line import parse
-from glue_sparse.images import Pixels
+from glue_sparse.pixels import Pixels
 from glue_sparse.run import run
 from glue_sparse.tasks import cifar10, load_task
 from glue_sparse.tasks.base import Task

@@ -17,8 +17,8 @@ from glue_sparse.arguments import MethodArguments
 from glue_sparse.delta_checkpoints import DeltaCheckpoints
 from glue_sparse.deltas import FOLDER, DeltaChain, delta, restore, sizes, steps
 from glue_sparse.diff_file import FORMAT
+from glue_sparse.digests import bits
 from glue_sparse.methods import build_method
-from glue_sparse.parametrization import bits
 from glue_sparse.params import head_names
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "diff.py"

@@ -19,12 +19,12 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from glue_sparse import SparseDiff, deltas, models, vision
+from glue_sparse import SparseDiff, deltas, models, of_diff, sources, tokenizers, vision
 from glue_sparse.arguments import ModelArguments, TaskArguments
 from glue_sparse.command_line import parse
 from glue_sparse.diff_file import DiffInfo
-from glue_sparse.hub import _card
-from glue_sparse.images import Pixels
+from glue_sparse.hub import card_of
+from glue_sparse.pixels import Pixels
 from glue_sparse.results import Result
 from glue_sparse.run import run
 from glue_sparse.tasks import load_task
@@ -74,13 +74,13 @@ def test_the_diff_of_a_run_gives_its_model_back(method: str, tiny_bert: str, rte
     result = go(tmp_path / "run", *density, task="rte", data_dir=rte, model=tiny_bert, method=method)
     diff = SparseDiff.from_pretrained(tmp_path / "run")
     assert diff.info.base_model == result.model == f"{tiny_bert}@scratch7"
-    model = models.load_base(diff.info, diff.info.base_model)
+    model = of_diff.load_base(diff.info, diff.info.base_model)
     diff.apply(model)
     trained = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
     assert same(model, trained)
     for other in () if method == "dense" else (tiny_bert, f"{tiny_bert}@scratch8"):  # a dense diff needs no base
         with pytest.raises(ValueError, match="differs from the base of this diff"):
-            diff.apply(models.load_base(diff.info, other))
+            diff.apply(of_diff.load_base(diff.info, other))
 
 
 def test_apply_and_restore_build_the_base_from_its_name(tiny_bert: str, rte: Path, tmp_path: Path):
@@ -92,7 +92,7 @@ def test_apply_and_restore_build_the_base_from_its_name(tiny_bert: str, rte: Pat
     folders = [tmp_path / name for name in ("applied", "restored", "run/model")]
     one, other, trained = (AutoModelForSequenceClassification.from_pretrained(folder) for folder in folders)
     assert one.dtype == torch.bfloat16 and same(one, other) and same(one, trained)
-    assert len(models.load_tokenizer(str(tmp_path / "applied"))) == len(models.load_tokenizer(tiny_bert))
+    assert len(tokenizers.load_tokenizer(str(tmp_path / "applied"))) == len(tokenizers.load_tokenizer(tiny_bert))
     assert deltas.delta(tmp_path / "run").info.base_model == f"{tiny_bert}@scratch7"
 
 
@@ -108,16 +108,16 @@ def test_weights_depend_on_the_name_alone(tiny_bert: str):
     answerers = [models.load_question_answerer(n) for n in (name, name, f"{tiny_bert}@scratch8")]
     assert same(*answerers[:2]) and not same(answerers[0], answerers[2])
     info = DiffInfo(model_class="BertForQuestionAnswering")
-    assert same(answerers[0], models.load_base(info, name))
+    assert same(answerers[0], of_diff.load_base(info, name))
 
 
 def test_names(tiny_bert: str):
-    assert models.base_name("minilm", 7, True) == "minilm@scratch7"
-    assert models.base_name("minilm@scratch3", 7, True) == "minilm@scratch3"  # its own seed, not the run's
-    assert models.base_name("minilm", 7, False) == "minilm"
-    assert models.scratch_of("a/b@scratch12") == ("a/b", 12)
+    assert sources.base_name("minilm", 7, True) == "minilm@scratch7"
+    assert sources.base_name("minilm@scratch3", 7, True) == "minilm@scratch3"  # its own seed, not the run's
+    assert sources.base_name("minilm", 7, False) == "minilm"
+    assert sources.scratch_of("a/b@scratch12") == ("a/b", 12)
     for name in ("minilm", "resnet9@7", "minilm@scratch", "minilm@scratch-1", "minilm@scratchx"):
-        assert models.scratch_of(name) == (name, None)
+        assert sources.scratch_of(name) == (name, None)
     with pytest.raises(ValueError, match="model no/such is neither a local folder nor"):
         models.load_classifier("no/such@scratch7", 2, LABELS)
     with pytest.raises(ValueError, match="dtype is one of"):
@@ -133,7 +133,7 @@ def test_a_name_with_a_seed_is_a_model_like_any_other(tiny_bert: str, rte: Path,
 
 
 def test_a_decoder_pads_as_a_pretrained_one(tiny_bert: str, tmp_path: Path):
-    backend = models.load_tokenizer(tiny_bert).backend_tokenizer
+    backend = tokenizers.load_tokenizer(tiny_bert).backend_tokenizer
     PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="[SEP]").save_pretrained(tmp_path)
     GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=80, bos_token_id=3, eos_token_id=3).save_pretrained(tmp_path)
     model = models.load_classifier(f"{tmp_path}@scratch1", 2, LABELS)  # which needs no weights
@@ -166,15 +166,15 @@ def test_the_diff_of_a_run_on_images_gives_its_model_back(tiny_vit: str, images:
     go(tmp_path / "run", *flags, task="cifar10", data_dir=images, model=tiny_vit, method="static")
     diff = SparseDiff.from_pretrained(tmp_path / "run")
     assert diff.info.base_model == f"{tiny_vit}@scratch7"
-    model = models.load_base(diff.info, diff.info.base_model)
+    model = of_diff.load_base(diff.info, diff.info.base_model)
     diff.apply(model)
     assert same(model, ViTForImageClassification.from_pretrained(tmp_path / "run" / "model"))
     with pytest.raises(ValueError, match="differs from the base of this diff"):
-        diff.apply(models.load_base(diff.info, tiny_vit))
+        diff.apply(of_diff.load_base(diff.info, tiny_vit))
 
 
 def test_a_card_names_no_hub_model_where_weights_are_new(tiny_bert: str):
     diff = SparseDiff.from_model(models.load_classifier(tiny_bert, 2, LABELS), DiffInfo(base_model="org/name"))
-    assert "base_model: org/name\n" in _card(diff, "me/diff")
+    assert "base_model: org/name\n" in card_of(diff.info, diff.num_entries, "me/diff")
     scratch = replace(diff, info=replace(diff.info, base_model="org/name@scratch7"))
-    assert "base_model:" not in _card(scratch, "me/diff")
+    assert "base_model:" not in card_of(scratch.info, scratch.num_entries, "me/diff")

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from glue_sparse.images import CUTOUT, Draws, ImageCollator, Pixels, crop_and_flip, cut_out, draws_for
+from glue_sparse.images import CUTOUT, Draws, ImageCollator, crop_and_flip, cut_out, draws_for
+from glue_sparse.pixels import Pixels
 
 
 def batch(count: int, seed: int = 0) -> Tensor:

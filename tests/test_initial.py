@@ -12,8 +12,8 @@ from transformers.pytorch_utils import Conv1D
 from glue_sparse import SparseDiff
 from glue_sparse.active import active_tensors, attach
 from glue_sparse.initial import Initial, redraw
+from glue_sparse.moving_start import keep_variance
 from glue_sparse.parametrization import current_tensors
-from glue_sparse.sparsify import keep_variance
 
 SMALL = "layer.weight"
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from glue_sparse.active import active_tensors, attach, current_masks
+from glue_sparse.moving_start import VarianceOf, keep_variance
 from glue_sparse.parametrization import detach
-from glue_sparse.sparsify import VarianceOf, keep_variance, sparsify_model
+from glue_sparse.sparsify import sparsify_model
 
 
 def wide_linear() -> tuple[nn.Module, Tensor]:

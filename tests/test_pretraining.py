@@ -10,7 +10,7 @@ from networks import TINY
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, GPT2Config, GPT2LMHeadModel
 
-from glue_sparse import SparseDiff, bert_family, models, pretraining, pruned_model
+from glue_sparse import SparseDiff, bert_family, of_diff, pretraining, pruned_model, sources, tokenizers
 from glue_sparse.active import active_tensors, attach
 from glue_sparse.diff_file import DiffInfo
 from glue_sparse.masks import Masks
@@ -168,8 +168,8 @@ def test_members_of_the_family_have_the_sizes_of_the_paper(name: str, entries: i
     assert sum(network.get_parameter(found).numel() for found in sparsifiable(network)) == entries
     assert network.config.vocab_size == 64 and network.config.num_attention_heads * 64 == network.config.hidden_size
     assert network.config.hidden_dropout_prob == 0.0 and network.config.max_position_embeddings == 512
-    assert models.base_name(name, 7, from_scratch=False) == f"{name}@scratch7"
-    assert models.base_name(f"{name}@scratch3", 7, from_scratch=True) == f"{name}@scratch3"
+    assert sources.base_name(name, 7, from_scratch=False) == f"{name}@scratch7"
+    assert sources.base_name(f"{name}@scratch3", 7, from_scratch=True) == f"{name}@scratch3"
 
 
 def test_larger_members_have_dropout():
@@ -190,14 +190,14 @@ def test_random_weights_depend_on_the_name_and_the_vocabulary():
     assert not torch.equal(weight, other.get_parameter(matrix))
     assert weight.abs().max() <= 0.04 and weight.std().item() == pytest.approx(0.0176, rel=0.02)  # of 0.02, cut at 0.04
     info = DiffInfo(base_model="bert_tiny@scratch7", model_class="BertForPreTraining", vocab_size=64)
-    found = models.load_base(info, info.base_model)
+    found = of_diff.load_base(info, info.base_model)
     assert type(found) is BertForPreTraining
     assert torch.equal(found.get_parameter(EMBEDDING), one.get_parameter(EMBEDDING))
 
 
 def test_a_member_without_a_tokenizer_is_not_for_other_tasks():
     with pytest.raises(ValueError, match="^bert_mini is an architecture without a tokenizer: pre-train it with --task"):
-        models.load_tokenizer("bert_mini@scratch7")
+        tokenizers.load_tokenizer("bert_mini@scratch7")
 
 
 def test_models_that_cannot_be_pre_trained(tmp_path: Path, tiny_bert: str):

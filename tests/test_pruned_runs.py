@@ -13,7 +13,7 @@ from torch import nn
 from training import trainer
 from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoTokenizer
 
-from glue_sparse import SparseDiff, SparseTrainer, attach, magnitude, masks, pruned_model
+from glue_sparse import SparseDiff, SparseTrainer, attach, magnitude, mask_file, pruned_model
 from glue_sparse.active import current_masks
 from glue_sparse.command_line import parse
 from glue_sparse.masks import num_active
@@ -102,7 +102,7 @@ def test_the_pruned_model_is_an_ordinary_one_and_trains_on(tmp_path: Path, tiny_
     assert not report["missing_keys"] and not report["unexpected_keys"]
     with torch.no_grad():
         assert torch.equal(stock.eval()(**batch).logits, expected)
-    kept, inactive = masks.load(folder / "masks.safetensors")
+    kept, inactive = mask_file.load(folder / "masks.safetensors")
     assert inactive == "zero" and all(not stock.get_parameter(name)[~mask].any() for name, mask in kept.items())
     facts = json.loads((folder / "sparsity.json").read_text())
     entries = sum(p.numel() for p in stock.parameters())
@@ -132,7 +132,7 @@ def run_once(folder: Path, glue: Path, model: str, *words: str) -> Any:
 
 def zeros(folder: Path) -> dict[str, torch.Tensor]:
     tensors = load_file(folder / "model" / "model.safetensors")
-    kept, _ = masks.load(folder / "model" / "masks.safetensors")
+    kept, _ = mask_file.load(folder / "model" / "masks.safetensors")
     assert all(not tensors[name][~mask].any() for name, mask in kept.items())
     return {name: ~mask for name, mask in kept.items()}
 

@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 from glue_sparse import SparseDiff, results
-from glue_sparse.models import load_base
+from glue_sparse.of_diff import load_base
 from glue_sparse.run import main
 
 ROOT = Path(__file__).parents[1]

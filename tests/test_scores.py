@@ -8,7 +8,7 @@ from networks import ImageNet, bert, collate, distilbert, examples, gpt2, llama,
 from torch import nn
 from torch.nn import functional as F
 
-from glue_sparse.per_example import example
+from glue_sparse.batches import example
 from glue_sparse.scores import fisher, magnitude, noise
 
 

@@ -19,7 +19,7 @@ from glue_sparse.masking import Masking
 from glue_sparse.pair_stream import PairStream
 from glue_sparse.randomness import seeded
 from glue_sparse.sentence_pairs import Pairs, Tokens, _truncated, make_pairs, tokenise
-from glue_sparse.wordpiece import SpecialIds
+from glue_sparse.tokenizers import SpecialIds
 
 
 def tokens_of(*documents: list[int]) -> Tokens:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from networks import bert
 
-from glue_sparse import attach, masks
+from glue_sparse import attach, mask_file, masks
 from glue_sparse.diff import SparseDiff
 from glue_sparse.masks import select
 from glue_sparse.randomness import seeded
@@ -83,7 +83,7 @@ def test_masks_of_runs_files_and_folders(tmp_path: Path):
     kept = select({"bert.pooler.dense.weight": torch.rand(16, 16)}, 100)
     attach(model, kept, "zero")
     SparseDiff.from_model(model).save_pretrained(tmp_path / "run")
-    masks.save(kept, tmp_path / "pruned" / "masks.safetensors", "zero")
+    mask_file.save(kept, tmp_path / "pruned" / "masks.safetensors", "zero")
     for source in (tmp_path / "run", tmp_path / "pruned", tmp_path / "pruned" / "masks.safetensors"):
         found, inactive = read(source)
         assert masks.digest(found) == masks.digest(kept) and inactive == "zero"

@@ -21,10 +21,10 @@ from transformers import (
     RobertaForQuestionAnswering,
 )
 
-from glue_sparse import SparseDiff, metrics, models, results
+from glue_sparse import SparseDiff, metrics, models, of_diff, results
 from glue_sparse.arguments import ModelArguments, TaskArguments
+from glue_sparse.batches import example
 from glue_sparse.params import head_names
-from glue_sparse.per_example import example
 from glue_sparse.run import main
 from glue_sparse.scores import fisher
 from glue_sparse.tasks import load_task, squad
@@ -254,7 +254,7 @@ def test_a_run(method: str, tiny_bert: str, folder: Path, tmp_path: Path, monkey
     predictions = json.loads((out / "predictions" / "predictions.json").read_text())
     assert metrics.squad(list(predictions.values()), [["fish"]] * 6)["f1"] == found["f1"] > 0.9
     diff = SparseDiff.from_pretrained(out)
-    model = models.load_base(diff.info, tiny_bert)
+    model = of_diff.load_base(diff.info, tiny_bert)
     diff.apply(model)
     assert isinstance(model, BertForQuestionAnswering)
     assert torch.equal(model.qa_outputs.weight, diff.whole["qa_outputs.weight"])

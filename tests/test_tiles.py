@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from glue_sparse import masks, tiles
 from glue_sparse.active import active_tensors, attach, current_masks
 from glue_sparse.budgets import in_tiles
+from glue_sparse.explored import mean_explored_share
 from glue_sparse.history import History, block_statistics
 from glue_sparse.methods.drop_grow import with_changes
-from glue_sparse.moving import Mover, mean_explored_share
+from glue_sparse.moving import Mover
 from glue_sparse.randomness import seeded
 from glue_sparse.reindexing import reindex
 from glue_sparse.rewiring import DYNSPARSE, Connections, Rule, gradient_magnitude, grown, kept, num_dropped

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.models import installed
+from glue_sparse.sources import installed
 from glue_sparse.tasks import load_task, tweets
 
 needs_wheel = pytest.mark.skipif(

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageClassification, PreTrainedModel, ViTConfig, ViTForImageClassification
 
-from glue_sparse import models, vision
+from glue_sparse import of_diff, vision
 from glue_sparse.active import attach
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import DiffInfo
-from glue_sparse.images import Pixels
 from glue_sparse.params import head_names
+from glue_sparse.pixels import Pixels
 from glue_sparse.pruned_model import write
 
 ROOT = Path(__file__).parents[1]
@@ -137,11 +137,11 @@ def trained(folder: Path) -> SparseDiff:
 
 def test_a_diff_names_the_base_it_can_be_built_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     diff = trained(tmp_path / "run")
-    network = models.load_base(diff.info, diff.info.base_model)
+    network = of_diff.load_base(diff.info, diff.info.base_model)
     diff.apply(network)
     assert network.get_parameter("body.prep.conv.weight").view(-1)[5] == 2.5
     with pytest.raises(ValueError, match="give resnet9@SEED"):
-        models.load_base(diff.info, "resnet9")
+        of_diff.load_base(diff.info, "resnet9")
     runpy.run_path(str(ROOT / "scripts" / "diff.py"))["apply"](str(tmp_path / "run"), tmp_path / "out", None)
     assert "load it with glue_sparse.vision.ResNet9.from_pretrained" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "config.json").read_text())["architectures"] == ["ResNet9"]
@@ -152,4 +152,4 @@ def test_a_diff_names_the_base_it_can_be_built_from(tmp_path: Path, capsys: pyte
 def test_a_trained_model_is_written_without_a_tokenizer(tmp_path: Path, resnet9: PreTrainedModel):
     write(resnet9, None, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
-    assert same(resnet9, models.load_base(DiffInfo(model_class="ResNet9", labels=LABELS), str(tmp_path)))
+    assert same(resnet9, of_diff.load_base(DiffInfo(model_class="ResNet9", labels=LABELS), str(tmp_path)))

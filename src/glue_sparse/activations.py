@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from glue_sparse.batches import Batch, evaluating, on_device
 from glue_sparse.masks import Scores
-from glue_sparse.per_example import Batch
-from glue_sparse.scores import evaluating, on_device
 
 
 def wanda(model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch]) -> Scores:

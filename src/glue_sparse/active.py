@@ -1,20 +1,22 @@
 """Active entries of a model's tensors: held compactly, trained by any optimizer, moved by `reindex`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from glue_sparse import block_sparse, sampled, tiles
+from glue_sparse import sampled, tiles
+from glue_sparse.digests import tensor_digest
 from glue_sparse.masks import Inactive, Masks
 from glue_sparse.parametrization import (
+    Entries,
     Parametrization,
+    T,
     held_tensors,
     install,
     is_attached,
     read_entries,
-    tensor_digest,
     write_entries,
 )
 
@@ -60,10 +62,8 @@ class ActiveEntries(Parametrization):
         self.inactive: Inactive = inactive
         self.block_size = block_size
         self.base_digest = tensor_digest(weight)
-        self.indices = mask.to(weight.device).flatten().nonzero().squeeze(1)
+        self._place(mask.to(weight.device).flatten().nonzero().squeeze(1))
         self.shape = weight.shape
-        self._pattern: Tensor | None = None
-        self._plan: block_sparse.Plan | None = None
         self._watch: Any = None
         self._passing: Tensor | None = None
         values = read_entries(weight, self.indices).float()
@@ -96,17 +96,16 @@ class ActiveEntries(Parametrization):
             weight.data = weight.data.contiguous()
         write_entries(weight, self.indices, self.values)
 
-    def pattern(self, shape: torch.Size) -> Tensor:
-        """The active places of a matrix in CSR form, built once per set of indices."""
-        if self._pattern is None:
-            self._pattern = sampled.pattern_of(self.indices, shape)
-        return self._pattern
+    def derived(self, make: Callable[[Entries], T]) -> T:
+        """See `Entries.derived`; layers keep here what they arrange by the active positions."""
+        if make not in self._derived:
+            self._derived[make] = make(self)
+        return self._derived[make]
 
-    def plan(self) -> block_sparse.Plan:
-        """The active tiles of a matrix, arranged for products, once per set of indices."""
-        if self._plan is None:
-            self._plan = block_sparse.plan_of(self.indices, self.shape, self.block_size)
-        return self._plan
+    def _place(self, indices: Tensor) -> None:
+        """Hold these positions, and nothing that was derived from others."""
+        self.indices: Tensor = indices
+        self._derived: dict[Callable[..., Any], Any] = {}
 
     def move(self, indices: Tensor, values: Tensor) -> None:
         """Make other entries the active ones; `values` stays the same parameter.
@@ -118,7 +117,7 @@ class ActiveEntries(Parametrization):
             tiles.gathered(self._mask_of(indices), self.block_size)
         if self.explored is None:
             self.explored = self.mask()
-        self.indices, self._pattern, self._plan = indices, None, None
+        self._place(indices)
         self.explored.view(-1)[indices] = True
         if values.shape != self.values.shape:
             # A graph that is still alive holds the node that adds up gradients, and the node remembers the old size;
@@ -188,14 +187,14 @@ class ActiveEntries(Parametrization):
 
     def _apply(self, fn, recurse: bool = True):
         super()._apply(fn, recurse)
-        self.indices, self._pattern, self._plan = fn(self.indices), None, None
+        self._place(fn(self.indices))
         self.explored = None if self.explored is None else fn(self.explored)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies, which rebuild the pattern: torch cannot copy a sparse tensor in CSR form. They watch nothing."""
-        lost = dict.fromkeys(("_pattern", "_plan", "_watch", "_passing", "dense_gradient"))
-        return {**self.__dict__, **lost}
+        """For copies, which derive anew: torch cannot copy a sparse tensor in CSR form. They watch nothing."""
+        lost = dict.fromkeys(("_watch", "_passing", "dense_gradient"))
+        return {**self.__dict__, **lost, "_derived": {}}
 
     def extra_repr(self) -> str:
         size = f", block_size={self.block_size}" if self.block_size > 1 else ""

@@ -1,16 +1,13 @@
 """What diffs and results say about themselves: where entries lie and how much diffs share; loads no model."""
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 
 from glue_sparse.diff import SparseDiff
-from glue_sparse.masks import Masks
+from glue_sparse.masks import Inactive, Masks, num_active
 from glue_sparse.params import block_of, kind_of
-
-_KEY_BIAS = re.compile(r"\b(key|k_lin|k_proj)\.bias$")
+from glue_sparse.text_tables import markdown
 
 Counts = dict[str, tuple[int, int]]
 """What is counted -> (active, all) entries."""
@@ -41,36 +38,6 @@ def _by_tensor(source: SparseDiff | Masks) -> Counts:
     return {name: (int(mask.sum()), mask.numel()) for name, mask in source.items()}
 
 
-@dataclass(frozen=True)
-class Storage:
-    """Bytes that n tasks take on disk."""
-
-    model: int
-    """One whole model."""
-    diffs: tuple[int, ...]
-    """The diff of each task."""
-
-    @property
-    def shared(self) -> int:
-        """One base model and a diff per task."""
-        return self.model + sum(self.diffs)
-
-    @property
-    def separate(self) -> int:
-        """A model of its own for each task."""
-        return self.model * len(self.diffs)
-
-
-def storage(diffs: Sequence[SparseDiff]) -> Storage:
-    """What several diffs of one base model take, tensors alone, beside as many whole models."""
-    return Storage(max(map(_model_bytes, diffs)), tuple(diff.nbytes for diff in diffs))
-
-
-def _model_bytes(diff: SparseDiff) -> int:
-    masked = sum(torch.Size(shape).numel() for shape in diff.shapes.values())
-    return masked * getattr(torch, diff.info.dtype).itemsize + sum(tensor.nbytes for tensor in diff.whole.values())
-
-
 def overlap(one: SparseDiff, two: SparseDiff) -> tuple[int, int, float]:
     """(entries in both, entries of the smaller diff, entries in both if each tensor's were drawn at random)."""
     shared, chance = 0, 0.0
@@ -81,10 +48,23 @@ def overlap(one: SparseDiff, two: SparseDiff) -> tuple[int, int, float]:
     return shared, min(one.num_active, two.num_active), chance
 
 
-def emptied(diff: SparseDiff) -> tuple[int, int]:
-    """(masked tensors without a stored entry, those of them that are biases of attention keys).
+def of_masks(masks: Masks, model_entries: int | None = None, inactive: Inactive = "zero") -> str:
+    """What is pruned, per kind of tensor and per layer, and its share of the masked tensors and of the whole model.
 
-    The gradient of a key's bias is exactly zero, since the softmax does not see a shift that all its inputs share.
+    Args:
+        masks: of one tensor at least.
+        inactive: what the entries hold that are not active; `frozen` ones are not pruned but do not train.
     """
-    empty = [name for name in diff.shapes if not len(diff.indices.get(name, ()))]
-    return len(empty), sum(bool(_KEY_BIAS.search(name)) for name in empty)
+    parts = []
+    for what, counts in (("kind of tensor", density_by_kind(masks)), ("layer", density_by_layer(masks))):
+        lines = [
+            (part, f"{kept:,}", f"{entries:,}", f"{1 - kept / entries:.3%}") for part, (kept, entries) in counts.items()
+        ]
+        parts.append(markdown((what, "kept", "entries", "sparsity"), lines))
+    kept, entries = num_active(masks), sum(mask.numel() for mask in masks.values())
+    what = "pruned" if inactive == "zero" else "frozen"
+    total = f"{entries - kept:,} of {entries:,} entries of {len(masks)} tensors are {what} ({1 - kept / entries:.3%})"
+    if model_entries:
+        rest = model_entries - entries
+        total += f"; {(entries - kept) / model_entries:.3%} of the model, whose other {rest:,} entries are not masked"
+    return "\n\n".join([*parts, total])

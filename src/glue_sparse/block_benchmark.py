@@ -15,7 +15,7 @@ from glue_sparse.bert_flops import encoder_flops
 from glue_sparse.block_sparse import Execution, execution, wins
 from glue_sparse.masks import Masks, select
 from glue_sparse.randomness import seeded
-from glue_sparse.tables import markdown
+from glue_sparse.text_tables import markdown
 
 ROWS, TOKENS = 32, 128
 DTYPES = (torch.float32, torch.bfloat16)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from glue_sparse import block_products, tiles
 from glue_sparse.block_products import Places
+from glue_sparse.parametrization import Entries
 
 Execution = Literal["auto", "tiles", "masked"]
 """How layers with active tiles compute: where `wins` says so by tiles, always by tiles, never."""
@@ -104,16 +105,16 @@ class Plan:
         return self._runs
 
 
-def plan_of(indices: Tensor, shape: torch.Size, block_size: int) -> Plan:
-    """The plan of a matrix with active entries at sorted flat `indices`.
+def plan(entries: Entries) -> Plan:
+    """The plan of a matrix with active entries; ask for it by `entries.derived(plan)`.
 
     Raises:
         ValueError: they do not form whole tiles, or tiles do not cover the matrix.
     """
-    tiles.check("the tensor", shape, block_size)
-    mask = torch.zeros(shape, dtype=torch.bool, device=indices.device)
-    mask.view(-1)[indices] = True
-    return Plan(tiles.gathered(mask, block_size), block_size)
+    tiles.check("the tensor", entries.shape, entries.block_size)
+    mask = torch.zeros(entries.shape, dtype=torch.bool, device=entries.indices.device)
+    mask.view(-1)[entries.indices] = True
+    return Plan(tiles.gathered(mask, entries.block_size), entries.block_size)
 
 
 class _Reordered(torch.autograd.Function):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from glue_sparse import models
-from glue_sparse.commands import short_names
+from glue_sparse import models, of_diff, sources
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import FILE_NAME
+from glue_sparse.words import short_names
 
 _STEP = re.compile(r"(?:^|[^a-z])(?:checkpoint|step)[-_]?(\d+)(k?)(?![0-9a-z])", re.IGNORECASE)
 
@@ -32,10 +32,10 @@ class Checkpoint:
         Raises:
             ValueError: not to be had in safetensors format, or without weights for matrices of its layers.
         """
-        folder = models.resolve(self.source)
+        folder = sources.resolve(self.source)
         if (Path(folder) / FILE_NAME).is_file():
             diff = SparseDiff.from_pretrained(folder)
-            model = models.load_base(diff.info, diff.info.base_model)
+            model = of_diff.load_base(diff.info, diff.info.base_model)
             diff.merge_into(model)
             return model
         return models.load_encoder(self.source, self.revision)
@@ -73,7 +73,7 @@ def step_of(name: str) -> int | None:
 
 
 def _expanded(source: str, revisions: Sequence[str]) -> list[tuple[str, str | None]]:
-    folder = Path(models.resolve(source))
+    folder = Path(sources.resolve(source))
     if folder.is_file():
         raise ValueError(f"{source} is a file: name its folder")
     if not folder.is_dir():

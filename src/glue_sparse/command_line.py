@@ -17,7 +17,7 @@ from glue_sparse.arguments import (
     RunArguments,
     TaskArguments,
 )
-from glue_sparse.commands import closest
+from glue_sparse.words import closest
 
 USUAL = {
     "config", "output_dir", "overwrite", "save_model", "delta_checkpoints", "resume_from_checkpoint", "seed",

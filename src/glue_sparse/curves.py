@@ -10,7 +10,7 @@ from glue_sparse.cells import Grid
 from glue_sparse.drop_point import Curve, DropPoint
 from glue_sparse.results import Result
 from glue_sparse.scales import PERCENT, scale_of
-from glue_sparse.tables import markdown
+from glue_sparse.text_tables import markdown
 
 SETTING = "sparsity"
 

@@ -16,13 +16,8 @@ from torch import Tensor, nn
 from glue_sparse import diff_file, tensor_files
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import DiffInfo
-from glue_sparse.parametrization import (
-    current_tensors,
-    is_attached,
-    read_entries,
-    tensor_digest,
-    write_entries,
-)
+from glue_sparse.digests import tensor_digest
+from glue_sparse.parametrization import current_tensors, is_attached, read_entries, write_entries
 
 FOLDER = "deltas"
 """In a run's folder."""

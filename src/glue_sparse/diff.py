@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +12,15 @@ from torch import Tensor, nn
 from glue_sparse import diff_file, hub, tensor_files
 from glue_sparse.active import ActiveEntries, active_tensors, attach
 from glue_sparse.diff_file import FILE_NAME, DiffInfo
+from glue_sparse.digests import bits, tensor_digest
 from glue_sparse.masks import Masks, narrow
 from glue_sparse.parametrization import (
-    bits,
     current_tensors,
     held_tensors,
     is_attached,
     original,
     persistent_buffers,
     read_entries,
-    tensor_digest,
     wholly_active,
     write_entries,
 )
@@ -286,4 +286,7 @@ class SparseDiff:
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
         """Upload the diff with a short model card; returns the commit's address."""
-        return hub.push(self, repo_id, private=private, token=token)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            card = hub.card_of(self.info, self.num_entries, repo_id)
+            return hub.upload(Path(folder), repo_id, card, private=private, token=token)

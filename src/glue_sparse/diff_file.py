@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from glue_sparse import tensor_files
-from glue_sparse.active import Inactive
-from glue_sparse.parametrization import tensor_digest
+from glue_sparse.digests import tensor_digest
+from glue_sparse.masks import Inactive
 
 FILE_NAME = "sparse_diff.safetensors"
 FORMAT = "glue_sparse diff 1"

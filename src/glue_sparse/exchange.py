@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from glue_sparse import ranks
 from glue_sparse.arguments import MergeArguments
 
 
@@ -150,14 +151,10 @@ class Processes(Exchange):
         self._wire = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
 
     def agree(self, value: str) -> bool:
-        found: list[Any] = [None] * self.num_workers
-        dist.all_gather_object(found, value)
-        return len(set(found)) == 1
+        return ranks.agree(value)
 
     def entries(self) -> list[Sent]:
-        found: list[Any] = [None] * self.num_workers
-        dist.all_gather_object(found, self.ledger.entries)
-        return [entry for entries in found for entry in entries]
+        return [entry for entries in ranks.everyones(self.ledger.entries) for entry in entries]
 
     def wait(self) -> None:
         dist.barrier()
@@ -177,18 +174,6 @@ class Processes(Exchange):
         tensor = tensor.to(self._wire)
         dist.broadcast(tensor, src=0)
         return tensor.cpu()
-
-
-def average_over_ranks(parameters: Sequence[Tensor]) -> None:
-    """Average the gradients of parameters over all ranks, in one message; a missing one counts as zero."""
-    if not parameters:
-        return
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    for parameter, mean in zip(parameters, flat.split([g.numel() for g in gradients]), strict=True):
-        parameter.grad = mean.view_as(parameter)
 
 
 def open_exchange(plan: MergeArguments, world_size: int) -> Exchange:

@@ -7,9 +7,9 @@ from typing import Any
 
 from glue_sparse import plots
 from glue_sparse.cells import Cell, Grid
-from glue_sparse.commands import closest
 from glue_sparse.places import Place, places
 from glue_sparse.scales import scale_of, scales_of
+from glue_sparse.words import closest
 
 PANEL_KEYS = ("x", "label", "where", "line", "names", "level")
 ROW = "row"

@@ -23,9 +23,8 @@ from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.pytorch_utils import Conv1D
 
+from glue_sparse.batches import Batch, evaluating, on_device
 from glue_sparse.parametrization import Parametrization, held_tensors, original
-from glue_sparse.per_example import Batch
-from glue_sparse.scores import evaluating, on_device
 
 logger = logging.getLogger(__name__)
 

@@ -7,16 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from glue_sparse.active import active_tensors, attach
+from glue_sparse.digests import tensor_digest
 from glue_sparse.hard_concrete import HardConcrete
-from glue_sparse.parametrization import (
-    Parametrization,
-    held_tensors,
-    install,
-    original,
-    read_entries,
-    release,
-    tensor_digest,
-)
+from glue_sparse.parametrization import Parametrization, held_tensors, install, original, read_entries, release
 from glue_sparse.randomness import seed_of
 
 _CHUNK = 1 << 16

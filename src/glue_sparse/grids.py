@@ -14,9 +14,9 @@ import yaml
 from glue_sparse import published, sweeps, tuning
 from glue_sparse.cells import START, Cell, Grid, Tuned
 from glue_sparse.command_line import parse, settings_of
-from glue_sparse.commands import closest
 from glue_sparse.methods import check_method
 from glue_sparse.tasks import check_task
+from glue_sparse.words import closest
 
 KEYS = ("title", "base", "stages", "rows", "columns", "seeds", tuning.KEY, "published", "figure")
 

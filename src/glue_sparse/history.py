@@ -10,10 +10,7 @@ from torch import Tensor, nn
 from glue_sparse import tensor_files, tiles
 from glue_sparse.active import active_tensors
 from glue_sparse.masks import pack, unpack
-
-PATTERNS = "patterns.safetensors"
-"""In a run's folder: for each tensor the number of intervals between updates that each tile was active in."""
-PATTERNS_FORMAT = "glue_sparse patterns 1"
+from glue_sparse.pattern_file import PATTERNS, PATTERNS_FORMAT
 
 _COLUMNS = ("step", "fraction", "explored", "num_moved", "num_removed_new", "num_new_before")
 """Of an update: optimizer step, share dropped, mean share explored so far, tiles moved, tiles dropped that the update

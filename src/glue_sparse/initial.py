@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from glue_sparse.active import active_tensors
-from glue_sparse.parametrization import original, read_entries, tensor_digest, write_entries
+from glue_sparse.digests import tensor_digest
+from glue_sparse.parametrization import original, read_entries, write_entries
 from glue_sparse.randomness import seeded
 
 Initial = Literal["truncated_normal", "glorot"]

@@ -18,8 +18,9 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from glue_sparse.models import DTYPES, explained, load_tokenizer, quiet, resolve
-from glue_sparse.scores import evaluating
+from glue_sparse.batches import evaluating
+from glue_sparse.sources import DTYPES, explained, quiet, resolve
+from glue_sparse.tokenizers import load_tokenizer
 
 Kind = Literal["causal", "masked"]
 LOADERS: dict[Kind, Any] = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from glue_sparse.pretraining import IGNORED
 from glue_sparse.randomness import seeded
-from glue_sparse.wordpiece import CONTINUES, SpecialIds
+from glue_sparse.tokenizers import SpecialIds
+from glue_sparse.wordpiece import CONTINUES
 
-IGNORED = -100
-"""Label of a position that is not predicted."""
 MASKED_FRACTION = 0.15
 """Share of the tokens of an example that are predicted, special tokens counted as well."""
 

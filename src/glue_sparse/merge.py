@@ -14,13 +14,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import TrainerState
 
-from glue_sparse import run_folder, tensor_files
+from glue_sparse import run_folder, tensor_files, whole_files
 from glue_sparse.arguments import MergeArguments, RunArguments
 from glue_sparse.diff import SparseDiff
+from glue_sparse.digests import tensor_digest
 from glue_sparse.exchange import Ledger, open_exchange, summary
 from glue_sparse.masks import Masks, from_positions, positions
 from glue_sparse.methods.base import SparseMethod
-from glue_sparse.parametrization import current_tensors, persistent_buffers, tensor_digest
+from glue_sparse.parametrization import current_tensors, persistent_buffers
 from glue_sparse.params import body_names
 from glue_sparse.trainer import SparseTrainer
 from glue_sparse.worker import Entries, build_workers, entries_of, run_length
@@ -252,7 +253,7 @@ class MergedTraining:
             self.sparse_diff().save_pretrained(folder)
         self.exchange.wait()
         if self.exchange.local[0] == 0:
-            with tensor_files.replacing(folder / "trainer_state.json") as temporary:
+            with whole_files.replacing(folder / "trainer_state.json") as temporary:
                 self.trainer.state.save_to_json(str(temporary))
             run_folder.rotate(folder.parent, folder, self.args.save_total_limit)
         self.exchange.wait()

@@ -1,44 +1,39 @@
 """Tells a method, at each step of a Trainer, where training is."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-import torch
+from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from glue_sparse.methods.base import Moment
-
-if TYPE_CHECKING:
-    from glue_sparse.trainer import SparseTrainer
+from glue_sparse.methods.base import Moment, SparseMethod
 
 
 class MethodHooks(TrainerCallback):
-    """Tells the method where training is."""
+    """Tells the method where training is.
 
-    def __init__(self, trainer: "SparseTrainer"):
-        self.trainer = trainer
+    Args:
+        network: gives the model as it is then, without a distributed wrapper.
+        moment: the Trainer's state -> where training is.
+    """
 
-    def _moment(self, state: TrainerState) -> Moment:
-        trainer = self.trainer
-        assert isinstance(trainer.optimizer, torch.optim.Optimizer)
-        share = (trainer.args.process_index, trainer.args.world_size)
-        draw = lambda count, number: trainer.sample_batches(count, share, number)  # noqa: E731
-        return Moment(
-            state.global_step, state.max_steps, trainer.num_epochs, trainer.optimizer, trainer.head, draw,
-            trainer._add_over_ranks,
-        )  # fmt: skip
+    def __init__(
+        self, method: SparseMethod, network: Callable[[], nn.Module], moment: Callable[[TrainerState], Moment]
+    ):
+        self.method, self.network, self.moment = method, network, moment
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Called once per optimizer step, before its first micro-batch."""
-        self.trainer.method.before_step(self.trainer.network, self._moment(state))
+        self.method.before_step(self.network(), self.moment(state))
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Called when gradients are complete and clipped; without them the optimizer's step does nothing at all."""
-        moment = self._moment(state)
-        if self.trainer.method.gradients_ready(self.trainer.network, moment):
+        moment = self.moment(state)
+        if self.method.gradients_ready(self.network(), moment):
             for group in moment.optimizer.param_groups:
                 for parameter in group["params"]:
                     parameter.grad = None
@@ -47,4 +42,4 @@ class MethodHooks(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Called after the optimizer's step."""
-        self.trainer.method.after_step(self.trainer.network, self._moment(state))
+        self.method.after_step(self.network(), self.moment(state))

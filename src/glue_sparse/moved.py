@@ -10,8 +10,8 @@ from glue_sparse import tensor_files
 from glue_sparse.active import active_tensors
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import DiffInfo
+from glue_sparse.explored import explored_state, load_explored
 from glue_sparse.masks import Masks, narrow
-from glue_sparse.moving import explored_state, load_explored
 from glue_sparse.parametrization import is_attached, original
 from glue_sparse.reindexing import reindex
 

@@ -2,16 +2,15 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from glue_sparse import budgets
+from glue_sparse import budgets, ranks
 from glue_sparse.active import ActiveEntries, active_tensors, current_masks
+from glue_sparse.explored import mean_explored_share
 from glue_sparse.history import History
-from glue_sparse.masks import digest, pack, unpack
+from glue_sparse.masks import digest
 from glue_sparse.parametrization import original
 from glue_sparse.reindexing import reindex
 from glue_sparse.rewiring import Connections, Rule, grown, kept, num_dropped
@@ -85,14 +84,13 @@ class Mover:
                 entries.watch(False)
 
     def _average_over_ranks(self, model: nn.Module) -> None:
-        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        if ranks.count() == 1:
             return
         for _, entries in active_tensors(model):
             if entries.is_watched:
                 if entries.dense_gradient is None:  # not used on this rank
                     entries.dense_gradient = torch.zeros(entries.shape, device=entries.values.device)
-                dist.all_reduce(entries.dense_gradient)
-                entries.dense_gradient /= dist.get_world_size()
+                ranks.average(entries.dense_gradient)
 
     def _check_finite(self, model: nn.Module, step: int) -> bool:
         """Whether this step's dense gradients can be used; an overflow at inactive entries is seen by nobody else."""
@@ -165,11 +163,7 @@ class Mover:
         return Connections(name, weight, entries.mask(), step, self.seed, gradient, self.momentum.get(name))
 
     def _check_agreement(self, model: nn.Module, step: int) -> None:
-        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-            return
-        found: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(found, digest(current_masks(model)))
-        if len(set(found)) > 1:
+        if ranks.count() > 1 and not ranks.agree(digest(current_masks(model))):
             raise RuntimeError(f"ranks moved to different entries at step {step}: a score depends on the rank")
 
     def state(self) -> dict[str, Tensor]:
@@ -182,37 +176,3 @@ class Mover:
             if (mean := tensors.get(f"momentum/{name}")) is not None:
                 self.momentum[name] = mean.to(entries.indices.device, copy=True)
         self.history.load_state(tensors)
-
-
-def explored_state(model: nn.Module) -> dict[str, Tensor]:
-    """What has been explored, one bit per entry; nothing before the first move."""
-    found = {name: entries.explored for name, entries in active_tensors(model)}
-    return {f"explored/{name}": pack(mask) for name, mask in found.items() if mask is not None}
-
-
-def load_explored(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Take over what `explored_state` gave."""
-    for name, entries in active_tensors(model):
-        if (bits := tensors.get(f"explored/{name}")) is not None:
-            entries.explored = unpack(bits, entries.shape).to(entries.indices.device)
-
-
-def explored_share(model: nn.Module) -> float:
-    """Share of the masked entries that have been active so far."""
-    counts = [(entries.num_explored, entries.shape.numel()) for _, entries in active_tensors(model)]
-    return sum(found for found, _ in counts) / max(1, sum(size for _, size in counts))
-
-
-def mean_explored_share(model: nn.Module) -> float:
-    """The same as a mean over tensors, whatever their size ("DOF coverage" of Dietrich et al., 2021)."""
-    return mean_of(explored_shares(model))
-
-
-def explored_shares(model: nn.Module) -> dict[str, float]:
-    """Masked tensor -> share of its entries that have been active so far."""
-    return {name: entries.num_explored / entries.shape.numel() for name, entries in active_tensors(model)}
-
-
-def mean_of(shares: Mapping[str, float]) -> float:
-    """Mean over tensors; 0 without any."""
-    return sum(shares.values()) / max(1, len(shares))

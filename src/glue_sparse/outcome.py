@@ -9,6 +9,7 @@ from typing import Any
 from glue_sparse import bert_flops, results
 from glue_sparse.active import active_tensors
 from glue_sparse.arguments import Arguments
+from glue_sparse.batches import on_device
 from glue_sparse.cost import as_facts, cost_of
 from glue_sparse.diff_file import FILE_NAME as DIFF_FILE
 from glue_sparse.diff_file import DiffInfo
@@ -16,7 +17,6 @@ from glue_sparse.flops import forward_flops, report
 from glue_sparse.methods import asked_density
 from glue_sparse.params import block_of
 from glue_sparse.results import Result
-from glue_sparse.scores import on_device
 from glue_sparse.tasks.base import Task
 from glue_sparse.trainer import SparseTrainer
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from glue_sparse.corpus import Corpus
 from glue_sparse.randomness import seeded
 from glue_sparse.sentence_pairs import item_of, make_pairs, tokenise
-from glue_sparse.wordpiece import SpecialIds
+from glue_sparse.tokenizers import SpecialIds
 
 WINDOW = 2000
 """Documents in memory at a time. Negatives are from the same window, and its pairs are mixed with each other."""

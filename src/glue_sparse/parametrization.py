@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from glue_sparse.digests import tensor_digest
 from glue_sparse.masks import Inactive
 
 
@@ -29,6 +31,50 @@ class Parametrization(nn.Module):
 
     def installed(self, module: nn.Module, attribute: str) -> None:
         """Called when it has been put before `module.attribute`."""
+
+
+T = TypeVar("T")
+
+
+class Entries(Protocol):
+    """Active entries of one tensor, as the faster insides of layers see them."""
+
+    @property
+    def indices(self) -> Tensor:
+        """[k] int64, sorted flat positions."""
+        ...
+
+    @property
+    def values(self) -> Tensor:
+        """[k] float32."""
+        ...
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the tensor."""
+        ...
+
+    @property
+    def inactive(self) -> Inactive:
+        """What the other entries hold."""
+        ...
+
+    @property
+    def block_size(self) -> int:
+        """Side of the square tiles that are active as a whole."""
+        ...
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the gradient of the whole tensor is wanted."""
+        ...
+
+    def write(self, weight: Tensor) -> None:
+        """Write the values into their tensor."""
+
+    def derived(self, make: "Callable[[Entries], T]") -> T:
+        """What `make` gives for these positions, made once for each set of them."""
+        ...
 
 
 def install(model: nn.Module, builders: Mapping[str, Callable[[Tensor], Parametrization]]) -> None:
@@ -131,26 +177,12 @@ def write_entries(tensor: Tensor, indices: Tensor, values: Tensor) -> None:
     tensor.data.view(-1)[indices] = values.detach().to(tensor.device, tensor.dtype)
 
 
-def tensor_digest(tensor: Tensor) -> str:
-    """SHA-256 of a tensor's type, shape and bytes."""
-    cpu = tensor.detach().cpu().contiguous()
-    sha = hashlib.sha256(f"{cpu.dtype}{tuple(cpu.shape)}".encode())
-    if cpu.numel():
-        sha.update(cpu.view(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest()
-
-
 def model_digest(model: nn.Module, head: tuple[str, ...]) -> str:
     """SHA-256 of all parameters but the head's, by name: two models with the same one are the same base."""
     tensors, sha = current_tensors(model), hashlib.sha256()
     for name in sorted(tensors.keys() - {*head, *persistent_buffers(model)}):
         sha.update(f"{name} {tensor_digest(tensors[name])}\n".encode())
     return sha.hexdigest()
-
-
-def bits(tensor: Tensor) -> Tensor:
-    """A tensor's bits as integers, so that -0.0 differs from 0.0 and a NaN equals itself."""
-    return tensor.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.itemsize])
 
 
 def _owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:

@@ -17,7 +17,7 @@ import numpy as np
 from glue_sparse.bert_flops import FLOPS
 from glue_sparse.results import Result
 from glue_sparse.run_groups import groups, names
-from glue_sparse.tables import markdown
+from glue_sparse.text_tables import markdown
 
 WITH_HEAD = "training_flops_per_example"
 """Among the FLOPs of a run's results: all products that were counted, head and all."""

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from glue_sparse import plots, tensor_files
-from glue_sparse.history import PATTERNS, PATTERNS_FORMAT
+from glue_sparse import plots
 from glue_sparse.params import block_of, match
+from glue_sparse.pattern_file import patterns
 from glue_sparse.results import Result
 
 UPDATES = {
@@ -114,17 +114,6 @@ def pattern_images(
     shares = {label: run.connections.get("explored", {}) for label, (_, run) in runs.items()}
     _explored_bars(figure.add_subplot(places[1, :]), shares)
     return plots.write(figure, folder, name)
-
-
-def patterns(run: Path) -> dict[str, Tensor]:
-    """Tensor -> [rows / b, columns / b], intervals between updates that each tile was active in.
-
-    Raises:
-        ValueError: the run's folder holds none.
-    """
-    if not (run / PATTERNS).is_file():
-        raise ValueError(f"{run} holds no {PATTERNS}: give runs whose active entries move")
-    return tensor_files.read(run / PATTERNS, PATTERNS_FORMAT)[0]
 
 
 def _one(names: tuple[str, ...], pattern: str | None, found: Mapping[str, Tensor]) -> str:

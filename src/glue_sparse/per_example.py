@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
+from glue_sparse.batches import Batch, batch_size, example
+
 logger = logging.getLogger(__name__)
 
-Batch = dict[str, Any]
 Losses = Callable[[nn.Module, Batch], Iterable[Tensor]]
 """Scalar losses of a batch, each the sum of one loss per example; they share a graph."""
 Power = Callable[[Tensor], Tensor]
@@ -205,17 +206,6 @@ class PerExample:
                     for name, gradient in zip(names, gradients, strict=True):
                         if gradient is not None:
                             self.totals[name] += self.power(gradient.float())
-
-
-def batch_size(batch: Batch) -> int:
-    """Examples in a batch: the first dimension of its first tensor."""
-    return next(len(value) for value in batch.values() if isinstance(value, Tensor))
-
-
-def example(batch: Batch, i: int) -> Batch:
-    """Example `i` as a batch of one."""
-    size = batch_size(batch)
-    return {k: v[i : i + 1] if isinstance(v, Tensor) and v.dim() and len(v) == size else v for k, v in batch.items()}
 
 
 def _tied(model: nn.Module) -> set[str]:

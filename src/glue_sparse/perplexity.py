@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from glue_sparse.batches import evaluating
 from glue_sparse.language_models import Kind, LanguageModel, logits_of
 from glue_sparse.randomness import seeded
-from glue_sparse.scores import evaluating
 
 MASKED_SHARE = 0.15
 """Share of a window's tokens that a masked model has to predict, as in BERT's training."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from glue_sparse.tensor_files import replacing
+from glue_sparse.whole_files import replacing
 
 
 def pyplot() -> Any:

@@ -1,5 +1,7 @@
 """BERT for pre-training whose masked-LM head runs at masked positions only, and where its weights come from."""
 
+
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +12,10 @@ from torch.nn import functional as F
 from transformers import BertConfig, PreTrainedTokenizerBase
 from transformers.utils.generic import ModelOutput
 
-from glue_sparse.masking import IGNORED
-from glue_sparse.models import architecture_of, load_pretrained, new_model, scratch_of
+from glue_sparse.models import architecture_of, load_pretrained, new_model
 from glue_sparse.randomness import new_weights
-from glue_sparse.wordpiece import SpecialIds
+from glue_sparse.sources import scratch_of
+from glue_sparse.tokenizers import SpecialIds
 
 OFFLINE = "use --model bert_mini, or a local folder as --model"
 
@@ -132,3 +134,7 @@ def _redraw(network: BertForPreTraining, seed: int, architecture: str) -> None:
                 module.weight.copy_(nn.init.trunc_normal_(drawn, std=std, a=-2 * std, b=2 * std))
                 if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                     module.weight[module.padding_idx] = 0
+
+
+IGNORED = -100
+"""Label of a position that is not predicted."""

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from glue_sparse import budgets
 from glue_sparse.diff import SparseDiff
+from glue_sparse.digests import tensor_digest
 from glue_sparse.masks import Masks, Scores, narrow, num_active, select
-from glue_sparse.parametrization import current_tensors, model_digest, read_entries, tensor_digest
+from glue_sparse.parametrization import current_tensors, model_digest, read_entries
 from glue_sparse.params import body_names
 
 

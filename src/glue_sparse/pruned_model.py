@@ -6,8 +6,7 @@ from pathlib import Path
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from glue_sparse import masks as mask_file
-from glue_sparse import results
+from glue_sparse import mask_file, whole_files
 from glue_sparse.active import active_tensors, current_masks
 from glue_sparse.masks import Inactive, Masks, density, num_active
 from glue_sparse.parametrization import detach
@@ -35,7 +34,7 @@ def write(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None, folder: P
 def write_masks(model: nn.Module, masks: Masks, inactive: Inactive, folder: Path) -> None:
     """Write masks, and facts about them, into the folder of a saved model."""
     facts = _facts(model, masks, inactive)
-    results.write_text(folder / FACTS, json.dumps(facts, indent=2) + "\n")
+    whole_files.write_text(folder / FACTS, json.dumps(facts, indent=2) + "\n")
     mask_file.save(masks, folder / mask_file.FILE_NAME, inactive)
 
 

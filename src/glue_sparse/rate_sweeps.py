@@ -12,7 +12,7 @@ from glue_sparse.bert_flops import ACTIVE
 from glue_sparse.learning_rates import Optimum, factor, num_different, optimum, over_size, over_sparsity
 from glue_sparse.results import Result
 from glue_sparse.run_groups import groups, names
-from glue_sparse.tables import markdown
+from glue_sparse.text_tables import markdown
 
 RATE = "learning_rate"
 DENSE = "dense"

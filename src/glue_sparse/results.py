@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from glue_sparse.tensor_files import replacing
+from glue_sparse.whole_files import write_text
 
 FILE_NAME = "results.json"
 LOCK = ".lock"
@@ -96,13 +96,6 @@ def installed_versions() -> dict[str, str]:
 def write(result: Result, folder: Path) -> Path:
     """Write `results.json` atomically; returns its path."""
     return write_text(folder / FILE_NAME, json.dumps(asdict(result), indent=2, sort_keys=True) + "\n")
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a file whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path
 
 
 def read(path: Path) -> Result:

@@ -11,13 +11,13 @@ from typing import Any
 from transformers import set_seed
 
 from glue_sparse import (
+    analysis,
     diff_file,
     learning_rates,
-    models,
     pruned_model,
     results,
     run_folder,
-    tables,
+    sources,
     tensor_files,
     vision,
 )
@@ -28,15 +28,17 @@ from glue_sparse.commands import Interrupted, one_sentence
 from glue_sparse.cost import cost_of
 from glue_sparse.delta_checkpoints import DeltaCheckpoints
 from glue_sparse.diff_file import FILE_NAME as DIFF_FILE
+from glue_sparse.gate_file import FILE_NAME as GATES_FILE
 from glue_sparse.interrupt import SaveOnSignal
 from glue_sparse.merge import MergedTraining
 from glue_sparse.method_arguments import SPARSE, MethodArguments
 from glue_sparse.methods import build_method
 from glue_sparse.methods.base import SparseMethod
-from glue_sparse.metrics import is_loss
 from glue_sparse.outcome import info_of, result_of, summary
+from glue_sparse.pattern_file import PATTERNS
 from glue_sparse.randomness import seed_of
 from glue_sparse.results import Result
+from glue_sparse.scales import is_loss
 from glue_sparse.tasks import load_task
 from glue_sparse.tasks.base import Task
 from glue_sparse.trainer import SparseTrainer
@@ -93,7 +95,7 @@ def _run(
     if checkpoint is None:
         method.check(task.model, task.head, trainer.num_steps)
     if checkpoint is None and training.should_save:
-        run_folder.clear(folder, given)
+        run_folder.clear(folder, given, (DIFF_FILE, GATES_FILE, PATTERNS))
     seconds = _train_merged(merged, guard, checkpoint) if merged else _train(trainer, guard, checkpoint)
     if training.should_save:
         (merged or trainer).sparse_diff().save_pretrained(folder)
@@ -141,8 +143,8 @@ def _write(result: Result, task: Task, folder: Path, with_model: bool) -> None:
 def _with_first_mask(arguments: Arguments) -> MethodArguments:
     """The method's arguments, with the first mask of a sparse network random where its weights are."""
     method, model = arguments.method, arguments.model
-    name = models.base_name(model.model or "", arguments.training.seed, model.from_scratch)
-    is_random = vision.is_scratch(name) or models.scratch_of(name)[1] is not None
+    name = sources.base_name(model.model or "", arguments.training.seed, model.from_scratch)
+    is_random = vision.is_scratch(name) or sources.scratch_of(name)[1] is not None
     for flag in ("variance", "weight_init"):
         if getattr(method, flag) and not is_random:
             raise ValueError(f"--{flag} is for random weights; pretrained ones keep theirs: leave it out")
@@ -190,7 +192,7 @@ def _train(trainer: SparseTrainer, guard: SaveOnSignal, checkpoint: str | None) 
         trainer.choose()
         masks = current_masks(trainer.network)
         if masks and trainer.method.inactive == "zero" and trainer.args.should_save:
-            print(tables.of_masks(masks, cost_of(trainer.network).num_entries))
+            print(analysis.of_masks(masks, cost_of(trainer.network).num_entries))
     chosen = time.perf_counter()
     with guard if trainer.args.world_size == 1 else nullcontext():
         try:

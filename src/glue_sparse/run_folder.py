@@ -3,18 +3,15 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from glue_sparse import results
+from glue_sparse import results, whole_files
 from glue_sparse.arguments import RunArguments
-from glue_sparse.diff_file import FILE_NAME as DIFF_FILE
-from glue_sparse.gate_file import FILE_NAME as GATES_FILE
-from glue_sparse.history import PATTERNS
 
 ARGUMENTS_FILE = "arguments.json"
 
@@ -39,7 +36,7 @@ def claimed(training: RunArguments, given: dict[str, Any]) -> Iterator[str | Non
                 _check_same_settings(Path(checkpoint).parent, given)
             if training.process_index == 0:
                 _check_free(folder, training, checkpoint)
-                results.write_text(folder / "command.txt", " ".join(sys.argv) + "\n")
+                whole_files.write_text(folder / "command.txt", " ".join(sys.argv) + "\n")
         yield checkpoint
     finally:
         lock.release()
@@ -55,12 +52,16 @@ def _lock(folder: Path, lock: FileLock) -> None:
         raise ValueError(f"cannot write to --output_dir {folder}: {error.strerror}") from error
 
 
-def clear(folder: Path, given: dict[str, Any]) -> None:
-    """Delete what an earlier run left; done last before training, so that bad input costs nothing."""
-    files = [folder / name for name in (results.FILE_NAME, DIFF_FILE, GATES_FILE, PATTERNS)]
-    for path in [*files, folder / "predictions", folder / "model", folder / "deltas", *folder.glob("checkpoint-*")]:
+def clear(folder: Path, given: dict[str, Any], files: Iterable[str]) -> None:
+    """Delete what an earlier run left; done last before training, so that bad input costs nothing.
+
+    Args:
+        files: names of what runs leave in their folder beside `results.json`; nothing else there is a run's to delete.
+    """
+    found = [folder / name for name in (results.FILE_NAME, *files)]
+    for path in [*found, folder / "predictions", folder / "model", folder / "deltas", *folder.glob("checkpoint-*")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    results.write_text(folder / ARGUMENTS_FILE, json.dumps(results.settings(given), indent=2) + "\n")
+    whole_files.write_text(folder / ARGUMENTS_FILE, json.dumps(results.settings(given), indent=2) + "\n")
 
 
 def _check_free(folder: Path, training: RunArguments, checkpoint: str | None) -> None:

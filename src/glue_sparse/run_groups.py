@@ -8,8 +8,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from glue_sparse import results
-from glue_sparse.metrics import is_loss
 from glue_sparse.results import Result
+from glue_sparse.scales import is_loss
 from glue_sparse.tuning import default_of
 
 _NAMED = {"model", "from_scratch", "method", "density", "seed", results.START}

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from glue_sparse import block_sparse
+from glue_sparse.parametrization import Entries
 
 _MAX_LINEAR_DENSITY = 0.05  # above it the dense product, which uses the processor better, is as fast
 
@@ -62,8 +63,9 @@ class _SampledEmbedding(torch.autograd.Function):
         return None, torch.where(hit, sums[place, indices % width], 0), None, None, None
 
 
-def pattern_of(indices: Tensor, shape: torch.Size) -> Tensor:
-    """The active entries of a matrix as a CSR tensor of zeros, from sorted flat indices."""
+def pattern(entries: Entries) -> Tensor:
+    """The active entries of a matrix as a CSR tensor of zeros; ask for it by `entries.derived(pattern)`."""
+    indices, shape = entries.indices, entries.shape
     counts = torch.bincount(indices // shape[1], minlength=shape[0])
     starts = F.pad(counts.cumsum(0), (1, 0)).int()
     zeros = torch.zeros(len(indices), device=indices.device)
@@ -72,14 +74,14 @@ def pattern_of(indices: Tensor, shape: torch.Size) -> Tensor:
         return torch.sparse_csr_tensor(starts, (indices % shape[1]).int(), zeros, shape, check_invariants=False)
 
 
-def _weight_entries(module: Any) -> Any:
+def _weight_entries(module: Any) -> tuple[Entries, Tensor]:
     """The active entries of `module.weight` and the full weight with their values written into it."""
     stack = module.parametrizations["weight"]
     stack[0].write(stack.original)
     return stack[0], stack.original
 
 
-def _runs_by_tiles(entries: Any, weight: Tensor, x: Tensor) -> bool:
+def _runs_by_tiles(entries: Entries, weight: Tensor, x: Tensor) -> bool:
     """Whether to compute by tiles; not where the whole weight's gradient is wanted, or where inactive entries count."""
     if entries.block_size == 1 or entries.inactive != "zero" or entries.is_watched or not len(entries.indices):
         return False
@@ -92,14 +94,15 @@ def _runs_by_tiles(entries: Any, weight: Tensor, x: Tensor) -> bool:
 def _linear_forward(self: Any, x: Tensor) -> Tensor:
     stack = self.parametrizations["weight"]
     if _runs_by_tiles(stack[0], stack.original, x):  # the full weight is neither written to nor read
-        return block_sparse.linear_of_entries(x, stack[0].values, stack.original.dtype, stack[0].plan(), self.bias)
+        plan = stack[0].derived(block_sparse.plan)
+        return block_sparse.linear_of_entries(x, stack[0].values, stack.original.dtype, plan, self.bias)
     num_active = len(stack[0].indices)
     sampled = x.device.type == "cpu" and x.dtype == stack.original.dtype == torch.float32
     sampled = sampled and 0 < num_active <= _MAX_LINEAR_DENSITY * stack.original.numel() and not stack[0].is_watched
     if not sampled or torch.is_autocast_enabled("cpu") or not torch.is_grad_enabled():
         return F.linear(x, self.weight, self.bias)
     entries, weight = _weight_entries(self)
-    return _SampledLinear.apply(x, self.bias, entries.values, weight, entries.pattern(weight.shape))  # type: ignore
+    return _SampledLinear.apply(x, self.bias, entries.values, weight, entries.derived(pattern))  # type: ignore
 
 
 def _embedding_forward(self: Any, ids: Tensor) -> Tensor:

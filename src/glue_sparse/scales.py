@@ -1,10 +1,11 @@
 """How a metric is told and compared: in percent, where larger is better, or as a loss, where smaller is."""
 
+
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf, isnan
 
-from glue_sparse.metrics import is_loss
 from glue_sparse.results import Result
 
 
@@ -50,3 +51,8 @@ def scale_of(metric: str) -> Scale:
 def scales_of(found: Iterable[Result]) -> list[Scale]:
     """The scales of several runs, each once; percent where there is no run."""
     return list(dict.fromkeys(scale_of(result.main_metric) for result in found)) or [PERCENT]
+
+
+def is_loss(name: str) -> bool:
+    """Whether a metric is a loss: smaller is better, and it is no share of a hundred."""
+    return name.endswith("loss")

@@ -1,19 +1,19 @@
 """What an entry is worth: a score is any function (model, names, batches) -> one number per entry of those tensors."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers.utils import find_labels  # pyright: ignore[reportPrivateImportUsage]
 
+from glue_sparse import ranks
+from glue_sparse.batches import Batch, batch_size, evaluating, on_device
 from glue_sparse.masks import Scores
-from glue_sparse.per_example import Batch, PerExample, batch_size
+from glue_sparse.per_example import PerExample
 from glue_sparse.randomness import seeded
 
 ScoreFunction = Callable[[nn.Module, tuple[str, ...], Iterable[Batch]], Scores]
@@ -81,7 +81,7 @@ def fisher(
     losses = partial(_expected_losses, power=power) if estimator == "expected" else _label_loss
     accumulator = PerExample(model, totals, powers[power], losses)
     with evaluating(model), torch.enable_grad():
-        shown = tqdm(batches, desc="Fisher", unit="batch", disable=not (progress and _is_first_rank()))
+        shown = tqdm(batches, desc="Fisher", unit="batch", disable=not (progress and ranks.is_first()))
         for step, batch in enumerate(shown):
             batch = on_device(batch, model)
             if estimator == "sampled":
@@ -89,16 +89,6 @@ def fisher(
             labels = [batch[name] for name in label_names if isinstance(batch.get(name), Tensor)]
             accumulator.add(batch, one_by_one=any(label.dim() > 1 for label in labels))
     return totals
-
-
-def on_device(batch: Batch, model: nn.Module) -> Batch:
-    """The batch with its tensors where the model is."""
-    device = next(model.parameters()).device
-    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-
-
-def _is_first_rank() -> bool:
-    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
 def _label_loss(model: nn.Module, batch: Batch) -> list[Tensor]:
@@ -132,15 +122,3 @@ def _log_probabilities(model: nn.Module, batch: Batch) -> Tensor:
             "classes] logits): use the `label` Fisher"
         )
     return F.log_softmax(logits.float(), dim=-1)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode inside the block; afterwards every module is in the mode it had."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from glue_sparse.corpus import Document
 from glue_sparse.masking import Masking
 from glue_sparse.randomness import seeded
-from glue_sparse.wordpiece import SpecialIds
+from glue_sparse.tokenizers import SpecialIds
 
 SHORT_FRACTION = 0.1
 """Share of the pairs that are made shorter than they could be, by a random length."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 
-from glue_sparse import masks as mask_file
+from glue_sparse import mask_file
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import is_diff
 from glue_sparse.masks import Inactive, Masks

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-from glue_sparse import cost_tables, published, results, tuning
-from glue_sparse.analysis import density_by_kind, density_by_layer
+from glue_sparse import cost_tables, published, trials, whole_files
 from glue_sparse.cells import Grid
-from glue_sparse.masks import Inactive, Masks, num_active
 from glue_sparse.places import Place, column_titles, places
 from glue_sparse.published import Published
 from glue_sparse.results import Result
 from glue_sparse.scales import Scale, scale_of, scales_of
+from glue_sparse.text_tables import markdown
 
 HEADER = ("task", "method", "density", "score", "metric", "trainable weights", "of all", "stored bytes", "train s")
 
@@ -53,36 +52,6 @@ def _density(result: Result) -> str:
     return f"{result.density:g}" if result.density is not None else "-"
 
 
-def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A markdown table with padded columns."""
-    widths = [max(len(cell) for cell in column) for column in zip(header, *lines, strict=True)]
-    rule = ["-" * width for width in widths]
-    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in (header, rule, *lines)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
-
-
-def of_masks(masks: Masks, model_entries: int | None = None, inactive: Inactive = "zero") -> str:
-    """What is pruned, per kind of tensor and per layer, and its share of the masked tensors and of the whole model.
-
-    Args:
-        masks: of one tensor at least.
-        inactive: what the entries hold that are not active; `frozen` ones are not pruned but do not train.
-    """
-    parts = []
-    for what, counts in (("kind of tensor", density_by_kind(masks)), ("layer", density_by_layer(masks))):
-        lines = [
-            (part, f"{kept:,}", f"{entries:,}", f"{1 - kept / entries:.3%}") for part, (kept, entries) in counts.items()
-        ]
-        parts.append(markdown((what, "kept", "entries", "sparsity"), lines))
-    kept, entries = num_active(masks), sum(mask.numel() for mask in masks.values())
-    what = "pruned" if inactive == "zero" else "frozen"
-    total = f"{entries - kept:,} of {entries:,} entries of {len(masks)} tensors are {what} ({1 - kept / entries:.3%})"
-    if model_entries:
-        rest = model_entries - entries
-        total += f"; {(entries - kept) / model_entries:.3%} of the model, whose other {rest:,} entries are not masked"
-    return "\n\n".join([*parts, total])
-
-
 def table(grid: Grid, plus_minus: str = "±") -> tuple[list[str], list[list[str]]]:
     """Header and lines: one per row, and below it what was published for it."""
     all_places = places(grid)
@@ -93,7 +62,7 @@ def table(grid: Grid, plus_minus: str = "±") -> tuple[list[str], list[list[str]
         line = [all_places[row, column] for column in grid.columns]
         means = [place.mean for place in line] if all(place.is_complete for place in line) else []
         last = [_mean_text(means, line[0].scale)] if several else []
-        told = [tuning.told_by([place.found for place in line], setting) for setting in tuned]
+        told = [trials.told_by([place.found for place in line], setting) for setting in tuned]
         lines.append([row, _trained(line), *told, *(place.text(plus_minus) for place in line), *last])
         lines += [_published_line(source, row, grid, several) for source in comparable(grid, row)]
     return [*header, *(["mean"] if several else [])], lines
@@ -154,7 +123,7 @@ def captions(grid: Grid) -> list[str]:
     lines = [f"Mean ± sample standard deviation over seeds in {units} (number of seeds); - : no run."]
     if _has_mean(grid):
         lines.append("`mean`: of the columns, where each of them has all its seeds.")
-    lines += tuning.captions(grid)
+    lines += trials.captions(grid)
     sources = {source.name: source for row in grid.rows for source in comparable(grid, row)}
     for source in sources.values():
         lines += [f"{source.name}: {source.source}.", *source.notes]
@@ -165,7 +134,7 @@ def as_markdown(grid: Grid) -> str:
     """The table with its captions, then trials, FLOPs and the bytes of merges and checkpoints where there are any."""
     parts = [f"## {grid.title}", markdown(*table(grid)), "\n".join(f"* {line}" for line in captions(grid))]
     more = {
-        f"Trials on held-out data, {tuning.unit(grid)}; the chosen one is bold:": tuning.table(grid),
+        f"Trials on held-out data, {trials.unit(grid)}; the chosen one is bold:": trials.table(grid),
         "FLOPs, multiplications and additions (seed of the first run found):": cost_tables.flops(grid),
         "Bytes sent by each worker (seed of the first run found):": cost_tables.communication(grid),
         "Bytes per checkpoint (seed of the first run found):": cost_tables.checkpoints(grid),
@@ -184,7 +153,7 @@ def as_csv(grid: Grid) -> str:
         first = place.found[0] if place.found else None
         title, metric = (first.title, first.main_metric) if first else ("", "")
         value, std = (place.mean if first else "", "" if place.std is None else place.std)
-        told = [tuning.told_by([place.found], setting) for setting in tuned]
+        told = [trials.told_by([place.found], setting) for setting in tuned]
         writer.writerow((row, column, title, metric, value, std, len(place.found), place.wanted, "measured", *told))
         for source in comparable(grid, row):
             number = source.value(row, column)
@@ -212,4 +181,4 @@ def _latex(text: str) -> str:
 def write(grid: Grid, folder: Path) -> list[Path]:
     """Write NAME.md, NAME.csv and NAME.tex; returns their paths."""
     texts = {"md": as_markdown(grid), "csv": as_csv(grid), "tex": as_latex(grid)}
-    return [results.write_text(folder / f"{grid.name}.{ending}", text) for ending, text in texts.items()]
+    return [whole_files.write_text(folder / f"{grid.name}.{ending}", text) for ending, text in texts.items()]

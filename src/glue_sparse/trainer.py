@@ -9,26 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from accelerate.utils import gather_object
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
+from glue_sparse import ranks
 from glue_sparse.active import active_tensors
+from glue_sparse.batches import Batch
 from glue_sparse.cost import Cost, cost_of
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import DiffInfo
-from glue_sparse.exchange import average_over_ranks
 from glue_sparse.masks import Scores, digest
 from glue_sparse.method_hooks import MethodHooks
-from glue_sparse.methods.base import SparseMethod
+from glue_sparse.methods.base import Moment, SparseMethod
 from glue_sparse.parametrization import held_tensors, is_attached, model_digest
 from glue_sparse.params import head_names
-from glue_sparse.per_example import Batch
 from glue_sparse.randomness import seeded
 from glue_sparse.reindexing import take_over
 
@@ -69,7 +67,7 @@ class SparseTrainer(Trainer):
         self._has_chosen = False
         self.cost: Cost | None = None
         """What trained, counted before the method finished; none until `train` has ended."""
-        self.add_callback(MethodHooks(self))
+        self.add_callback(MethodHooks(method, lambda: self.network, self.moment))
         self.head = head_names(model) if head is None else head
         config = getattr(model, "config", None)
         self.info = replace(
@@ -120,17 +118,24 @@ class SparseTrainer(Trainer):
         self.method.attach(self.network, masks)
         self._has_chosen = True
         bases = [held.base_digest for _, held in held_tensors(self.network)]
-        if len(set(gather_object([(digest(masks), *bases)]))) > 1:
+        if not ranks.agree((digest(masks), *bases)):
             raise RuntimeError("ranks differ in masks or base weights; scores may depend on data and seed alone")
 
     def _add_over_ranks(self, scores: Scores) -> Scores:
         """Sums over ranks, which then all choose alike. A score that uses no data is only multiplied by it."""
-        if self.args.world_size == 1:
-            return scores
-        scores = {name: score.to(self.args.device) for name, score in scores.items()}
-        for score in scores.values():
-            dist.all_reduce(score)
-        return scores
+        return ranks.add(scores, self.args.device)
+
+    def moment(self, state: TrainerState) -> Moment:
+        """Where training is, as the method is told it."""
+        assert isinstance(self.optimizer, torch.optim.Optimizer)
+        share = (self.args.process_index, self.args.world_size)
+
+        def draw(num_samples: int, number: int) -> Iterable[Batch]:
+            return self.sample_batches(num_samples, share, number)
+
+        return Moment(
+            state.global_step, state.max_steps, self.num_epochs, self.optimizer, self.head, draw, self._add_over_ranks
+        )
 
     def sample_batches(self, num_samples: int, share: tuple[int, int] = (0, 1), draw: int = 0) -> Iterable[Batch]:
         """`num_samples` training examples, drawn by the seed, in batches of similar length.
@@ -218,7 +223,7 @@ class SparseTrainer(Trainer):
         """As in `Trainer`; DDP cannot follow entries that move, so their gradients are averaged here."""
         loss = super().training_step(*args, **kwargs)
         if self.method.moves and self.args.world_size > 1 and self.accelerator.sync_gradients:
-            average_over_ranks([e.values for _, e in active_tensors(self.network) if e.num_active])
+            ranks.average_gradients([e.values for _, e in active_tensors(self.network) if e.num_active])
         return loss
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:

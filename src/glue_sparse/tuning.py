@@ -9,10 +9,10 @@ from typing import Any
 from glue_sparse import results
 from glue_sparse.cells import START, Grid, Tuned
 from glue_sparse.command_line import parse, settings_of
-from glue_sparse.commands import closest
 from glue_sparse.results import Result
-from glue_sparse.scales import scale_of, scales_of
+from glue_sparse.scales import scale_of
 from glue_sparse.sweeps import CHAIN, SWEEP, row_name
+from glue_sparse.words import closest
 
 KEY = "tune"
 """In a grid: {setting: [values], hold_out: N, seed: S}. Not a flag."""
@@ -171,12 +171,6 @@ def told(result: Result, setting: str) -> float:
     return value[0] if isinstance(value, list) else value
 
 
-def told_by(runs: Sequence[Sequence[Result]], setting: str) -> str:
-    """What the runs of several places were given for a setting; once where all have the same."""
-    texts = [", ".join(dict.fromkeys(f"{told(result, setting):g}" for result in found)) or "-" for found in runs]
-    return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
-
-
 @lru_cache
 def default_of(setting: str) -> Any:
     """What a setting is where results do not name it; ValueError where there is none of this name."""
@@ -192,49 +186,3 @@ def waiting(grid: Grid) -> list[str]:
         f"{row}/{column}: no {tuned.setting} is chosen, {count} of {len(tuned.values)} trials have no result"
         for (row, column), count in missing.items()
     ]
-
-
-def table(grid: Grid) -> tuple[list[str], list[list[str]]]:
-    """Header and lines: the score of every trial in `unit`, the chosen one in bold; no lines without tuning."""
-    if (tuned := grid.tuned) is None:
-        return [], []
-    lines = []
-    for place in grid.places:
-        scores, best = tuned.scores[place], None if place in tuned.waiting else tuned.used[place]
-        scale = scales_of(_trials(tuned, place[1]))[0]
-        texts = [scale.text(scale.shown(scores[value])) if value in scores else "-" for value in tuned.values]
-        marked = [f"**{text}**" if value == best else text for value, text in zip(tuned.values, texts, strict=True)]
-        lines.append([*place, *marked])
-    return ["", "column", *(f"{tuned.setting} {value:g}" for value in tuned.values)], lines
-
-
-def unit(grid: Grid) -> str:
-    """What the scores of the trials are in."""
-    found = [result for column in grid.columns for result in _trials(grid.tuned, column)] if grid.tuned else []
-    return " or ".join(scale.unit for scale in scales_of(found))
-
-
-def _trials(tuned: Tuned, column: str) -> list[Result]:
-    """The trials of a column that are through."""
-    return [result for cell in tuned.trials.cells if cell.column == column and (result := cell.result())]
-
-
-def captions(grid: Grid) -> list[str]:
-    """How the setting was chosen, and where it was not."""
-    if (tuned := grid.tuned) is None:
-        return []
-    values, lines = ", ".join(f"{value:g}" for value in tuned.values), []
-    if len(tuned.waiting) < len(grid.places):
-        titles = dict.fromkeys(result.title for cell in tuned.trials.cells if (result := cell.result()))
-        lines.append(
-            f"{tuned.setting} chosen on held-out data: for each row and column the one of {values} whose trial scored "
-            f"best on {tuned.hold_out:,} training examples that it did not train on (first of equals; seed "
-            f"{tuned.seed}; {', '.join(titles)}). The runs of the table hold none out; the column shows what they were "
-            "given."
-        )
-    if tuned.waiting:
-        names = ", ".join("/".join(place) for place in grid.places if place in tuned.waiting)
-        lines.append(
-            f"Not chosen here, since trials are missing: {names}. (A run with --tune_values is shown with the same.)"
-        )
-    return lines

@@ -22,9 +22,10 @@ from transformers import initialization as init
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
-from glue_sparse.images import Pixels
-from glue_sparse.models import DTYPES, base_name, explained, load_pretrained, new_model, resolve, scratch_of
+from glue_sparse.models import load_pretrained, new_model
+from glue_sparse.pixels import Pixels
 from glue_sparse.randomness import new_weights
+from glue_sparse.sources import DTYPES, base_name, explained, resolve, scratch_of
 
 logger = logging.getLogger(__name__)
 

@@ -3,16 +3,14 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tqdm.auto import tqdm
 from transformers import BertTokenizer, PreTrainedTokenizerBase
 
 from glue_sparse.corpus import Document
-from glue_sparse.models import load_tokenizer
+from glue_sparse.tokenizers import load_tokenizer
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUES = "##"
@@ -22,21 +20,6 @@ SMALLEST = 256
 _MAX_CHARACTERS = 1000
 _MAX_DOCUMENTS = 200_000
 """Documents that a tokenizer is trained on; more of them hardly change it."""
-
-
-@dataclass(frozen=True)
-class SpecialIds:
-    """Numbers of the tokens that stand for no text."""
-
-    pad: int
-    cls: int
-    sep: int
-    mask: int
-
-    @classmethod
-    def of(cls, tokenizer: Any) -> "SpecialIds":
-        """Those of a tokenizer that has all of them."""
-        return cls(tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id)
 
 
 def load(source: str) -> PreTrainedTokenizerBase:

@@ -12,10 +12,10 @@ from transformers import Trainer, get_scheduler
 
 from glue_sparse.active import active_tensors, attach
 from glue_sparse.arguments import MergeArguments, RunArguments
+from glue_sparse.batches import Batch
 from glue_sparse.exchange import Exchange
 from glue_sparse.masks import Masks
 from glue_sparse.parametrization import is_attached, original, persistent_buffers, wholly_active, write_entries
-from glue_sparse.per_example import Batch
 from glue_sparse.randomness import seed_of, seeded
 from glue_sparse.reindexing import reindex
 from glue_sparse.trainer import SparseTrainer

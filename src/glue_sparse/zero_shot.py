@@ -1,30 +1,25 @@
 """Prune a language model without training and measure its perplexity: criteria side by side over sparsities."""
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from glue_sparse import plots, results
 from glue_sparse.arguments import MethodArguments
+from glue_sparse.batches import Batch
 from glue_sparse.budgets import check_sparsity
-from glue_sparse.commands import closest
 from glue_sparse.language_models import LanguageModel
 from glue_sparse.masks import Masks, num_active
 from glue_sparse.methods import build_method
 from glue_sparse.methods.one_shot import OneShot, input_axes
 from glue_sparse.params import head_names
-from glue_sparse.per_example import Batch
 from glue_sparse.perplexity import Perplexity, Tokens, Window, check_length, perplexity
 from glue_sparse.randomness import seeded
-from glue_sparse.tables import markdown
+from glue_sparse.words import closest
 
 CRITERIA = ("magnitude", "wanda", "random")
 """Criteria of `--method one_shot` that need no labels."""
@@ -192,50 +187,3 @@ def _sparsities(model: nn.Module, axes: Mapping[str, int], masks: Masks) -> tupl
     pruned = sum(mask.numel() for mask in masks.values()) - num_active(masks)
     matrices = sum(model.get_parameter(name).numel() for name in axes)
     return pruned / matrices, pruned / sum(parameter.numel() for parameter in model.parameters())
-
-
-def table(points: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines: one line per sparsity asked for, one column per criterion."""
-    criteria = {point.criterion: point.distribution for point in points if point.criterion != DENSE}
-    header = ["asked", "pruned of the matrices", "of the whole model"]
-    header += [f"{criterion} ({distribution})" for criterion, distribution in criteria.items()] or [DENSE]
-    lines = []
-    for asked in dict.fromkeys(point.asked for point in points):
-        here = {point.criterion: point for point in points if point.asked == asked}
-        shares = [[f"{share:.2%}" for share in (point.sparsity, point.model_sparsity)] for point in here.values()]
-        cells = [here.get(criterion, here.get(DENSE)) for criterion in criteria or (DENSE,)]
-        texts = [f"{point.found.perplexity:,.2f}" if point else "-" for point in cells]
-        # criteria differ where rows or groups are rounded each on their own
-        lines.append([asked, *(" / ".join(dict.fromkeys(column)) for column in zip(*shares, strict=True)), *texts])
-    return header, lines
-
-
-def as_csv(points: Sequence[Point]) -> str:
-    """One line per point, numbers in full."""
-    out = io.StringIO()
-    rows = [{k: v for k, v in asdict(point).items() if k != "found"} | asdict(point.found) for point in points]
-    writer = csv.DictWriter(out, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
-
-
-def write(points: Sequence[Point], folder: Path, name: str, title: str, captions: Sequence[str]) -> list[Path]:
-    """Write NAME.md, NAME.csv, NAME.png and NAME.svg; returns their paths."""
-    text = "\n\n".join([f"## {title}", markdown(*table(points)), "\n".join(f"* {line}" for line in captions)])
-    figure, axis = plots.pyplot().subplots(figsize=(6, 4))
-    dense = [point for point in points if point.criterion == DENSE]
-    for criterion in dict.fromkeys(point.criterion for point in points if point.criterion != DENSE) or (DENSE,):
-        own = [point for point in points if point.criterion == criterion]
-        line = own if criterion == DENSE else [*dense, *own]
-        x, y = [100 * point.sparsity for point in line], [point.found.perplexity for point in line]
-        axis.plot(x, y, marker="o", label=f"{criterion} ({own[0].distribution})" if own[0].distribution else criterion)
-    axis.set_yscale("log")
-    axis.set_xlabel("pruned weights, % of the matrices inside the layers")
-    axis.set_ylabel("pseudo-perplexity" if points[0].found.kind == "masked" else "perplexity")
-    axis.set_title(title, fontsize=10)
-    axis.grid(alpha=0.3, which="both")
-    axis.legend()
-    drawn = plots.write(figure, folder, name)
-    texts = {"md": text + "\n", "csv": as_csv(points)}
-    return [*(results.write_text(folder / f"{name}.{ending}", content) for ending, content in texts.items()), *drawn]

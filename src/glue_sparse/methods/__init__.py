@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from glue_sparse.activations import wanda
-from glue_sparse.commands import closest
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import FILE_NAME, identity, is_diff
 from glue_sparse.hard_concrete import HardConcrete
-from glue_sparse.masks import Masks, load
+from glue_sparse.mask_file import load
+from glue_sparse.masks import Masks
 from glue_sparse.method_arguments import WITH_DENSITY, MethodArguments, densities_of, pattern_of
 from glue_sparse.methods.alternate import Alternate
 from glue_sparse.methods.base import SparseMethod
@@ -27,6 +27,7 @@ from glue_sparse.rewiring import PRESETS, Rule, gradient_magnitude
 from glue_sparse.schedules import Period, period_of
 from glue_sparse.scores import ScoreFunction, fisher, magnitude, noise
 from glue_sparse.tensor_files import locate
+from glue_sparse.words import closest
 
 
 def _period(args: MethodArguments) -> Period | None:

@@ -14,11 +14,11 @@ from glue_sparse.diff_file import DiffInfo
 from glue_sparse.flops import Rule
 from glue_sparse.masks import Inactive, Masks, select
 from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
+from glue_sparse.moving_start import entry_counts
 from glue_sparse.parametrization import original
 from glue_sparse.phases import First, Phases
 from glue_sparse.randomness import seed_of, seeded
 from glue_sparse.reindexing import Entrants, reindex
-from glue_sparse.sparsify import entry_counts
 
 Selection = Literal["fixed", "magnitude", "random"]
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from glue_sparse.active import Inactive, attach
+from glue_sparse.batches import Batch
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import DiffInfo
 from glue_sparse.flops import Rule
 from glue_sparse.masks import Masks, Scores
-from glue_sparse.per_example import Batch
 
 Batches = Callable[[int], Iterable[Batch]]
 """num_samples -> collated batches of that many training examples in all, this rank's share of them."""

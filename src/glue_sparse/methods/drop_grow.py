@@ -9,14 +9,15 @@ from torch import nn
 
 from glue_sparse import budgets, moved, regularization
 from glue_sparse.diff_file import DiffInfo
+from glue_sparse.explored import explored_share, explored_shares, mean_of
 from glue_sparse.flops import Rule as FlopsRule
 from glue_sparse.history import History, block_statistics
 from glue_sparse.initial import Initial, redraw
 from glue_sparse.masks import Inactive, Masks
 from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
-from glue_sparse.moving import Mover, explored_share, explored_shares, mean_of
+from glue_sparse.moving import Mover
+from glue_sparse.moving_start import VarianceOf, entry_counts, initial_masks, keep_variance
 from glue_sparse.rewiring import RIGL, Rule
-from glue_sparse.sparsify import VarianceOf, entry_counts, initial_masks, keep_variance
 
 
 class DropGrow(SparseMethod):

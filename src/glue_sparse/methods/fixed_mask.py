@@ -11,7 +11,8 @@ from glue_sparse import budgets, moved
 from glue_sparse.active import Inactive
 from glue_sparse.diff import SparseDiff
 from glue_sparse.diff_file import DiffInfo
-from glue_sparse.masks import Masks, load, save, select
+from glue_sparse.mask_file import load, save
+from glue_sparse.masks import Masks, select
 from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
 from glue_sparse.methods.refresh import Refresh
 from glue_sparse.params import body_names, match

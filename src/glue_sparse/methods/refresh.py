@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
+from glue_sparse.batches import Batch
 from glue_sparse.masks import Masks
 from glue_sparse.methods.base import Batches, Combine, Moment
 from glue_sparse.parametrization import current_tensors
-from glue_sparse.per_example import Batch
 from glue_sparse.reindexing import reindex
 from glue_sparse.schedules import Period, Schedule
 

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 from glue_sparse.arguments import ModelArguments, TaskArguments
 from glue_sparse.bert_family import is_member
-from glue_sparse.models import scratch_of
+from glue_sparse.sources import scratch_of
 from glue_sparse.tasks import cifar10, files, glue, masked_lm, squad, tweets
 from glue_sparse.tasks.base import Task
 from glue_sparse.vision import SCRATCH, is_scratch

@@ -20,9 +20,10 @@ from transformers import EvalPrediction
 
 from glue_sparse import metrics
 from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.images import ImageCollator, Pixels
-from glue_sparse.models import DTYPES
+from glue_sparse.images import ImageCollator
 from glue_sparse.params import head_names
+from glue_sparse.pixels import Pixels
+from glue_sparse.sources import DTYPES
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.text import cut
 from glue_sparse.vision import load_image_classifier, pixels_for

@@ -11,12 +11,12 @@ from glue_sparse.arguments import ModelArguments, TaskArguments
 from glue_sparse.bert_family import is_member
 from glue_sparse.corpus import Corpus, Split, open_split
 from glue_sparse.masking import Masking, MaskingCollator
-from glue_sparse.models import base_name, scratch_of
 from glue_sparse.pair_stream import PairStream
 from glue_sparse.sentence_pairs import Pairs, Tokens, make_pairs, tokenise
+from glue_sparse.sources import base_name, scratch_of
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.text import cut, seeded_head
-from glue_sparse.wordpiece import SpecialIds
+from glue_sparse.tokenizers import SpecialIds
 
 
 def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_predict: bool = False) -> Task:

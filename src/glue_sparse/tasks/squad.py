@@ -13,13 +13,15 @@ from transformers import DataCollatorWithPadding, EvalPrediction
 
 from glue_sparse import metrics
 from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.models import base_name, load_question_answerer, load_tokenizer
+from glue_sparse.models import load_question_answerer
 from glue_sparse.params import head_names
+from glue_sparse.sources import base_name
 from glue_sparse.tasks.answers import Answer, best_answers
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.squad_files import fault_of, read
 from glue_sparse.tasks.text import check_length, cut, describe, seeded_head
 from glue_sparse.tasks.windows import SPANS, encode, spans_of
+from glue_sparse.tokenizers import load_tokenizer
 
 HUB_ID = "rajpurkar/squad"
 FILES = {"train": "train-v1.1.json", "validation": "dev-v1.1.json"}

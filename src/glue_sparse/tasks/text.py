@@ -13,9 +13,11 @@ from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedMode
 
 from glue_sparse import metrics
 from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.models import base_name, load_classifier, load_tokenizer
+from glue_sparse.models import load_classifier
 from glue_sparse.params import head_names
+from glue_sparse.sources import base_name
 from glue_sparse.tasks.base import Task
+from glue_sparse.tokenizers import load_tokenizer
 
 
 @dataclass(frozen=True)

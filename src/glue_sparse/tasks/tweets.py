@@ -8,7 +8,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.models import installed
+from glue_sparse.sources import installed
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.text import TextData, build
 

@@ -33,11 +33,11 @@ from glue_sparse.active import active_tensors
 from glue_sparse.arguments import ModelArguments, TaskArguments
 from glue_sparse.batches import example
 from glue_sparse.budgets import total
-from glue_sparse.masks import overlap
 from glue_sparse.methods.diff_gates import DiffGates
 from glue_sparse.models import load_classifier
 from glue_sparse.parametrization import held_tensors
 from glue_sparse.params import body_names, head_names
+from glue_sparse.similarity import compare
 from glue_sparse.sources import resolve
 from glue_sparse.tasks import load_task
 from glue_sparse.text_tables import markdown
@@ -256,7 +256,7 @@ def compare_fisher(arguments: Namespace) -> None:
     print(f"Fisher of 256 examples of {task.title.partition(' (')[0]}, {DEVICE.type}: vectorised {fast:.1f} s, "
           f"one at a time {slow:.1f} s")  # fmt: skip
     print(f"speed-up {slow / fast:.2f} (target >= 2)")
-    print(f"overlap of the top 0.5 %: {overlap(*masks):.4f} (target >= 0.999)")
+    print(f"overlap of the top 0.5 %: {compare(*masks).overlap:.4f} (target >= 0.999)")
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from glue_sparse import deltas, pruned_model
-from glue_sparse.analysis import density_by_layer, overlap
+from glue_sparse import deltas, pruned_model, similarity
+from glue_sparse.analysis import density_by_layer
 from glue_sparse.bert_family import is_member
 from glue_sparse.commands import one_sentence
 from glue_sparse.diff import SparseDiff
@@ -98,10 +98,14 @@ def deltas_table(run: str) -> None:
 def compare(first: str, second: str) -> None:
     """How far two diffs chose the same entries."""
     one, other = SparseDiff.from_pretrained(first), SparseDiff.from_pretrained(second)
-    shared, smaller, chance = overlap(one, other)
-    print(f"active entries: {one.num_active:,} and {other.num_active:,}; in both: {shared:,}")
-    if smaller:
-        print(f"overlap (in both / the smaller): {shared / smaller:.4f}; by chance about {chance / smaller:.4f}")
+    names = one.shapes.keys() & other.shapes.keys()
+    own = [{name: mask for name, mask in diff.own_masks().items() if name in names} for diff in (one, other)]
+    found, smaller = similarity.compare(*own) if names else None, min(one.num_active, other.num_active)
+    both = found.both if found else 0
+    print(f"active entries: {one.num_active:,} and {other.num_active:,}; in both: {both:,}")
+    if smaller and found:
+        overlap, chance = both / smaller, found.by_chance / smaller
+        print(f"overlap (in both / the smaller): {overlap:.4f}; by chance about {chance:.4f}")
 
 
 def figure(sources: list[str], folder: Path, name: str) -> None:

@@ -11,8 +11,6 @@ on, an alias or a hub id. A folder with a model of its own, such as a finished r
 checkpoints (RUN/checkpoint-*) to see them. Only safetensors files are read.
 """
 
-import csv
-import io
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +21,7 @@ from glue_sparse import emergence, weight_figures, whole_files
 from glue_sparse.checkpoints import Checkpoint, by_step, find
 from glue_sparse.commands import one_sentence
 from glue_sparse.emergence import Histogram, Measured, Small, per_kind, per_layer, total
-from glue_sparse.text_tables import markdown
+from glue_sparse.text_tables import csv_text, markdown
 
 Layers = dict[str, Histogram]
 """Layer -> histogram of its weights."""
@@ -47,18 +45,15 @@ def what_is_small(relative: bool) -> str:
 
 def as_csv(measured: Sequence[Measured], relative: bool) -> str:
     """One line per checkpoint, threshold and part: the total, each layer and each kind."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("checkpoint", "step", "tau", "relative", "part", "name", "small", "entries", "share"))
+    lines = []
     for found in measured:
-        step = "" if found.step is None else found.step
         for tau, small in found.small.items():
             parts: list[tuple[str, str, Small]] = [("total", "", total(small))]
             parts += [("layer", name, count) for name, count in per_layer(small).items()]
             parts += [("kind", name, count) for name, count in per_kind(small).items()]
-            for part, name, count in parts:
-                writer.writerow((found.label, step, tau, relative, part, name, *count, count.share))
-    return out.getvalue()
+            which = (found.label, found.step, tau, relative)
+            lines += [(*which, part, name, *count, count.share) for part, name, count in parts]
+    return csv_text(("checkpoint", "step", "tau", "relative", "part", "name", "small", "entries", "share"), lines)
 
 
 def emergence_text(measured: Sequence[Measured], relative: bool) -> str:

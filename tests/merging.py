@@ -28,15 +28,16 @@ PLANS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def method_of(name: str, choice: int) -> SparseMethod:
+def method_of(name: str) -> SparseMethod:
     """FISH, the same with noise, dense, or biases alone."""
     if name == "dense":
         return FixedMask(masks={})
     if name == "biases":
         matrices = {n: p.shape for n, p in bert().bert.named_parameters(prefix="bert") if not is_bias(n)}
         return FixedMask(masks={n: torch.zeros(shape, dtype=torch.bool) for n, shape in matrices.items()})
-    score = partial(fisher, progress=False) if name == "fish" else partial(noise, seed=choice)
-    return FixedMask(score, density=0.1, num_samples=16)
+    if name == "fish":
+        return FixedMask(partial(fisher, progress=False), density=0.1, num_samples=16)
+    return FixedMask(noise, density=0.1, num_samples=16, score_of=lambda number: partial(noise, seed=number))
 
 
 def build(
@@ -52,11 +53,11 @@ def build(
     trainer = SparseTrainer(
         bert() if model is None else model,
         arguments,
-        method=method_of(method, 0),
+        method=method_of(method),
         train_dataset=examples(26) if data is None else data,
         data_collator=collate if data is None else torch.utils.data.default_collate,
     )
-    return MergedTraining(trainer, partial(method_of, method), MergeArguments(**{**where, **plan}))
+    return MergedTraining(trainer, MergeArguments(**{**where, **plan}))
 
 
 class Wire:

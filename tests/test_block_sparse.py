@@ -220,7 +220,7 @@ def test_execution_ends_with_its_block_and_knows_its_ways():
         raise RuntimeError
     small = (torch.device("cpu"), torch.float32, torch.Size((16, 24)), 8, 0.1, 10)
     assert not block_sparse.runs(*small)
-    with pytest.raises(ValueError, match="unknown execution 'sometimes': auto, tiles, masked"):
+    with pytest.raises(ValueError, match="unknown execution 'sometimes'; there are auto, tiles, masked"):
         block_sparse.execution("sometimes").__enter__()  # pyright: ignore
 
 

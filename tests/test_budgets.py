@@ -147,7 +147,7 @@ def unknown(shapes: Any, density: float) -> dict[str, float]:
         (SQUARE, 1.01, "uniform", {}, r"^density must be in \(0, 1\], got 1.01 for the model$"),
         (SQUARE, float("nan"), "uniform", {}, r"^density must be in \(0, 1\], got nan for the model$"),
         (SQUARE, 0.5, "erk", {"b": 2.0}, r"^density must be in \(0, 1\], got 2.0 for b$"),
-        (SQUARE, 0.5, "zipf", {}, r"^unknown distribution 'zipf': uniform, first_dense, er, erk$"),
+        (SQUARE, 0.5, "zipf", {}, r"^unknown distribution 'zipf'; there are uniform, first_dense, er, erk$"),
         ({"w": (9, 9), "tiny": (2, 2)}, 0.1, "uniform", {}, r"density 0.1 \(uniform\) leaves nothing of tiny, .* 4 "),
         ({"w": (50, 50), "flat": (1, 2)}, 0.001, "erk", {}, r"density 0.001 \(erk\) leaves nothing of flat, .* 2 "),
         (SQUARE, 0.5, nothing, {}, r"^density 0.5 \(nothing\) leaves nothing of c, which has 100 entries"),

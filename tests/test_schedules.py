@@ -86,7 +86,7 @@ def test_number_of_updates_equals_a_count_over_steps():
         ({"every": 2.5}, "^update_every .*; not 2.5$"),
         ({"until": 0}, "^update_until is a step, or a fraction of the run up to 1; not 0$"),
         ({"until": -0.5}, "^update_until .*; not -0.5$"),
-        ({"decay": "exponential"}, "^unknown schedule 'exponential': constant, cosine, linear$"),
+        ({"decay": "exponential"}, "^unknown schedule 'exponential'; there are constant, cosine, linear$"),
     ],
 )
 def test_bad_schedules(changes: dict[str, Any], message: str):

@@ -18,7 +18,7 @@ from glue_sparse.tasks.text import describe
         ({}, "a task is missing"),
         ({"task": "SST-2"}, "unknown task 'SST-2'; did you mean sst2"),
         ({"task": "glue/rte"}, "did you mean rte"),
-        ({"task": "zzzzzz"}, r"unknown task 'zzzzzz' \(the tasks are cola, mnli"),
+        ({"task": "zzzzzz"}, r"unknown task 'zzzzzz'; there are cola, mnli"),
         ({"task": "rte", "train_file": "x.csv"}, "--train_file goes with --task file, not with --task rte"),
         ({"task": "rte", "test_file": "x.csv"}, "--test_file goes with --task file"),
         ({"task": "tweets", "data_dir": "x"}, "--task tweets does not read"),

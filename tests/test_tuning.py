@@ -167,7 +167,7 @@ def test_a_value_that_is_the_flags_own_default_is_known_too(tmp_path: Path):
         ({"hold_out": 5}, "`tune` takes one setting with a list of values, not 0"),
         ({"learning_rate": 0.1, "hold_out": 5}, "`tune` takes one setting with a list of values, not 0"),
         ({**TUNE, "weight_decay": [0, 1]}, "`tune` takes one setting with a list of values, not 2"),
-        ({**TUNE, "holdout": 5}, "unknown key 'holdout' in `tune`; did you mean hold_out?"),
+        ({**TUNE, "holdout": 5}, "unknown key of `tune` 'holdout'; did you mean hold_out?"),
         ({**TUNE, "learning_rate": []}, "`tune` lists no value of learning_rate"),
         ({**TUNE, "learning_rate": [0.1, 0.2, 0.1]}, "`tune` names 0.1 twice"),
         ({**TUNE, "learning_rate": ["5e-5"]}, "a value of learning_rate in `tune` is a number (5.0e-5, not 5e-5)"),

@@ -38,16 +38,6 @@ def _by_tensor(source: SparseDiff | Masks) -> Counts:
     return {name: (int(mask.sum()), mask.numel()) for name, mask in source.items()}
 
 
-def overlap(one: SparseDiff, two: SparseDiff) -> tuple[int, int, float]:
-    """(entries in both, entries of the smaller diff, entries in both if each tensor's were drawn at random)."""
-    shared, chance = 0, 0.0
-    for name in one.indices.keys() & two.indices.keys():
-        first, second = one.indices[name], two.indices[name]
-        shared += int(torch.isin(first, second).sum())
-        chance += len(first) * len(second) / max(1, torch.Size(one.shapes[name]).numel())
-    return shared, min(one.num_active, two.num_active), chance
-
-
 def of_masks(masks: Masks, model_entries: int | None = None, inactive: Inactive = "zero") -> str:
     """What is pruned, per kind of tensor and per layer, and its share of the masked tensors and of the whole model.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from glue_sparse import block_products, tiles
 from glue_sparse.block_products import Places
 from glue_sparse.parametrization import Entries
+from glue_sparse.words import check_one_of
 
 Execution = Literal["auto", "tiles", "masked"]
 """How layers with active tiles compute: where `wins` says so by tiles, always by tiles, never."""
@@ -38,8 +39,7 @@ def execution(way: Execution) -> Iterator[None]:
         ValueError: an unknown way.
     """
     global _execution
-    if way not in get_args(Execution):
-        raise ValueError(f"unknown execution {way!r}: {', '.join(get_args(Execution))}")
+    check_one_of("execution", way, get_args(Execution))
     before, _execution = _execution, way
     try:
         yield

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
+from glue_sparse.words import check_one_of
+
 Shapes = Mapping[str, Sequence[int]]
 Distribution = Callable[[Shapes, float], dict[str, float]]
 """(shape of each tensor, density of all together) -> density of each; a distribution of your own."""
@@ -163,8 +165,7 @@ def _distribute(
         if not named or not all(0 <= share <= 1 for share in shares.values()):
             raise ValueError(f"{_name_of(distribution)} must give each tensor a density in [0, 1], and no other")
         return {name: round(shares[name] * size) for name, size in sizes.items()}
-    if distribution not in ("uniform", "first_dense", "er", "erk"):
-        raise ValueError(f"unknown distribution {distribution!r}: uniform, first_dense, er, erk")
+    check_one_of("distribution", distribution, ("uniform", "first_dense", "er", "erk"))
     if distribution in ("uniform", "first_dense"):
         return {name: round(density * size) for name, size in sizes.items()}
     if not 0 <= total <= sum(sizes.values()):

@@ -17,7 +17,7 @@ from glue_sparse.arguments import (
     RunArguments,
     TaskArguments,
 )
-from glue_sparse.words import closest
+from glue_sparse.words import check_one_of, closest, prefixed
 
 USUAL = {
     "config", "output_dir", "overwrite", "save_model", "delta_checkpoints", "resume_from_checkpoint", "seed",
@@ -153,9 +153,9 @@ def _layered(path: Path, values: dict[str, Any], on_line: set[str], flags: list[
 
 
 def _known(keys: dict[str, Any], flags: list[str], path: Path) -> None:
-    for key in keys:
-        if key not in flags:
-            raise ValueError(f"{path}: unknown key {key!r}{closest(key, flags)}")
+    with prefixed(str(path)):
+        for key in keys:
+            check_one_of("key", key, flags, otherwise="see --help")
 
 
 def _as_typed(action: Action, value: Any) -> Any:

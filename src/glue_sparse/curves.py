@@ -1,7 +1,5 @@
 """Score over sparsity, from the result files of a grid: curves, drop points and what to run next; loads no model."""
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,7 +8,7 @@ from glue_sparse.cells import Grid
 from glue_sparse.drop_point import Curve, DropPoint
 from glue_sparse.results import Result
 from glue_sparse.scales import PERCENT, scale_of
-from glue_sparse.text_tables import markdown
+from glue_sparse.text_tables import csv_text, markdown
 
 SETTING = "sparsity"
 
@@ -187,12 +185,10 @@ def _interval(point: DropPoint, curve: Curve) -> str:
 
 def as_csv(found: list[Line]) -> str:
     """Every run: one line per task, method, sparsity and seed."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("model", "task", "metric", "method", "sparsity", "sparsity_of_model", "seed", "score"))
+    header = ("model", "task", "metric", "method", "sparsity", "sparsity_of_model", "seed", "score")
+    lines = []
     for line in found:
         for sparsity, scores in sorted(line.runs.items()):
             place = (line.model, line.title, line.metric, line.method, sparsity, f"{sparsity * line.model_share:.6f}")
-            for seed, score in sorted(scores.items()):
-                writer.writerow((*place, seed, f"{score:.4f}"))
-    return out.getvalue()
+            lines += [(*place, seed, f"{score:.4f}") for seed, score in sorted(scores.items())]
+    return csv_text(header, lines)

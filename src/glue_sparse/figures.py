@@ -9,7 +9,7 @@ from glue_sparse import plots
 from glue_sparse.cells import Cell, Grid
 from glue_sparse.places import Place, places
 from glue_sparse.scales import scale_of, scales_of
-from glue_sparse.words import closest
+from glue_sparse.words import check_one_of, prefixed
 
 PANEL_KEYS = ("x", "label", "where", "line", "names", "level")
 ROW = "row"
@@ -26,9 +26,9 @@ def check(grid: Grid) -> list[dict[str, Any]]:
     if not isinstance(panels, list) or not panels:
         raise ValueError(f"{grid.name} describes no figure: its YAML needs `figure: {{panels: [{{x: density}}]}}`")
     for panel in panels:
-        for key in panel:
-            if key not in PANEL_KEYS:
-                raise ValueError(f"figure of {grid.name}: unknown key {key!r}{closest(key, PANEL_KEYS)}")
+        with prefixed(f"figure of {grid.name}"):
+            for key in panel:
+                check_one_of("key", key, PANEL_KEYS)
         if "x" not in panel:
             raise ValueError(f"figure of {grid.name}: a panel needs `x`, the setting on its horizontal axis")
         grid.cells[0].value(panel["x"])

@@ -1,8 +1,7 @@
 """Grids of runs: from a YAML of base settings, stages, rows, columns and seeds to the cells it stands for."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -16,7 +15,7 @@ from glue_sparse.cells import START, Cell, Grid, Tuned
 from glue_sparse.command_line import parse, settings_of
 from glue_sparse.methods import check_method
 from glue_sparse.tasks import check_task
-from glue_sparse.words import closest
+from glue_sparse.words import check_one_of, closest, prefixed
 
 KEYS = ("title", "base", "stages", "rows", "columns", "seeds", tuning.KEY, "published", "figure")
 
@@ -50,12 +49,12 @@ def read(
     """
     config, root = _load(path), output_dir or Path("runs", path.stem)
     part = partial(_grid, path, script=script, tasks=tasks, flags=flags)
-    with _prefixed(str(path)):
+    with prefixed(str(path)):
         tune = tuning.wanted(config, flags, tune_values)
     if not tune:
         return part(config, root, rows=rows, seeds=seeds, more=more)
     all_rows, kept_rows, _ = _rows(path, config, rows, more)
-    with _prefixed(str(path)):
+    with prefixed(str(path)):
         tuning.check(tune, config, all_rows)
     tuned = _tuned(tune, part, config, root, kept_rows, _seeds(path, list(seeds) or config.get("seeds")))
     picked = {place: {tune.setting: value} for place, value in tuned.used.items()}
@@ -101,7 +100,7 @@ def _grid(
             settings = {**(config.get("base") or {}), **kept_columns[column], **named[row]}
             settings |= {**(picked or {}).get((row, column), {}), "seed": seed}
             start = cells[settings.pop(START), column, seed] if START in settings else None
-            with _prefixed(f"{path}, {row}/{column}"):
+            with prefixed(f"{path}, {row}/{column}"):
                 cells[row, column, seed] = _cell(script, row, column, seed, [*_argv(settings), *flags], root, start)
     shown, title = (kept_rows, kept_columns, all_seeds, tuple(cells.values())), str(config.get("title", path.stem))
     return Grid(path.stem, title, *shown, _sources(path, config), config.get("figure") or {}, family)
@@ -112,7 +111,7 @@ def _rows(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]], dict[str, str]]:
     """All rows, sweeps expanded, those that are wanted, and row -> the row of the YAML with its sweep."""
     named = _settings_of(path, config, "rows")
-    with _prefixed(str(path)):
+    with prefixed(str(path)):
         rows, family = sweeps.expand(named, more or {})
     return rows, _chosen(path, rows, family, wanted), family
 
@@ -134,7 +133,7 @@ def _levels(named: dict[str, dict[str, Any]]) -> list[list[str]]:
 def _sources(path: Path, config: dict[str, Any]) -> tuple[str, ...]:
     """Names of published numbers, each of which can be read."""
     sources = tuple(config.get("published") or ())
-    with _prefixed(str(path)):
+    with prefixed(str(path)):
         for name in sources:
             published.read(name)
     return sources
@@ -147,9 +146,9 @@ def _load(path: Path) -> dict[str, Any]:
         raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} is not a grid: it needs rows, columns and seeds")
-    for key in config:
-        if key not in KEYS:
-            raise ValueError(f"{path}: unknown key {key!r}{closest(str(key), KEYS, otherwise=_list(KEYS))}")
+    with prefixed(str(path)):
+        for key in config:
+            check_one_of("key", key, KEYS)
     if not isinstance(config.get("base") or {}, dict):
         raise ValueError(f"{path}: `base` maps flags to values")
     return config
@@ -236,14 +235,6 @@ def _argv(settings: dict[str, Any]) -> list[str]:
         values = value if isinstance(value, list) else [value]
         words += [f"--{key}", *(str(v).lower() if isinstance(v, bool) else str(v) for v in values)]
     return words
-
-
-@contextmanager
-def _prefixed(where: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
 
 
 def _cell(

@@ -10,6 +10,7 @@ from glue_sparse.active import active_tensors
 from glue_sparse.digests import tensor_digest
 from glue_sparse.parametrization import original, read_entries, write_entries
 from glue_sparse.randomness import seeded
+from glue_sparse.words import check_one_of
 
 Initial = Literal["truncated_normal", "glorot"]
 
@@ -33,8 +34,7 @@ def redraw(model: nn.Module, initial: Initial, seed: int, names: Sequence[str] |
     Raises:
         ValueError: an unknown distribution, or a vector, which has no fans.
     """
-    if initial not in get_args(Initial):
-        raise ValueError(f"unknown initial distribution {initial!r}: {', '.join(get_args(Initial))}")
+    check_one_of("initial distribution", initial, get_args(Initial))
     held = dict(active_tensors(model))
     for name in held if names is None else names:
         weight = original(model, name)

@@ -197,13 +197,6 @@ def density(masks: Masks) -> float:
     return num_active(masks) / num_entries if num_entries else 1.0
 
 
-def overlap(first: Masks, second: Masks) -> float:
-    """Active in both / active in the smaller one (overlap coefficient), over the tensors named by both."""
-    both = sum(int((first[name] & second[name]).sum()) for name in first.keys() & second.keys())
-    smaller = min(num_active(first), num_active(second))
-    return both / smaller if smaller else 1.0
-
-
 def digest(masks: Masks) -> str:
     """SHA-256 over names, shapes and bits; equal digests mean equal masks."""
     sha = hashlib.sha256()

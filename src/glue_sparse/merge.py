@@ -20,7 +20,6 @@ from glue_sparse.diff import SparseDiff
 from glue_sparse.digests import tensor_digest
 from glue_sparse.exchange import Ledger, open_exchange, summary
 from glue_sparse.masks import Masks, from_positions, positions
-from glue_sparse.methods.base import SparseMethod
 from glue_sparse.parametrization import current_tensors, persistent_buffers
 from glue_sparse.params import body_names
 from glue_sparse.trainer import SparseTrainer
@@ -34,9 +33,6 @@ REFUSED = (
     "gradient_checkpointing", "torch_compile",
 )  # fmt: skip
 """Flags of the Trainer that this kind of training does not honour."""
-NumberedMethod = Callable[[int], SparseMethod]
-"""Number of the choice (0 = the first) -> the method that makes it; a random one chooses anew each time."""
-
 
 class MergedTraining:
     """Several workers, one merged model.
@@ -46,25 +42,26 @@ class MergedTraining:
     updates are added or averaged. The head and floating-point buffers are averaged in any case.
 
     Args:
-        trainer: holds the model, the data and the arguments; evaluates and logs. Its `train` is not used.
-        method: chooses the active entries.
+        trainer: holds the model, the method, the data and the arguments; evaluates and logs. Its `train` is not used.
         plan: when workers meet and how they merge.
     Raises:
-        ValueError: arguments that this kind of training cannot honour.
+        ValueError: arguments that this kind of training cannot honour, or a method that refuses it.
     """
 
-    def __init__(self, trainer: SparseTrainer, method: NumberedMethod, plan: MergeArguments):
+    def __init__(self, trainer: SparseTrainer, plan: MergeArguments):
         assert plan.merge_every is not None and isinstance(trainer.args, RunArguments)
-        self.trainer, self.method, self.plan, self.args = trainer, method, plan, trainer.args
+        self.trainer, self.method, self.plan, self.args = trainer, trainer.method, plan, trainer.args
         self.exchange = open_exchange(plan, self.args.world_size)
         _check(self.args, plan, self.exchange.num_workers)
+        if self.method.refuses_merging:
+            raise ValueError(f"{self.method.refuses_merging}: leave `merge_every` out")
         self.merge_every = plan.merge_every
         self.num_refreshes, self.is_dense_phase, self.first_merge = 0, False, 0
         self.shares: list[Entries] = []
         network = trainer.network
         self.shapes = {name: network.get_parameter(name).shape for name in body_names(network, trainer.head)}
         self.base = {name: t.detach().to("cpu", copy=True) for name, t in current_tensors(network).items()}
-        self.needs_data = method(0).needs_data
+        self.needs_data = self.method.needs_data
         # a copy without active entries, by which worker 0 chooses
         self.plain = copy.deepcopy(network) if 0 in self.exchange.local and self.needs_data else None
         data: Any = trainer.train_dataset
@@ -168,17 +165,17 @@ class MergedTraining:
 
     def _choose(self, number: int) -> list[Masks]:
         """Masks for every worker, or one for all; chosen by worker 0 on the merged model and sent to the others."""
-        method, head = self.method(number), self.trainer.head
+        method, head = self.method, self.trainer.head
         num_shares = self.exchange.num_workers if self.plan.worker_masks == "disjoint" else 1
         if not method.needs_data:
-            return method.prepare_shares(self.workers[0].model, head, lambda count: (), num_shares)
+            return method.prepare_shares(self.workers[0].model, head, lambda count: (), num_shares, number)
         found = None
         if self.plain is not None:
             tensors = current_tensors(self.plain)
             for name, tensor in current_tensors(self.workers[0].model).items():
                 tensors[name].data.copy_(tensor)
             batches = partial(self.trainer.sample_batches, draw=number)
-            chosen = method.prepare_shares(self.plain, head, batches, num_shares)
+            chosen = method.prepare_shares(self.plain, head, batches, num_shares, number)
             everything = {name: torch.ones(shape, dtype=torch.bool) for name, shape in self.shapes.items()}
             found = torch.stack([positions({n: masks.get(n, everything[n]) for n in self.shapes}) for masks in chosen])
         return [from_positions(row, self.shapes) for row in self.exchange.broadcast("indices", found)]

@@ -15,6 +15,7 @@ from glue_sparse.masks import Masks, select
 from glue_sparse.parametrization import original
 from glue_sparse.params import body_names, match, sparsifiable
 from glue_sparse.scores import magnitude, noise
+from glue_sparse.words import check_one_of
 
 VarianceOf = Literal["fan_in", "fan_out"]
 
@@ -48,8 +49,7 @@ def initial_masks(
     model: nn.Module, counts: dict[str, int], seed: int, start: str, block_size: int = 1
 ) -> Masks:
     """Masks to start from: each tensor's largest weights (`magnitude`), or a draw by the seed (`random`)."""
-    if start not in ("magnitude", "random"):
-        raise ValueError(f"unknown start {start!r}: magnitude, random")
+    check_one_of("start", start, ("magnitude", "random"))
     names = tuple(counts)
     scores = magnitude(model, names) if start == "magnitude" else noise(model, names, seed=seed)
     return select(scores, counts, block_size=block_size)

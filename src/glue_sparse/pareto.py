@@ -6,8 +6,6 @@ dense models, the logarithm of the loss is a straight line in the logarithm of t
 that the paper prints; beyond the ends of the family nothing is said. Loads no model.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +15,7 @@ import numpy as np
 from glue_sparse.bert_flops import FLOPS
 from glue_sparse.results import Result
 from glue_sparse.run_groups import groups, names
-from glue_sparse.text_tables import markdown
+from glue_sparse.text_tables import csv_text, markdown
 
 WITH_HEAD = "training_flops_per_example"
 """Among the FLOPs of a run's results: all products that were counted, head and all."""
@@ -168,13 +166,10 @@ def _gap(found: Comparison) -> str:
 def as_csv(points: Sequence[Point]) -> str:
     """One line per point; empty where the front says nothing."""
     compared, front = {c.point.name: c for c in compare(points)}, Front.of(points).points
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    names_ = ("family", "flops", "loss", "std", "seeds", "on_front", "matched_loss", "flops_ratio", "eps_critical")
-    writer.writerow(("model", *names_))
+    numbers = ("flops", "loss", "std", "seeds", "on_front", "matched_loss", "flops_ratio", "eps_critical")
+    lines = []
     for p in points:
         c = compared.get(p.name)
         found = (c.matched, c.flops_ratio, c.eps_critical) if c else (None, None, None)
-        cells = (p.name, p.family, p.flops, p.loss, p.std, p.num_seeds, p in front, *found)
-        writer.writerow("" if cell is None else cell for cell in cells)
-    return out.getvalue()
+        lines.append((p.name, p.family, p.flops, p.loss, p.std, p.num_seeds, p in front, *found))
+    return csv_text(("model", "family", *numbers), lines)

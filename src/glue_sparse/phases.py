@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from glue_sparse.flops import Forward
 from glue_sparse.masks import Inactive
 from glue_sparse.schedules import beginning, boundary
+from glue_sparse.words import check_one_of
 
 First = Literal["dense", "sparse"]
 
@@ -57,8 +58,7 @@ def check(num_phases: int, first: str) -> None:
     """Raise a ValueError for fewer than two phases, or an unknown kind of phase."""
     if num_phases < 2:
         raise ValueError(f"--num_phases must be at least 2, one dense and one sparse, got {num_phases}")
-    if first not in get_args(First):
-        raise ValueError(f"unknown first phase {first!r}: {', '.join(get_args(First))}")
+    check_one_of("first phase", first, get_args(First))
 
 
 def mean_training_flops(forward: Forward, densities: Mapping[str, float], phases: Phases, inactive: Inactive) -> float:

@@ -1,7 +1,5 @@
 """Sweeps over learning rates, from result files: the best rate of each, over sparsity and over size; loads no model."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import exp, log
@@ -12,7 +10,7 @@ from glue_sparse.bert_flops import ACTIVE
 from glue_sparse.learning_rates import Optimum, factor, num_different, optimum, over_size, over_sparsity
 from glue_sparse.results import Result
 from glue_sparse.run_groups import groups, names
-from glue_sparse.text_tables import markdown
+from glue_sparse.text_tables import csv_text, markdown
 
 RATE = "learning_rate"
 DENSE = "dense"
@@ -168,13 +166,10 @@ def _line(sweep: Sweep, dense: Optimum | None) -> tuple[str, ...]:
 
 def as_csv(sweeps: Sequence[Sweep]) -> str:
     """Every rate that was tried, and the best one of its sweep."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("sweep", "model", "sparsity", "active_weights", RATE, "loss", "best_rate", "inside"))
+    lines = []
     for sweep in sweeps:
-        best = (sweep.best.rate, sweep.best.inside) if sweep.best else ("", "")
+        best = (sweep.best.rate, sweep.best.inside) if sweep.best else (None, None)
         by_rate = {rate: mean(loss for r, loss in sweep.runs if r == rate) for rate, _ in sorted(sweep.runs)}
-        for rate, loss in by_rate.items():
-            size = "" if sweep.size is None else sweep.size
-            writer.writerow((sweep.name, sweep.model, sweep.sparsity, size, rate, loss, *best))
-    return out.getvalue()
+        which = (sweep.name, sweep.model, sweep.sparsity, sweep.size)
+        lines += [(*which, rate, loss, *best) for rate, loss in by_rate.items()]
+    return csv_text(("sweep", "model", "sparsity", "active_weights", RATE, "loss", "best_rate", "inside"), lines)

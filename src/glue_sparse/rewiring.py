@@ -12,6 +12,7 @@ from glue_sparse.masks import select
 from glue_sparse.randomness import seeded
 from glue_sparse.reindexing import Entrants
 from glue_sparse.schedules import Schedule
+from glue_sparse.words import check_one_of
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,7 @@ class Rule:
         known = {"gradients": ("never", "at_updates", "always"), "when": ("replace", "after_step"),
                  "regrown": ("keep", "reset", "never"), "entrants": ("mean", "zero")}  # fmt: skip
         for name, values in known.items():
-            if getattr(self, name) not in values:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}: {', '.join(values)}")
+            check_one_of(name, getattr(self, name), values)
 
     @property
     def kind(self) -> Literal["static", "rigl", "snfs"]:

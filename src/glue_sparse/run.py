@@ -36,7 +36,6 @@ from glue_sparse.methods import build_method
 from glue_sparse.methods.base import SparseMethod
 from glue_sparse.outcome import info_of, result_of, summary
 from glue_sparse.pattern_file import PATTERNS
-from glue_sparse.randomness import seed_of
 from glue_sparse.results import Result
 from glue_sparse.scales import is_loss
 from glue_sparse.tasks import load_task
@@ -91,7 +90,7 @@ def _run(
     guard = SaveOnSignal()
     trainer = _trainer(arguments, method, task, guard)
     deltas = _deltas(trainer, training, bool(arguments.merge.merge_every))
-    merged = _merged(arguments, trainer) if arguments.merge.merge_every else None
+    merged = MergedTraining(trainer, arguments.merge) if arguments.merge.merge_every else None
     if checkpoint is None:
         method.check(task.model, task.head, trainer.num_steps)
     if checkpoint is None and training.should_save:
@@ -210,14 +209,6 @@ def _raise_if_interrupted(trainer: SparseTrainer, guard: SaveOnSignal) -> None:
         folder = trainer.args.output_dir
         raise Interrupted(f"stopped after step {trainer.state.global_step}; to go on, repeat the command with "
                           f"--resume_from_checkpoint last (checkpoint in {folder})")  # fmt: skip
-
-
-def _merged(arguments: Arguments, trainer: SparseTrainer) -> MergedTraining:
-    def method(choice: int) -> SparseMethod:
-        seed = arguments.training.seed
-        return build_method(arguments.method, seed_of(seed, "choice", choice) if choice else seed)
-
-    return MergedTraining(trainer, method, arguments.merge)
 
 
 def _train_merged(merged: MergedTraining, guard: SaveOnSignal, checkpoint: str | None) -> dict[str, float]:

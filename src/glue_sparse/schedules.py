@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from glue_sparse.words import check_one_of
+
 Period = float | Literal["epoch"]
 Decay = Literal["constant", "cosine", "linear"]
 
@@ -37,8 +39,7 @@ class Schedule:
             period_of(str(self.every))
         if not 0 < self.until < math.inf or (self.until > 1 and self.until != int(self.until)):
             raise ValueError(f"update_until is a step, or a fraction of the run up to 1; not {self.until}")
-        if self.decay not in get_args(Decay):
-            raise ValueError(f"unknown schedule {self.decay!r}: {', '.join(get_args(Decay))}")
+        check_one_of("schedule", self.decay, get_args(Decay))
 
     def in_steps(self, num_steps: int, num_epochs: float | None = None) -> "Schedule":
         """The same for a run of known length, with epochs and fractions turned into steps.

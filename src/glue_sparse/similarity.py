@@ -58,6 +58,12 @@ class Similarity:
         return (cosine - chance) / (1 - chance)
 
     @property
+    def overlap(self) -> float | None:
+        """Kept by both / kept by the one that keeps less; none where that is nothing."""
+        smaller = min(self.first, self.second)
+        return self.both / smaller if smaller else None
+
+    @property
     def pruned_overlap(self) -> float | None:
         """Pruned by both / pruned by the one that prunes less; none where that is nothing."""
         smaller = self.entries - max(self.first, self.second)

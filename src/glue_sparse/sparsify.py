@@ -14,6 +14,7 @@ from glue_sparse.moving_start import VarianceOf, entry_counts, initial_masks, ke
 from glue_sparse.parametrization import is_attached
 from glue_sparse.reindexing import take_over
 from glue_sparse.rewiring import RIGL, Rule
+from glue_sparse.words import check_one_of
 
 
 def sparsify_model(
@@ -43,8 +44,8 @@ def sparsify_model(
         ValueError: sparsity out of range, an unknown distribution, a tensor that would keep nothing.
     """
     budgets.check_sparsity(sparsity)
-    if variance not in (None, *get_args(VarianceOf)):
-        raise ValueError(f"unknown variance {variance!r}: {', '.join(get_args(VarianceOf))}")
+    if variance is not None:
+        check_one_of("variance", variance, get_args(VarianceOf))
     if is_attached(model):
         raise ValueError("this model already has active entries; call detach(model) first")
     counts = entry_counts(model, (), 1 - sparsity, distribution, power, densities or {}, tensors, block_size)

@@ -1,7 +1,5 @@
 """Tables from result files as markdown, CSV and LaTeX; loads no model."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
@@ -12,7 +10,7 @@ from glue_sparse.places import Place, column_titles, places
 from glue_sparse.published import Published
 from glue_sparse.results import Result
 from glue_sparse.scales import Scale, scale_of, scales_of
-from glue_sparse.text_tables import markdown
+from glue_sparse.text_tables import csv_text, markdown
 
 HEADER = ("task", "method", "density", "score", "metric", "trainable weights", "of all", "stored bytes", "train s")
 
@@ -146,21 +144,20 @@ def as_markdown(grid: Grid) -> str:
 
 def as_csv(grid: Grid) -> str:
     """One line per row, column and source of numbers; what was chosen on held-out data has a column of its own."""
-    out = io.StringIO()
-    writer, tuned = csv.writer(out, lineterminator="\n"), [grid.tuned.setting] if grid.tuned else []
-    writer.writerow(("row", "column", "title", "metric", "mean", "std", "seeds", "seeds_wanted", "source", *tuned))
+    tuned, lines = [grid.tuned.setting] if grid.tuned else [], []
     for (row, column), place in places(grid).items():
         first = place.found[0] if place.found else None
         title, metric = (first.title, first.main_metric) if first else ("", "")
-        value, std = (place.mean if first else "", "" if place.std is None else place.std)
+        value = place.mean if first else None
         told = [trials.told_by([place.found], setting) for setting in tuned]
-        writer.writerow((row, column, title, metric, value, std, len(place.found), place.wanted, "measured", *told))
+        lines.append((row, column, title, metric, value, place.std, len(place.found), place.wanted, "measured", *told))
         for source in comparable(grid, row):
             number = source.value(row, column)
             if number is not None:
                 origin = f"{source.name}: {source.source}"
-                writer.writerow((row, column, "", "", number, "", "", "", origin, *("" for _ in tuned)))
-    return out.getvalue()
+                lines.append((row, column, None, None, number, None, None, None, origin, *(None for _ in tuned)))
+    header = ("row", "column", "title", "metric", "mean", "std", "seeds", "seeds_wanted", "source", *tuned)
+    return csv_text(header, lines)
 
 
 def as_latex(grid: Grid) -> str:

@@ -1,6 +1,9 @@
 """Tables as text: markdown and CSV."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -9,3 +12,12 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rule = ["-" * width for width in widths]
     padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in (header, rule, *lines)]
     return "\n".join(f"| {' | '.join(line)} |" for line in padded)
+
+
+def csv_text(header: Sequence[str], lines: Iterable[Iterable[Any]]) -> str:
+    """A table as CSV, cells as Python writes them; None is an empty cell."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(lines)
+    return out.getvalue()

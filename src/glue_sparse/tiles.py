@@ -5,6 +5,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from glue_sparse.words import check_one_of
+
 Norm = Literal["l1", "l2", "linf"]
 """How entries make the score of their tile: sum of magnitudes, root of the sum of squares, or largest magnitude."""
 
@@ -25,8 +27,7 @@ def check(name: str, shape: torch.Size | tuple[int, ...], block_size: int) -> No
 
 def check_norm(norm: str) -> None:
     """Raise a ValueError for an unknown norm."""
-    if norm not in get_args(Norm):
-        raise ValueError(f"unknown block_norm {norm!r}: {', '.join(get_args(Norm))}")
+    check_one_of("block_norm", norm, get_args(Norm))
 
 
 def pooled(scores: Tensor, block_size: int, norm: Norm = "l1") -> Tensor:

@@ -12,7 +12,7 @@ from glue_sparse.command_line import parse, settings_of
 from glue_sparse.results import Result
 from glue_sparse.scales import scale_of
 from glue_sparse.sweeps import CHAIN, SWEEP, row_name
-from glue_sparse.words import closest
+from glue_sparse.words import check_one_of
 
 KEY = "tune"
 """In a grid: {setting: [values], hold_out: N, seed: S}. Not a flag."""
@@ -77,10 +77,8 @@ def _read(tune: Any) -> Tune:
     if len(lists) != 1:
         raise ValueError(f"`{KEY}` takes one setting with a list of values, not {len(lists)}: {_EXAMPLE}")
     (setting,) = lists
-    for key in tune.keys() - {setting, HOLD_OUT, "seed"}:
-        known = (HOLD_OUT, "seed")
-        hint = closest(str(key), known, otherwise=f"; there are {', '.join(known)}")
-        raise ValueError(f"unknown key {key!r} in `{KEY}`{hint}")
+    for key in tune.keys() - {setting}:
+        check_one_of(f"key of `{KEY}`", key, (HOLD_OUT, "seed"))
     values, hold_out, seed = _values(setting, tune[setting]), tune.get(HOLD_OUT), tune.get("seed")
     if type(hold_out) is not int or hold_out < 1:
         found = "" if hold_out is None else f", not {hold_out!r}"

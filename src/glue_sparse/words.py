@@ -1,14 +1,38 @@
-"""Words in messages: the closest known word, and short names for places."""
+"""Words in messages: what a name might have meant, where a mistake is, and short names for places."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
 
-def closest(word: str, flags: Iterable[str], prefix: str = "", otherwise: str = "; see --help") -> str:
+def closest(word: str, known: Iterable[str], prefix: str = "", otherwise: str = "; see --help") -> str:
     """The end of a message about an unknown word: the closest known one, or `otherwise`."""
-    close = get_close_matches(word.partition("=")[0], list(flags), n=1)
+    close = get_close_matches(word.partition("=")[0].lower(), list(known), n=1, cutoff=0.5)
     return f"; did you mean {prefix}{close[0]}?" if close else otherwise
+
+
+def check_one_of(what: str, value: object, choices: Collection[str], otherwise: str | None = None) -> None:
+    """Raise a ValueError for a value that is none of the choices: with the closest of them, and all of them.
+
+    Args:
+        otherwise: what to say instead of all choices, where they are too many to list.
+    """
+    if value in choices:
+        return
+    known = f"there are {', '.join(choices)}" if otherwise is None else otherwise
+    hint = closest(str(value), choices, otherwise="")
+    raise ValueError(f"unknown {what} {value!r}{hint} {known[0].upper()}{known[1:]}" if hint else
+                     f"unknown {what} {value!r}; {known}")  # fmt: skip
+
+
+@contextmanager
+def prefixed(where: str) -> Iterator[None]:
+    """Say where a mistake is, before what a ValueError of the block says."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def short_names(paths: Sequence[str | Path]) -> list[str]:

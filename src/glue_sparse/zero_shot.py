@@ -19,7 +19,7 @@ from glue_sparse.methods.one_shot import OneShot, input_axes
 from glue_sparse.params import head_names
 from glue_sparse.perplexity import Perplexity, Tokens, Window, check_length, perplexity
 from glue_sparse.randomness import seeded
-from glue_sparse.words import closest
+from glue_sparse.words import check_one_of
 
 CRITERIA = ("magnitude", "wanda", "random")
 """Criteria of `--method one_shot` that need no labels."""
@@ -71,9 +71,7 @@ class Sweep:
 
     def __post_init__(self):
         for criterion in self.criteria:
-            if criterion not in CRITERIA:
-                known = closest(criterion, CRITERIA, otherwise=f"; there are {', '.join(CRITERIA)}")
-                raise ValueError(f"unknown criterion {criterion!r}{known}")
+            check_one_of("criterion", criterion, CRITERIA)
         for sparsity in self.sparsities:
             check_sparsity(sparsity)
         if self.pattern is not None and (self.sparsities or self.distribution):

@@ -1,13 +1,11 @@
 """Perplexities of models pruned without training, as a table, CSV and figure."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from glue_sparse import plots, whole_files
-from glue_sparse.text_tables import markdown
+from glue_sparse.text_tables import csv_text, markdown
 from glue_sparse.zero_shot import DENSE, Point
 
 
@@ -29,12 +27,8 @@ def table(points: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
 
 def as_csv(points: Sequence[Point]) -> str:
     """One line per point, numbers in full."""
-    out = io.StringIO()
     rows = [{k: v for k, v in asdict(point).items() if k != "found"} | asdict(point.found) for point in points]
-    writer = csv.DictWriter(out, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+    return csv_text([*rows[0]], (row.values() for row in rows))
 
 
 def write(points: Sequence[Point], folder: Path, name: str, title: str, captions: Sequence[str]) -> list[Path]:

@@ -27,7 +27,7 @@ from glue_sparse.rewiring import PRESETS, Rule, gradient_magnitude
 from glue_sparse.schedules import Period, period_of
 from glue_sparse.scores import ScoreFunction, fisher, magnitude, noise
 from glue_sparse.tensor_files import locate
-from glue_sparse.words import closest
+from glue_sparse.words import check_one_of
 
 
 def _period(args: MethodArguments) -> Period | None:
@@ -41,14 +41,22 @@ def _scored(args: MethodArguments, score: ScoreFunction, **options: Any) -> Spar
     )  # fmt: skip
 
 
+def _seed_of_choice(seed: int, number: int) -> int:
+    """The first choice of a run has the run's own seed."""
+    return seed_of(seed, "choice", number) if number else seed
+
+
 def _fish(args: MethodArguments, seed: int) -> SparseMethod:
-    score = partial(fisher, estimator=args.fisher_estimator, power=args.fisher_power, seed=seed)
-    return _scored(args, score, num_samples=args.num_samples)
+    def score_of(number: int) -> ScoreFunction:
+        how = {"estimator": args.fisher_estimator, "power": args.fisher_power}
+        return partial(fisher, **how, seed=_seed_of_choice(seed, number))
+
+    return _scored(args, score_of(0), score_of=score_of, num_samples=args.num_samples)
 
 
 def _random(args: MethodArguments, seed: int) -> SparseMethod:
     def score_of(number: int) -> ScoreFunction:
-        return partial(noise, seed=seed_of(seed, "choice", number) if number else seed)
+        return partial(noise, seed=_seed_of_choice(seed, number))
 
     return _scored(args, score_of(0), score_of=score_of)
 
@@ -124,8 +132,7 @@ def _one_shot(args: MethodArguments, seed: int) -> SparseMethod:
         "random": (partial(noise, seed=seed), "uniform"),
         "wanda": (wanda, "row"),
     }
-    if args.criterion not in criteria:
-        raise ValueError(f"unknown criterion {args.criterion!r}: {', '.join(criteria)}")
+    check_one_of("criterion", args.criterion, criteria)
     score, usual = criteria[args.criterion]
     return OneShot(
         score,
@@ -222,8 +229,7 @@ def asked_density(args: MethodArguments) -> float | None:
 
 def check_method(name: str) -> None:
     """Raise a ValueError for a method that does not exist."""
-    if name not in METHODS:
-        raise ValueError(f"unknown method {name!r}{closest(name, METHODS, otherwise='')} Methods: {', '.join(METHODS)}")
+    check_one_of("method", name, METHODS)
 
 
 def build_method(args: MethodArguments, seed: int) -> SparseMethod:

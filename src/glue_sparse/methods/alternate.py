@@ -19,6 +19,7 @@ from glue_sparse.parametrization import original
 from glue_sparse.phases import First, Phases
 from glue_sparse.randomness import seed_of, seeded
 from glue_sparse.reindexing import Entrants, reindex
+from glue_sparse.words import check_one_of
 
 Selection = Literal["fixed", "magnitude", "random"]
 
@@ -47,6 +48,7 @@ class Alternate(SparseMethod):
 
     needs_data = False
     moves = True
+    refuses_merging = "phases cannot train as workers that merge, which would choose apart"
 
     def __init__(
         self,
@@ -62,8 +64,7 @@ class Alternate(SparseMethod):
         seed: int = 0,
     ):
         phases.check(num_phases, first)
-        if selection not in get_args(Selection):
-            raise ValueError(f"unknown selection {selection!r}: {', '.join(get_args(Selection))}")
+        check_one_of("selection", selection, get_args(Selection))
         self.num_phases, self.density, self.tensors, self.seed = num_phases, density, tuple(tensors), seed
         self.first: First = first
         self.selection: Selection = selection
@@ -95,10 +96,6 @@ class Alternate(SparseMethod):
 
     def _entry_counts(self, model: nn.Module, head: tuple[str, ...]) -> dict[str, int]:
         return entry_counts(model, head, self.density, "uniform", 1.0, {}, self.tensors, self.block_size)
-
-    def prepare_shares(self, model: nn.Module, head: tuple[str, ...], batches: Batches, num_shares: int) -> list[Masks]:
-        """Raises ValueError: workers would choose apart."""
-        raise ValueError("phases cannot train as workers that merge: leave --merge_every out")
 
     def before_step(self, model: nn.Module, moment: Moment) -> None:
         """Switch where a phase begins, except for the first; ValueError where there are more phases than steps."""

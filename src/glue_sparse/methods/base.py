@@ -54,6 +54,8 @@ class SparseMethod:
     """Whether the choice depends on data or chance; if not, all workers make it alike without being told."""
     moves: bool = False
     """Whether other entries become active while training."""
+    refuses_merging: str = "this method has hooks that workers which train apart would not call"
+    """Why workers that merge cannot train by it; empty where they can, so that a method has to say so."""
     without_fp16: bool = False
     """Whether scaled gradients, or steps left out, would break it."""
 
@@ -84,10 +86,18 @@ class SparseMethod:
         raise NotImplementedError
 
     def prepare_shares(
-        self, model: nn.Module, head: tuple[str, ...], batches: Batches, num_shares: int
+        self, model: nn.Module, head: tuple[str, ...], batches: Batches, num_shares: int, number: int = 0
     ) -> list[Masks]:
-        """Disjoint masks for `num_shares` workers, or a single one for all where the method has no shares to give."""
-        return [self.prepare(model, head, batches)]
+        """Disjoint masks for `num_shares` workers, or a single one for all where the method has no shares to give.
+
+        Asked only where `refuses_merging` is empty, and then nothing else is: workers call no other hook of a method.
+
+        Args:
+            number: of the choice, for what is random; 0 is the first.
+        Raises:
+            ValueError: the method refuses.
+        """
+        raise ValueError(self.refuses_merging)
 
     def attach(self, model: nn.Module, masks: Masks) -> None:
         """Make the model sparse: by default the chosen entries become its active entries."""

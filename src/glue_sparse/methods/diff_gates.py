@@ -47,6 +47,8 @@ class DiffGates(SparseMethod):
         ValueError: a penalty below 0.
     """
 
+    refuses_merging = "gates cannot be learnt by workers that merge, which send active entries alone"
+
     def __init__(
         self,
         *,
@@ -92,12 +94,6 @@ class DiffGates(SparseMethod):
         if not any(gated.values()):
             raise ValueError("fix_layer fixes every layer, so that nothing is left to learn")
         return {name: torch.full(model.get_parameter(name).shape, on) for name, on in gated.items()}
-
-    def prepare_shares(
-        self, model: nn.Module, head: tuple[str, ...], batches: Batches, num_shares: int
-    ) -> list[Masks]:
-        """Raises ValueError: what workers send each other is active entries, not gates."""
-        raise ValueError("diff_gates cannot train as workers that merge: leave --merge_every out")
 
     def attach(self, model: nn.Module, masks: Masks) -> None:
         """Put gated diffs before tensors whose mask is true; see `SparseMethod.attach`."""

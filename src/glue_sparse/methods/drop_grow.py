@@ -43,6 +43,8 @@ class DropGrow(SparseMethod):
         seed: for what is random.
     """
 
+    refuses_merging = "entries that move cannot train as workers that merge, which would move them apart"
+
     def __init__(
         self,
         rule: Rule = RIGL,
@@ -102,12 +104,6 @@ class DropGrow(SparseMethod):
         return entry_counts(
             model, head, self.density, self.distribution, self.power, self.densities, self.tensors, self.block_size
         )
-
-    def prepare_shares(
-        self, model: nn.Module, head: tuple[str, ...], batches: Batches, num_shares: int
-    ) -> list[Masks]:
-        """Raises ValueError: workers would move their entries apart."""
-        raise ValueError("entries that move cannot train as workers that merge: leave --merge_every out")
 
     def attach(self, model: nn.Module, masks: Masks) -> None:
         """See `SparseMethod.attach`."""

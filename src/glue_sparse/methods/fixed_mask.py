@@ -138,30 +138,35 @@ class FixedMask(SparseMethod):
         else:
             super().restore(model, head, folder)
 
-    def prepare_shares(
-        self, model: nn.Module, head: tuple[str, ...], batches: Batches, num_shares: int
-    ) -> list[Masks]:
-        """With a score: of the `num_shares` budgets of best entries each worker gets every n-th rank.
-
-        Raises:
-            ValueError: with a diff to start from, or with zeros, since workers begin at the pretrained values.
-        """
+    @property
+    def refuses_merging(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Workers begin at the pretrained values, all alike, and are told new masks when they merge."""
         if self.start is not None:
-            raise ValueError("workers that merge cannot start from a diff: leave --merge_every or --start_diff out")
+            return "workers that merge cannot start from a diff"
         if self.inactive == "zero":
-            raise ValueError("pruned models cannot train as workers that merge: leave --merge_every out")
+            return "pruned models cannot train as workers that merge"
         if self.moves or self.legacy_decay:
-            raise ValueError("workers that merge have --refresh_every for new masks, and no --legacy_decay")
+            return "workers that merge have `refresh_every` for new masks, and no `legacy_decay`"
+        return ""
+
+    def prepare_shares(
+        self, model: nn.Module, head: tuple[str, ...], batches: Batches, num_shares: int, number: int = 0
+    ) -> list[Masks]:
+        """With a score: of the `num_shares` budgets of best entries each worker gets every n-th rank."""
         if self.score is None:
             return [self.prepare(model, head, batches)]
-        return self._select(model, head, batches, alone, num_shares, self.score)
+        return self._select(model, head, batches, alone, num_shares, self._score(number))
 
     def _choose(
         self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine, number: int
     ) -> Masks:
+        return self._select(model, head, batches, combine, 1, self._score(number))[0]
+
+    def _score(self, number: int) -> ScoreFunction:
+        """That of a choice."""
         score = self.score_of(number) if self.score_of else self.score
         assert score is not None
-        return self._select(model, head, batches, combine, 1, score)[0]
+        return score
 
     def _select(
         self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine, num_shares: int,

@@ -15,6 +15,7 @@ from glue_sparse.methods.base import Batches, Combine, SparseMethod, alone
 from glue_sparse.parametrization import model_digest
 from glue_sparse.params import body_names, encoder_matrices, head_names, match
 from glue_sparse.scores import Computed, ScoreFunction, magnitude
+from glue_sparse.words import check_one_of
 
 Distribution = Literal["global", "uniform", "erk", "row"]
 
@@ -39,6 +40,8 @@ class OneShot(SparseMethod):
     """
 
     inactive = "zero"
+    # workers send what differs from the pretrained weights, and pruned weights differ too
+    refuses_merging = "pruned models cannot train as workers that merge"
 
     def __init__(
         self,
@@ -54,8 +57,7 @@ class OneShot(SparseMethod):
         budgets.check_sparsity(sparsity)
         if pattern and not 1 <= pattern[0] <= pattern[1]:
             raise ValueError(f"a pattern is kept:group with 1 <= kept <= group, not {pattern[0]}:{pattern[1]}")
-        if distribution not in get_args(Distribution):
-            raise ValueError(f"unknown distribution {distribution!r}: {', '.join(get_args(Distribution))}")
+        check_one_of("distribution", distribution, get_args(Distribution))
         self.score, self.sparsity, self.distribution, self.pattern = score, sparsity, distribution, pattern
         self.earlier = earlier
         if earlier is not None:
@@ -85,12 +87,6 @@ class OneShot(SparseMethod):
                 f"sparsity {self.sparsity} ({self.distribution}) would bring back {back:,} weights that the round "
                 f"before removed at {earlier.sparsity:.4g}: prune further, with the same distribution"
             )
-
-    def prepare_shares(
-        self, model: nn.Module, head: tuple[str, ...], batches: Batches, num_shares: int
-    ) -> list[Masks]:
-        """Raises ValueError: workers send what differs from the pretrained weights, and pruned weights differ too."""
-        raise ValueError("pruned models cannot train as workers that merge: leave --merge_every out")
 
     def masks(self, scores: Scores, shapes: dict[str, torch.Size], axes: dict[str, int]) -> Masks:
         """The entries to keep.

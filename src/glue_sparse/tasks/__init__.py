@@ -1,7 +1,6 @@
 """Tasks by name."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 
 from glue_sparse.arguments import ModelArguments, TaskArguments
 from glue_sparse.bert_family import is_member
@@ -9,6 +8,7 @@ from glue_sparse.sources import scratch_of
 from glue_sparse.tasks import cifar10, files, glue, masked_lm, squad, tweets
 from glue_sparse.tasks.base import Task
 from glue_sparse.vision import SCRATCH, is_scratch
+from glue_sparse.words import check_one_of
 
 Loader = Callable[[str, TaskArguments, ModelArguments, int, bool], Task]
 """(name, task arguments, model arguments, seed, whether to predict test splits) -> task."""
@@ -31,13 +31,9 @@ PRETRAINING = ("hub_dataset", "streaming", "tokenizer", "vocab_size")
 
 def check_task(name: str | None) -> None:
     """Raise a ValueError for a task that is missing or does not exist."""
-    known = f"the tasks are {', '.join(TASKS)}"
     if name is None:
-        raise ValueError(f"a task is missing ({known}); your own --train_file needs --task file")
-    if name not in TASKS:
-        close = get_close_matches(name.lower(), TASKS, n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"unknown task {name!r}{hint} ({known})")
+        raise ValueError(f"a task is missing ({', '.join(TASKS)}); your own --train_file needs --task file")
+    check_one_of("task", name, TASKS)
 
 
 def load_task(task: TaskArguments, model: ModelArguments, seed: int, do_predict: bool = False) -> Task:

@@ -1,0 +1,55 @@
+"""The private methods of transformers.Trainer that ours override or call are there, with the parameters we rely on.
+
+A method that is renamed upstream would leave an override that nobody calls: clipping, the order of evaluation or
+checkpoints would go wrong without a word.
+"""
+
+import inspect
+from collections.abc import Callable
+
+import pytest
+from torch.nn.parallel import DistributedDataParallel
+from transformers import Trainer
+
+from glue_sparse.trainer import SparseTrainer
+
+RELIED_ON: dict[str, tuple[str, ...]] = {
+    "_clip_grad_norm": ("model",),
+    "_get_collator_with_removed_columns": ("data_collator",),
+    "_get_dataloader": ("is_training",),
+    "_get_eval_sampler": ("eval_dataset",),
+    "_load_best_model": (),
+    "_load_from_checkpoint": ("resume_from_checkpoint", "model"),
+    "_save": ("output_dir", "state_dict"),
+    "_wrap_model": ("model",),
+}
+"""Private method of `Trainer` -> the parameters by which we call it, or by which it calls ours."""
+OUR_OWN = {"_add_over_ranks", "_steps_per_epoch"}
+"""Private members that the Trainer knows nothing of."""
+
+
+def parameters(function: Callable[..., object]) -> set[str]:
+    return set(inspect.signature(function).parameters) - {"self"}
+
+
+@pytest.mark.parametrize("name", RELIED_ON)
+def test_the_trainer_has_it_with_these_parameters(name: str):
+    assert parameters(getattr(Trainer, name)) >= set(RELIED_ON[name])
+
+
+def test_every_private_member_is_an_override_we_know_of_or_our_own():
+    private = {name for name in vars(SparseTrainer) if name.startswith("_") and not name.startswith("__")}
+    assert private - OUR_OWN <= RELIED_ON.keys()
+    assert not any(hasattr(Trainer, name) for name in OUR_OWN)
+
+
+def test_overrides_take_what_the_trainer_hands_them():
+    for name in RELIED_ON.keys() & vars(SparseTrainer).keys():
+        ours, theirs = (inspect.signature(getattr(kind, name)) for kind in (SparseTrainer, Trainer))
+        takes_all = any(p.kind is p.VAR_KEYWORD for p in ours.parameters.values())
+        assert takes_all or ours.parameters.keys() >= theirs.parameters.keys(), name
+
+
+def test_ddp_can_be_told_what_to_ignore():
+    ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+    assert [*inspect.signature(ignore).parameters] == ["module", "params_and_buffers_to_ignore"]

@@ -11,7 +11,7 @@ its own; the processes take turns, step by step, so that only one works at a tim
 times. `kept` is what lies beside the model's own tensors between two steps (what trains apart from them, and Adam's
 moments), `peak` what tensors take at most, `resident` what the whole process took since its start. Fisher: 256
 examples, vectorised and one at a time, in turns. Block-sparse: layers and training steps of a small BERT by tiles,
-masked and dense, on the CPU; see `glue_sparse.block_benchmark`.
+masked and dense, on the CPU; see `glue_sparse.benchmarks.tiles`.
 """
 
 import multiprocessing as mp
@@ -28,19 +28,20 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoTokenizer, TrainingArguments
 
-from glue_sparse import FixedMask, SparseTrainer, attach, block_benchmark, fisher, noise, select
-from glue_sparse.active import active_tensors
-from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.batches import example
-from glue_sparse.budgets import total
-from glue_sparse.methods.diff_gates import DiffGates
-from glue_sparse.models import load_classifier
-from glue_sparse.parametrization import held_tensors
-from glue_sparse.params import body_names, head_names
-from glue_sparse.similarity import compare
-from glue_sparse.sources import resolve
-from glue_sparse.tasks import load_task
-from glue_sparse.text_tables import markdown
+from glue_sparse import FixedMask, SparseTrainer, attach, fisher, noise, select
+from glue_sparse.analysis.similarity import compare
+from glue_sparse.arguments.groups import ModelArguments, TaskArguments
+from glue_sparse.benchmarks import tiles as block_benchmark
+from glue_sparse.core.active import active_tensors
+from glue_sparse.core.batches import example
+from glue_sparse.core.budgets import total
+from glue_sparse.core.parametrization import held_tensors
+from glue_sparse.core.params import body_names, head_names
+from glue_sparse.methods.gates.diff_gates import DiffGates
+from glue_sparse.models.loading import load_classifier
+from glue_sparse.models.sources import resolve
+from glue_sparse.tasks.registry import load_task
+from glue_sparse.writing.tables import markdown
 
 HEADER = (
     "method", "trainable", "state bytes", "kept MiB", "peak MiB", "resident MiB", "median ms", "range ms",

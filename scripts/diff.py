@@ -16,19 +16,20 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from glue_sparse import deltas, pruned_model, similarity
-from glue_sparse.analysis import density_by_layer
-from glue_sparse.bert_family import is_member
-from glue_sparse.commands import one_sentence
-from glue_sparse.diff import SparseDiff
-from glue_sparse.masks import Masks
-from glue_sparse.of_diff import load_base
-from glue_sparse.run_figures import density_bars
-from glue_sparse.sources import scratch_of
-from glue_sparse.storage import storage
-from glue_sparse.text_tables import markdown
-from glue_sparse.tokenizers import load_tokenizer
-from glue_sparse.words import short_names
+from glue_sparse.analysis import similarity
+from glue_sparse.analysis.density import density_by_layer
+from glue_sparse.core.masks import Masks
+from glue_sparse.diffs import deltas, pruned_model
+from glue_sparse.diffs.diff import SparseDiff
+from glue_sparse.diffs.storage import storage
+from glue_sparse.models.bert_family import is_member
+from glue_sparse.models.of_diff import load_base
+from glue_sparse.models.sources import scratch_of
+from glue_sparse.models.tokenizers import load_tokenizer
+from glue_sparse.reports.figures.runs import density_bars
+from glue_sparse.writing.ending import one_sentence
+from glue_sparse.writing.tables import markdown
+from glue_sparse.writing.words import short_names
 
 
 def show(source: str) -> None:
@@ -78,7 +79,7 @@ def _save(model: PreTrainedModel, base: str, folder: Path, zeros: Masks | None =
         load_tokenizer(base).save_pretrained(folder)
     if zeros is not None:
         pruned_model.write_masks(model, zeros, "zero", folder)
-    library = "glue_sparse.vision" if type(model).__module__ == "glue_sparse.vision" else "transformers"
+    library = "glue_sparse.models.vision" if type(model).__module__ == "glue_sparse.models.vision" else "transformers"
     print(f"wrote {folder}; load it with {library}.{type(model).__name__}.from_pretrained({str(folder)!r})")
 
 

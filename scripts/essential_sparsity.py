@@ -16,11 +16,14 @@ from pathlib import Path
 
 from table import TRAIN, add_grid_flags, add_run_flags
 
-from glue_sparse import curve_figures, curves, grids, runner, whole_files
-from glue_sparse.cells import Grid
-from glue_sparse.commands import one_sentence
-from glue_sparse.drop_point import check_eps
-from glue_sparse.sweeps import row_name
+from glue_sparse.analysis.drop_point import check_eps
+from glue_sparse.experiments import grids, runner
+from glue_sparse.experiments.cells import Grid
+from glue_sparse.experiments.sweeps import row_name
+from glue_sparse.reports import curves
+from glue_sparse.reports.figures import drop_points as curve_figures
+from glue_sparse.writing import files as whole_files
+from glue_sparse.writing.ending import one_sentence
 
 CONFIG = TRAIN.parents[1] / "configs" / "essential_sparsity.yaml"
 

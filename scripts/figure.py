@@ -16,12 +16,13 @@ from pathlib import Path
 
 from table import add_grid_flags, read_grid
 
-from glue_sparse import figures, results
-from glue_sparse.commands import one_sentence
-from glue_sparse.pattern_figures import loss_curves, losses, pattern_images, update_curves
-from glue_sparse.results import Result
-from glue_sparse.run_figures import explored_curves, gate_curves
-from glue_sparse.words import short_names
+from glue_sparse.records import results
+from glue_sparse.records.results import Result
+from glue_sparse.reports.figures import grids as figures
+from glue_sparse.reports.figures.patterns import loss_curves, losses, pattern_images, update_curves
+from glue_sparse.reports.figures.runs import explored_curves, gate_curves
+from glue_sparse.writing.ending import one_sentence
+from glue_sparse.writing.words import short_names
 
 CURVES: dict[str, Callable[[Mapping[str, Result], Path, str], list[Path]]] = {
     "explored": explored_curves, "updates": update_curves, "loss": loss_curves, "gates": gate_curves

@@ -17,17 +17,19 @@ from pathlib import Path
 
 from torch import nn
 
-from glue_sparse import mask_file, similarity, whole_files
-from glue_sparse.analysis import of_masks
-from glue_sparse.arguments import MethodArguments
-from glue_sparse.commands import one_sentence
-from glue_sparse.masks import digest
-from glue_sparse.methods import build_method
-from glue_sparse.models import load_encoder
-from glue_sparse.run_figures import similarity_map
-from glue_sparse.similarity import Similarity
-from glue_sparse.text_tables import markdown
-from glue_sparse.words import short_names
+from glue_sparse.analysis import similarity
+from glue_sparse.analysis.density import of_masks
+from glue_sparse.analysis.similarity import Similarity
+from glue_sparse.arguments.groups import MethodArguments
+from glue_sparse.core import mask_file
+from glue_sparse.core.masks import digest
+from glue_sparse.methods.registry import build_method
+from glue_sparse.models.loading import load_encoder
+from glue_sparse.reports.figures.runs import similarity_map
+from glue_sparse.writing import files as whole_files
+from glue_sparse.writing.ending import one_sentence
+from glue_sparse.writing.tables import markdown
+from glue_sparse.writing.words import short_names
 
 
 def make(arguments: Namespace) -> None:

@@ -27,9 +27,12 @@ from pathlib import Path
 
 from table import TRAIN, add_grid_flags, add_run_flags, read_grid, run_grid
 
-from glue_sparse import dynsparse_tables, pareto, pareto_figures, rate_sweeps, results, whole_files
-from glue_sparse.commands import one_sentence
-from glue_sparse.results import Result
+from glue_sparse.records import results
+from glue_sparse.records.results import Result
+from glue_sparse.reports import dynsparse_tables, pareto, rate_sweeps
+from glue_sparse.reports.figures import pareto as pareto_figures
+from glue_sparse.writing import files as whole_files
+from glue_sparse.writing.ending import one_sentence
 
 CONFIG = TRAIN.parents[1] / "configs" / "pareto.yaml"
 PUBLISHED = "published: Dietrich et al. (2021)"

@@ -12,16 +12,17 @@ from pathlib import Path
 
 from torch import Tensor
 
-from glue_sparse import results, run_folder
-from glue_sparse.commands import one_sentence
-from glue_sparse.diff import SparseDiff
-from glue_sparse.diff_file import FILE_NAME, identity
-from glue_sparse.gate_file import FILE_NAME as GATES_FILE
-from glue_sparse.gate_file import GateFile
-from glue_sparse.of_diff import load_base
-from glue_sparse.params import head_names
-from glue_sparse.prune import Pruned, prune
-from glue_sparse.storage import emptied
+from glue_sparse.core.params import head_names
+from glue_sparse.diffs.diff import SparseDiff
+from glue_sparse.diffs.diff_file import FILE_NAME, identity
+from glue_sparse.diffs.prune import Pruned, prune
+from glue_sparse.diffs.storage import emptied
+from glue_sparse.methods.gates.gate_file import FILE_NAME as GATES_FILE
+from glue_sparse.methods.gates.gate_file import GateFile
+from glue_sparse.models.of_diff import load_base
+from glue_sparse.records import folder as run_folder
+from glue_sparse.records import results
+from glue_sparse.writing.ending import one_sentence
 
 
 def read(source: str) -> SparseDiff:

@@ -18,8 +18,12 @@ import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from glue_sparse import figures, grids, results, runner, tables, text_tables, trials, tuning
-from glue_sparse.commands import one_sentence
+from glue_sparse.experiments import grids, runner, tuning
+from glue_sparse.records import results
+from glue_sparse.reports import tables, trials
+from glue_sparse.reports.figures import grids as figures
+from glue_sparse.writing import tables as text_tables
+from glue_sparse.writing.ending import one_sentence
 
 TRAIN = Path(__file__).with_name("train.py")
 

@@ -7,7 +7,7 @@ On several GPUs: `accelerate launch scripts/train.py ...`; on CPU `torchrun --np
 
 from pathlib import Path
 
-from glue_sparse.run import main
+from glue_sparse.experiments.run import main
 
 if __name__ == "__main__":
     main(__doc__ or "", Path(__file__).parents[1] / "configs" / "defaults.yaml")

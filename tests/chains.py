@@ -9,10 +9,10 @@ from training import StopAt, trainer
 from transformers import TrainerCallback
 
 from glue_sparse import FixedMask, SparseTrainer, noise
-from glue_sparse.delta_checkpoints import DeltaCheckpoints
-from glue_sparse.deltas import FOLDER
-from glue_sparse.digests import bits
-from glue_sparse.parametrization import current_tensors
+from glue_sparse.core.digests import bits
+from glue_sparse.core.parametrization import current_tensors
+from glue_sparse.diffs.deltas import FOLDER
+from glue_sparse.training.delta_checkpoints import DeltaCheckpoints
 
 SAVING: dict[str, Any] = {"save_strategy": "steps", "save_steps": 4}
 

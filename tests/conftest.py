@@ -11,7 +11,7 @@ import torch
 from languages import language_model
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from glue_sparse.language_models import LanguageModel
+from glue_sparse.models.language_models import LanguageModel
 
 torch.set_num_threads(1)
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glue_sparse.rewiring import Rule
-from glue_sparse.sparsify import SparseOptimizer, sparsify_model
+from glue_sparse.methods.moving.plain_loop import SparseOptimizer, sparsify_model
+from glue_sparse.methods.moving.rules import Rule
 
 
 def conv_net(seed: int = 0) -> nn.Sequential:

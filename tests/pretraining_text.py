@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 
-from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.command_line import parse
-from glue_sparse.results import Result
-from glue_sparse.run import run
-from glue_sparse.tasks import load_task
+from glue_sparse.arguments.command_line import parse
+from glue_sparse.arguments.groups import ModelArguments, TaskArguments
+from glue_sparse.experiments.run import run
+from glue_sparse.records.results import Result
 from glue_sparse.tasks.base import Task
+from glue_sparse.tasks.registry import load_task
 
 CONFIG = Path(__file__).parents[1] / "configs" / "defaults.yaml"
 

@@ -9,10 +9,10 @@ from networks import ImageNet, bert, collate, examples
 from torch import nn
 
 from glue_sparse import noise, select
-from glue_sparse.active import active_tensors, attach, current_masks
-from glue_sparse.parametrization import detach, original, wholly_active
-from glue_sparse.params import body_names
-from glue_sparse.reindexing import reindex
+from glue_sparse.core.active import active_tensors, attach, current_masks
+from glue_sparse.core.parametrization import detach, original, wholly_active
+from glue_sparse.core.params import body_names
+from glue_sparse.core.reindexing import reindex
 
 
 def random_masks(model: nn.Module, budget: int = 200, head: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:

@@ -11,13 +11,13 @@ from torch import Tensor
 from training import ROWS, StopAt, trainer
 
 from glue_sparse import SparseTrainer
-from glue_sparse.flops import forward_flops, training_flops
-from glue_sparse.methods.alternate import Alternate
-from glue_sparse.methods.drop_grow import DropGrow
-from glue_sparse.parametrization import current_tensors
-from glue_sparse.params import encoder_matrices
-from glue_sparse.phases import Phases
-from glue_sparse.rewiring import STATIC
+from glue_sparse.core.parametrization import current_tensors
+from glue_sparse.core.params import encoder_matrices
+from glue_sparse.costs.flops import forward_flops, training_flops
+from glue_sparse.methods.moving.alternate import Alternate
+from glue_sparse.methods.moving.drop_grow import DropGrow
+from glue_sparse.methods.moving.phases import Phases
+from glue_sparse.methods.moving.rules import STATIC
 
 NAMES = tuple(encoder_matrices(bert()))
 Seen = list[tuple[dict[str, Tensor], dict[str, Tensor]]]

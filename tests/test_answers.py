@@ -11,9 +11,9 @@ from datasets import Dataset
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import BertTokenizer, GPT2Tokenizer, RobertaTokenizer
 
-from glue_sparse import metrics
-from glue_sparse.tasks.answers import best_answers, text_of
-from glue_sparse.tasks.windows import Window, encode, spans_of
+from glue_sparse.tasks import metrics
+from glue_sparse.tasks.squad.answers import best_answers, text_of
+from glue_sparse.tasks.squad.windows import Window, encode, spans_of
 
 QUESTION = "who is the man ?"
 TRICKY = [

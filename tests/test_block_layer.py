@@ -8,7 +8,9 @@ from tile_masks import tile_mask
 from torch import nn
 from torch.nn import functional as F
 
-from glue_sparse import BlockSparseLinear, block_benchmark, tiles
+from glue_sparse import BlockSparseLinear
+from glue_sparse.benchmarks import tiles as block_benchmark
+from glue_sparse.core import tiles
 
 
 def test_a_layer_of_tiles_is_the_linear_layer_it_came_from():

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from glue_sparse.budgets import distribute, erdos_renyi, share_out, total, uniform
+from glue_sparse.core.budgets import distribute, erdos_renyi, share_out, total, uniform
 
 BERT = {
     "q": (768, 768), "k": (768, 768), "v": (768, 768), "o": (768, 768), "up": (3072, 768), "down": (768, 3072),

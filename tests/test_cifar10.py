@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 from transformers import EvalPrediction
 
-from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.command_line import parse
-from glue_sparse.pixels import Pixels
-from glue_sparse.run import run
-from glue_sparse.tasks import cifar10, load_task
+from glue_sparse.arguments.command_line import parse
+from glue_sparse.arguments.groups import ModelArguments, TaskArguments
+from glue_sparse.experiments.run import run
+from glue_sparse.models.pixels import Pixels
+from glue_sparse.tasks import cifar10
 from glue_sparse.tasks.base import Task
+from glue_sparse.tasks.registry import load_task
 
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data" / "cifar10"

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from glue_sparse import figures, grids
-from glue_sparse.command_line import parse
-from glue_sparse.methods import METHODS
-from glue_sparse.tasks import TASKS
+from glue_sparse.arguments.command_line import parse
+from glue_sparse.experiments import grids
+from glue_sparse.methods.registry import METHODS
+from glue_sparse.reports.figures import grids as figures
+from glue_sparse.tasks.registry import TASKS
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "defaults.yaml"

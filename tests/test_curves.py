@@ -8,8 +8,10 @@ import pytest
 import yaml
 from test_grids import finished
 
-from glue_sparse import curve_figures, curves, grids, sweeps
-from glue_sparse.cells import Grid
+from glue_sparse.experiments import grids, sweeps
+from glue_sparse.experiments.cells import Grid
+from glue_sparse.reports import curves
+from glue_sparse.reports.figures import drop_points as curve_figures
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))

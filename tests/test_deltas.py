@@ -12,14 +12,15 @@ from torch import nn
 from training import StopAt, arguments, trainer
 from transformers import AutoModelForSequenceClassification
 
-from glue_sparse import DiffInfo, FixedMask, SparseDiff, SparseTrainer, attach, detach, noise, tensor_files
-from glue_sparse.arguments import MethodArguments
-from glue_sparse.delta_checkpoints import DeltaCheckpoints
-from glue_sparse.deltas import FOLDER, DeltaChain, delta, restore, sizes, steps
-from glue_sparse.diff_file import FORMAT
-from glue_sparse.digests import bits
-from glue_sparse.methods import build_method
-from glue_sparse.params import head_names
+from glue_sparse import DiffInfo, FixedMask, SparseDiff, SparseTrainer, attach, detach, noise
+from glue_sparse.arguments.groups import MethodArguments
+from glue_sparse.core import tensor_files
+from glue_sparse.core.digests import bits
+from glue_sparse.core.params import head_names
+from glue_sparse.diffs.deltas import FOLDER, DeltaChain, delta, restore, sizes, steps
+from glue_sparse.diffs.diff_file import FORMAT
+from glue_sparse.methods.registry import build_method
+from glue_sparse.training.delta_checkpoints import DeltaCheckpoints
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "diff.py"
 

@@ -11,10 +11,10 @@ from torch import nn
 from transformers import BertForSequenceClassification
 
 from glue_sparse import DiffInfo, SparseDiff, attach, detach, noise, select
-from glue_sparse.active import Inactive, active_tensors
-from glue_sparse.diff_file import FILE_NAME, FORMAT
-from glue_sparse.parametrization import current_tensors, wholly_active
-from glue_sparse.params import body_names, head_names
+from glue_sparse.core.active import Inactive, active_tensors
+from glue_sparse.core.parametrization import current_tensors, wholly_active
+from glue_sparse.core.params import body_names, head_names
+from glue_sparse.diffs.diff_file import FILE_NAME, FORMAT
 
 
 def trained(model: nn.Module, budget: int = 300, seed: int = 0, inactive: Inactive = "frozen") -> SparseDiff:
@@ -157,7 +157,7 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: p
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("glue_sparse.tensor_files.save_file", full)
+    monkeypatch.setattr("glue_sparse.core.tensor_files.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         trained(bert(), seed=3).save_pretrained(tmp_path)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [FILE_NAME]
@@ -187,7 +187,7 @@ def test_push_uploads_the_file_and_a_card(monkeypatch: pytest.MonkeyPatch):
             calls.append((Path(folder_path) / "README.md").read_text())
             return "https://hub/commit"
 
-    monkeypatch.setattr("glue_sparse.hub.HfApi", Hub)
+    monkeypatch.setattr("glue_sparse.diffs.hub.HfApi", Hub)
     assert trained(bert()).push_to_hub("me/rte-fish", private=True) == "https://hub/commit"
     assert calls[0] == ("me/rte-fish", {"private": True, "exist_ok": True})
     assert 'SparseDiff.from_pretrained("me/rte-fish")' in calls[1]

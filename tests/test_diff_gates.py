@@ -11,13 +11,13 @@ from training import StopAt, trainer
 from transformers import TrainerCallback
 
 from glue_sparse import SparseDiff
-from glue_sparse.gate_counts import expected_open
-from glue_sparse.gate_file import FILE_NAME
-from glue_sparse.gates import gated_tensors
-from glue_sparse.hard_concrete import HardConcrete
-from glue_sparse.methods.diff_gates import DiffGates
-from glue_sparse.parametrization import current_tensors, held_tensors
-from glue_sparse.params import head_names, layer_numbers
+from glue_sparse.core.parametrization import current_tensors, held_tensors
+from glue_sparse.core.params import head_names, layer_numbers
+from glue_sparse.methods.gates.diff_gates import DiffGates
+from glue_sparse.methods.gates.gate_counts import expected_open
+from glue_sparse.methods.gates.gate_file import FILE_NAME
+from glue_sparse.methods.gates.gates import gated_tensors
+from glue_sparse.methods.gates.hard_concrete import HardConcrete
 
 HEAD = ("classifier.weight", "classifier.bias")
 

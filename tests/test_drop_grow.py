@@ -12,14 +12,14 @@ from training import StopAt, trainer
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 from glue_sparse import SparseDiff, SparseTrainer, fisher, noise
-from glue_sparse.active import active_tensors, current_masks
-from glue_sparse.method_arguments import MethodArguments
-from glue_sparse.methods import build_method
-from glue_sparse.methods.drop_grow import DropGrow, with_changes
+from glue_sparse.arguments.method import MethodArguments
+from glue_sparse.core.active import active_tensors, current_masks
+from glue_sparse.core.parametrization import current_tensors, detach
+from glue_sparse.core.params import encoder_matrices
 from glue_sparse.methods.fixed_mask import FixedMask
-from glue_sparse.parametrization import current_tensors, detach
-from glue_sparse.params import encoder_matrices
-from glue_sparse.rewiring import PRESETS, RIGL, SET
+from glue_sparse.methods.moving.drop_grow import DropGrow, with_changes
+from glue_sparse.methods.moving.rules import PRESETS, RIGL, SET
+from glue_sparse.methods.registry import build_method
 
 OPTIMIZERS = ("adamw_torch", "sgd", "adafactor")
 NAMES = ("set", "snfs", "rigl")

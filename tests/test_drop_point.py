@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from glue_sparse.drop_point import Curve, bracket, drop_point, knee
+from glue_sparse.analysis.drop_point import Curve, bracket, drop_point, knee
 
 GRID = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 

@@ -8,14 +8,15 @@ import torch
 from networks import bert
 from training import StopAt, trainer
 
-from glue_sparse import SparseTrainer, tensor_files, tiles
-from glue_sparse.active import active_tensors, current_masks
-from glue_sparse.method_arguments import MethodArguments
-from glue_sparse.methods import build_method
-from glue_sparse.methods.drop_grow import DropGrow, with_changes
-from glue_sparse.parametrization import current_tensors
-from glue_sparse.pattern_file import PATTERNS, PATTERNS_FORMAT
-from glue_sparse.rewiring import DYNSPARSE, STATIC, gradient_magnitude, random_score
+from glue_sparse import SparseTrainer
+from glue_sparse.arguments.method import MethodArguments
+from glue_sparse.core import tensor_files, tiles
+from glue_sparse.core.active import active_tensors, current_masks
+from glue_sparse.core.parametrization import current_tensors
+from glue_sparse.methods.moving.drop_grow import DropGrow, with_changes
+from glue_sparse.methods.moving.pattern_file import PATTERNS, PATTERNS_FORMAT
+from glue_sparse.methods.moving.rules import DYNSPARSE, STATIC, gradient_magnitude, random_score
+from glue_sparse.methods.registry import build_method
 
 GRADIENT = {"grow": gradient_magnitude, "gradients": "at_updates"}
 

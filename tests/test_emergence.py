@@ -12,8 +12,10 @@ from networks import bert, gpt2
 from torch import Tensor
 from transformers import ViTConfig, ViTForImageClassification
 
-from glue_sparse import emergence, plots, weight_figures
-from glue_sparse.emergence import Small
+from glue_sparse.analysis import emergence
+from glue_sparse.analysis.emergence import Small
+from glue_sparse.reports.figures import plots
+from glue_sparse.reports.figures import weights as weight_figures
 
 
 def vit() -> Any:

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.tasks import load_task
+from glue_sparse.arguments.groups import ModelArguments, TaskArguments
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.files import label_names, read
+from glue_sparse.tasks.registry import load_task
 
 ROWS = [("a good film", "good"), ("a bad film", "bad"), ("a great\nbook, yes", "good")]
 

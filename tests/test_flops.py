@@ -20,10 +20,10 @@ from transformers import (
     ResNetForImageClassification,
 )
 
-from glue_sparse.active import attach
-from glue_sparse.flops import Forward, forward_flops, report, training_flops
-from glue_sparse.masks import Inactive
-from glue_sparse.parametrization import held_tensors
+from glue_sparse.core.active import attach
+from glue_sparse.core.masks import Inactive
+from glue_sparse.core.parametrization import held_tensors
+from glue_sparse.costs.flops import Forward, forward_flops, report, training_flops
 
 
 def mask_a_share(model: nn.Module, names: list[str], share: float = 0.1, inactive: Inactive = "zero") -> None:

@@ -19,15 +19,18 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from glue_sparse import SparseDiff, deltas, models, of_diff, sources, tokenizers, vision
-from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.command_line import parse
-from glue_sparse.diff_file import DiffInfo
-from glue_sparse.hub import card_of
-from glue_sparse.pixels import Pixels
-from glue_sparse.results import Result
-from glue_sparse.run import run
-from glue_sparse.tasks import load_task
+from glue_sparse import SparseDiff
+from glue_sparse.arguments.command_line import parse
+from glue_sparse.arguments.groups import ModelArguments, TaskArguments
+from glue_sparse.diffs import deltas
+from glue_sparse.diffs.diff_file import DiffInfo
+from glue_sparse.diffs.hub import card_of
+from glue_sparse.experiments.run import run
+from glue_sparse.models import loading as models
+from glue_sparse.models import of_diff, sources, tokenizers, vision
+from glue_sparse.models.pixels import Pixels
+from glue_sparse.records.results import Result
+from glue_sparse.tasks.registry import load_task
 
 ROOT = Path(__file__).parents[1]
 LABELS = ("a", "b")

@@ -7,11 +7,11 @@ import torch
 from networks import bert, cast
 from torch import Tensor, nn
 
-from glue_sparse import gates
-from glue_sparse.gate_counts import expected_open, report
-from glue_sparse.gates import Draw, GatedDiff, GroupGate, attach_gates, collapse, gated_tensors
-from glue_sparse.hard_concrete import HardConcrete
-from glue_sparse.parametrization import current_tensors, held_tensors, is_attached, original
+from glue_sparse.core.parametrization import current_tensors, held_tensors, is_attached, original
+from glue_sparse.methods.gates import gates
+from glue_sparse.methods.gates.gate_counts import expected_open, report
+from glue_sparse.methods.gates.gates import Draw, GatedDiff, GroupGate, attach_gates, collapse, gated_tensors
+from glue_sparse.methods.gates.hard_concrete import HardConcrete
 
 CONCRETE = HardConcrete()
 

@@ -8,10 +8,11 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 from transformers import EvalPrediction
 
-from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.tasks import glue, load_task
+from glue_sparse.arguments.groups import ModelArguments, TaskArguments
+from glue_sparse.tasks import glue
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.glue import GLUE
+from glue_sparse.tasks.registry import load_task
 
 SHARED = Path(__file__).parents[1] / ".." / "shared" / "data" / "glue"
 

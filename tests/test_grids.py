@@ -11,8 +11,11 @@ import torch
 import yaml
 from networks import bert
 
-from glue_sparse import SparseDiff, attach, grids, results, run_folder
-from glue_sparse.results import Result
+from glue_sparse import SparseDiff, attach
+from glue_sparse.experiments import grids
+from glue_sparse.records import folder as run_folder
+from glue_sparse.records import results
+from glue_sparse.records.results import Result
 
 ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "scripts" / "train.py"

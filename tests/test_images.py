@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from glue_sparse.images import CUTOUT, Draws, ImageCollator, crop_and_flip, cut_out, draws_for
-from glue_sparse.pixels import Pixels
+from glue_sparse.models.pixels import Pixels
+from glue_sparse.tasks.images import CUTOUT, Draws, ImageCollator, crop_and_flip, cut_out, draws_for
 
 
 def batch(count: int, seed: int = 0) -> Tensor:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from glue_sparse import SparseDiff
-from glue_sparse.active import active_tensors, attach
-from glue_sparse.initial import Initial, redraw
-from glue_sparse.moving_start import keep_variance
-from glue_sparse.parametrization import current_tensors
+from glue_sparse.core.active import active_tensors, attach
+from glue_sparse.core.parametrization import current_tensors
+from glue_sparse.methods.moving.initial import Initial, redraw
+from glue_sparse.methods.moving.start import keep_variance
 
 SMALL = "layer.weight"
 

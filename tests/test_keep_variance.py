@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from glue_sparse.active import active_tensors, attach, current_masks
-from glue_sparse.moving_start import VarianceOf, keep_variance
-from glue_sparse.parametrization import detach
-from glue_sparse.sparsify import sparsify_model
+from glue_sparse.core.active import active_tensors, attach, current_masks
+from glue_sparse.core.parametrization import detach
+from glue_sparse.methods.moving.plain_loop import sparsify_model
+from glue_sparse.methods.moving.start import VarianceOf, keep_variance
 
 
 def wide_linear() -> tuple[nn.Module, Tensor]:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from test_pareto import run
 
-from glue_sparse import dynsparse_tables, pareto_figures, rate_sweeps
-from glue_sparse.learning_rates import factor, num_different, optimum, over_size, over_sparsity
-from glue_sparse.rate_sweeps import Sweep
+from glue_sparse.analysis.learning_rates import factor, num_different, optimum, over_size, over_sparsity
+from glue_sparse.reports import dynsparse_tables, rate_sweeps
+from glue_sparse.reports.figures import pareto as pareto_figures
+from glue_sparse.reports.rate_sweeps import Sweep
 
 
 def test_the_rule_is_equation_3():

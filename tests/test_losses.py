@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 from test_grids import finished, read
 
-from glue_sparse import curves, figures, grids, results, runner, tables, trials
-from glue_sparse.cells import Cell, Grid
-from glue_sparse.scales import LOSS, PERCENT, is_loss, scale_of, scales_of
+from glue_sparse.experiments import grids, runner
+from glue_sparse.experiments.cells import Cell, Grid
+from glue_sparse.records import results
+from glue_sparse.records.scales import LOSS, PERCENT, is_loss, scale_of, scales_of
+from glue_sparse.reports import curves, tables, trials
+from glue_sparse.reports.figures import grids as figures
 
 
 def lost(cell: Cell, loss: float) -> None:

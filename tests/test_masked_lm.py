@@ -14,10 +14,12 @@ from pretraining_text import folder_of_text, load, text, train
 from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertTokenizer, EvalPrediction
 
-from glue_sparse import SparseDiff, of_diff, wordpiece
-from glue_sparse.learning_rates import factor
-from glue_sparse.pattern_file import PATTERNS
-from glue_sparse.scales import is_loss
+from glue_sparse import SparseDiff
+from glue_sparse.analysis.learning_rates import factor
+from glue_sparse.methods.moving.pattern_file import PATTERNS
+from glue_sparse.models import of_diff
+from glue_sparse.records.scales import is_loss
+from glue_sparse.tasks.pretraining import wordpiece
 
 
 def labels_of(task: Any) -> list[list[int]]:

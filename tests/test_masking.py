@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
-from glue_sparse.masking import Masking, MaskingCollator
-from glue_sparse.randomness import seeded
-from glue_sparse.tokenizers import SpecialIds
+from glue_sparse.core.randomness import seeded
+from glue_sparse.models.tokenizers import SpecialIds
+from glue_sparse.tasks.pretraining.masking import Masking, MaskingCollator
 
 PAD, UNK, CLS, SEP, MASK, CAT, DOG, SEES, S, ED, SIZE = range(11)
 

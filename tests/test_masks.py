@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from glue_sparse import mask_file, masks
-from glue_sparse.masks import select
-from glue_sparse.similarity import compare
+from glue_sparse.analysis.similarity import compare
+from glue_sparse.core import mask_file, masks
+from glue_sparse.core.masks import select
 
 
 def test_joint_selection_by_hand():

@@ -14,10 +14,10 @@ from networks import ImageNet, bert
 from torch import Tensor, nn
 
 from glue_sparse import SparseDiff
-from glue_sparse.active import active_tensors
-from glue_sparse.exchange import InProcess
-from glue_sparse.parametrization import current_tensors
-from glue_sparse.worker import LocalOrder
+from glue_sparse.core.active import active_tensors
+from glue_sparse.core.parametrization import current_tensors
+from glue_sparse.training.merging.exchange import InProcess
+from glue_sparse.training.merging.worker import LocalOrder
 
 HERE = Path(__file__).parent
 

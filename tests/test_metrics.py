@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from glue_sparse import metrics
+from glue_sparse.tasks import metrics
 
 LABELS = np.array([1, 1, 1, 0, 0, 0, 0, 0])
 CLASSES = np.array([1, 1, 0, 1, 0, 0, 0, 0])

@@ -10,7 +10,8 @@ import torch
 import transformers
 from transformers import BertModel, GPT2Config, GPT2Model, PreTrainedTokenizerFast
 
-from glue_sparse import models, sources, tokenizers
+from glue_sparse.models import loading as models
+from glue_sparse.models import sources, tokenizers
 
 
 def test_a_hub_id_or_folder_stays_as_it_is(tiny_bert: str):

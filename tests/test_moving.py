@@ -9,13 +9,13 @@ from plain_loop import batch, conv_net, loss_of, sparse, train
 from torch import nn
 from torch.nn import functional as F
 
-from glue_sparse.active import active_tensors, current_masks
-from glue_sparse.explored import explored_share
-from glue_sparse.masks import num_active
-from glue_sparse.methods.drop_grow import with_changes
-from glue_sparse.parametrization import current_tensors, original
-from glue_sparse.rewiring import RIGL, SET, SNFS, STATIC, Connections, Rule, weight_magnitude
-from glue_sparse.sparsify import SparseOptimizer, sparsify_model
+from glue_sparse.core.active import active_tensors, current_masks
+from glue_sparse.core.masks import num_active
+from glue_sparse.core.parametrization import current_tensors, original
+from glue_sparse.methods.moving.drop_grow import with_changes
+from glue_sparse.methods.moving.explored import explored_share
+from glue_sparse.methods.moving.plain_loop import SparseOptimizer, sparsify_model
+from glue_sparse.methods.moving.rules import RIGL, SET, SNFS, STATIC, Connections, Rule, weight_magnitude
 
 RULES = {"set": SET, "snfs": SNFS, "rigl": RIGL}
 

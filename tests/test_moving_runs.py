@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 import torch
 
-from glue_sparse import SparseDiff, deltas
-from glue_sparse.command_line import parse
-from glue_sparse.models import load_classifier
-from glue_sparse.outcome import summary
-from glue_sparse.parametrization import current_tensors
-from glue_sparse.results import Result
-from glue_sparse.run import run
-from glue_sparse.run_figures import explored_curves
+from glue_sparse import SparseDiff
+from glue_sparse.arguments.command_line import parse
+from glue_sparse.core.parametrization import current_tensors
+from glue_sparse.diffs import deltas
+from glue_sparse.experiments.outcome import summary
+from glue_sparse.experiments.run import run
+from glue_sparse.models.loading import load_classifier
+from glue_sparse.records.results import Result
+from glue_sparse.reports.figures.runs import explored_curves
 
 CONFIG = Path(__file__).parents[1] / "configs" / "defaults.yaml"
 

@@ -18,10 +18,10 @@ from training import ROWS, arguments, trainer
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from glue_sparse import RIGL, SET, SNFS, DropGrow, Rule, SparseOptimizer, SparseTrainer, detach, sparsify_model
-from glue_sparse.active import active_tensors, current_masks
-from glue_sparse.methods.drop_grow import with_changes
-from glue_sparse.parametrization import current_tensors
-from glue_sparse.params import sparsifiable
+from glue_sparse.core.active import active_tensors, current_masks
+from glue_sparse.core.parametrization import current_tensors
+from glue_sparse.core.params import sparsifiable
+from glue_sparse.methods.moving.drop_grow import with_changes
 
 
 class Numbered(nn.Module):

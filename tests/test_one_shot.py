@@ -9,13 +9,13 @@ from networks import TINY, ImageNet, bert, collate, distilbert, examples, gpt2, 
 from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
 
-from glue_sparse import masks
-from glue_sparse.activations import wanda
-from glue_sparse.budgets import erdos_renyi, uniform
-from glue_sparse.masks import density, num_active, select_in_groups
+from glue_sparse.core import masks
+from glue_sparse.core.budgets import erdos_renyi, uniform
+from glue_sparse.core.masks import density, num_active, select_in_groups
+from glue_sparse.core.params import encoder_matrices, head_names
 from glue_sparse.methods.one_shot import OneShot
-from glue_sparse.params import encoder_matrices, head_names
-from glue_sparse.scores import Computed, magnitude, noise
+from glue_sparse.scores.activations import wanda
+from glue_sparse.scores.scores import Computed, magnitude, noise
 
 
 def chosen(model: nn.Module, **options: Any) -> masks.Masks:

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from glue_sparse import bert_flops, dynsparse_tables, pareto, pareto_figures, published, results
-from glue_sparse.pareto import Front, Point
-from glue_sparse.results import Result
+from glue_sparse.costs import bert_flops
+from glue_sparse.records import published, results
+from glue_sparse.records.results import Result
+from glue_sparse.reports import dynsparse_tables, pareto
+from glue_sparse.reports.figures import pareto as pareto_figures
+from glue_sparse.reports.pareto import Front, Point
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from glue_sparse import pattern_file, plots, results, tensor_files
-from glue_sparse.pattern_figures import loss_curves, losses, pattern_images, second_expansion, update_curves
-from glue_sparse.pattern_file import PATTERNS, PATTERNS_FORMAT
-from glue_sparse.results import Result
+from glue_sparse.core import tensor_files
+from glue_sparse.methods.moving import pattern_file
+from glue_sparse.methods.moving.pattern_file import PATTERNS, PATTERNS_FORMAT
+from glue_sparse.records import results
+from glue_sparse.records.results import Result
+from glue_sparse.reports.figures import plots
+from glue_sparse.reports.figures.patterns import loss_curves, losses, pattern_images, second_expansion, update_curves
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "figure.py"
 UP = "bert.encoder.layer.1.intermediate.dense.weight"

@@ -10,8 +10,8 @@ from languages import language_model, saved, text
 from torch import Tensor
 from transformers import RobertaConfig, RobertaForMaskedLM
 
-from glue_sparse.language_models import LanguageModel, load_language_model
-from glue_sparse.perplexity import NOT_COUNTED, Window, perplexity, read_text, tokenize, windows
+from glue_sparse.analysis.perplexity import NOT_COUNTED, Window, perplexity, read_text, tokenize, windows
+from glue_sparse.models.language_models import LanguageModel, load_language_model
 
 
 @pytest.fixture

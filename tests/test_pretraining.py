@@ -10,12 +10,15 @@ from networks import TINY
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, GPT2Config, GPT2LMHeadModel
 
-from glue_sparse import SparseDiff, bert_family, of_diff, pretraining, pruned_model, sources, tokenizers
-from glue_sparse.active import active_tensors, attach
-from glue_sparse.diff_file import DiffInfo
-from glue_sparse.masks import Masks
-from glue_sparse.params import head_names, sparsifiable
-from glue_sparse.pretraining import BertForPreTraining
+from glue_sparse import SparseDiff
+from glue_sparse.core.active import active_tensors, attach
+from glue_sparse.core.masks import Masks
+from glue_sparse.core.params import head_names, sparsifiable
+from glue_sparse.diffs import pruned_model
+from glue_sparse.diffs.diff_file import DiffInfo
+from glue_sparse.models import bert_family, of_diff, sources, tokenizers
+from glue_sparse.models import bert_pretraining as pretraining
+from glue_sparse.models.bert_pretraining import BertForPreTraining
 
 EMBEDDING = "bert.embeddings.word_embeddings.weight"
 

@@ -11,7 +11,7 @@ import pytest
 from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer
 
-from glue_sparse.trainer import SparseTrainer
+from glue_sparse.training.trainer import SparseTrainer
 
 RELIED_ON: dict[str, tuple[str, ...]] = {
     "_clip_grad_norm": ("model",),

@@ -12,14 +12,14 @@ from networks import bert
 from training import trainer
 
 from glue_sparse import FixedMask, SparseDiff
-from glue_sparse.analysis import density_by_layer
-from glue_sparse.arguments import MethodArguments
-from glue_sparse.methods import build_method
-from glue_sparse.methods.diff_gates import DiffGates
-from glue_sparse.parametrization import current_tensors
-from glue_sparse.params import body_names, head_names
-from glue_sparse.prune import prune
-from glue_sparse.storage import emptied
+from glue_sparse.analysis.density import density_by_layer
+from glue_sparse.arguments.groups import MethodArguments
+from glue_sparse.core.parametrization import current_tensors
+from glue_sparse.core.params import body_names, head_names
+from glue_sparse.diffs.prune import prune
+from glue_sparse.diffs.storage import emptied
+from glue_sparse.methods.gates.diff_gates import DiffGates
+from glue_sparse.methods.registry import build_method
 
 ROOT = Path(__file__).parents[1]
 HEAD = ("classifier.weight", "classifier.bias")

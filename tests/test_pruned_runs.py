@@ -13,12 +13,14 @@ from torch import nn
 from training import trainer
 from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoTokenizer
 
-from glue_sparse import SparseDiff, SparseTrainer, attach, magnitude, mask_file, pruned_model
-from glue_sparse.active import current_masks
-from glue_sparse.command_line import parse
-from glue_sparse.masks import num_active
+from glue_sparse import SparseDiff, SparseTrainer, attach, magnitude
+from glue_sparse.arguments.command_line import parse
+from glue_sparse.core import mask_file
+from glue_sparse.core.active import current_masks
+from glue_sparse.core.masks import num_active
+from glue_sparse.diffs import pruned_model
+from glue_sparse.experiments.run import run
 from glue_sparse.methods.one_shot import OneShot, trained_magnitude
-from glue_sparse.run import run
 
 PRUNE = ("--method", "one_shot")
 

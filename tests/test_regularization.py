@@ -11,15 +11,15 @@ from torch import nn
 from training import StopAt, trainer
 
 from glue_sparse import SparseTrainer
-from glue_sparse.active import active_tensors, attach
-from glue_sparse.masks import Masks
-from glue_sparse.methods.alternate import Alternate
+from glue_sparse.core.active import active_tensors, attach
+from glue_sparse.core.masks import Masks
+from glue_sparse.core.parametrization import current_tensors
+from glue_sparse.core.params import encoder_matrices
 from glue_sparse.methods.base import Moment
-from glue_sparse.methods.diff_gates import DiffGates
 from glue_sparse.methods.fixed_mask import FixedMask
-from glue_sparse.parametrization import current_tensors
-from glue_sparse.params import encoder_matrices
-from glue_sparse.regularization import apply, group_lasso_pull, sparse_group, tile_numbers
+from glue_sparse.methods.gates.diff_gates import DiffGates
+from glue_sparse.methods.moving.alternate import Alternate
+from glue_sparse.methods.moving.regularization import apply, group_lasso_pull, sparse_group, tile_numbers
 
 
 def some(model: nn.Module, share: float = 0.5) -> Masks:

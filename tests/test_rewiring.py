@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from glue_sparse.rewiring import (
+from glue_sparse.methods.moving.rules import (
     PRESETS,
     Connections,
     Rule,

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForSequenceClassification
 
-from glue_sparse import SparseDiff, results
-from glue_sparse.of_diff import load_base
-from glue_sparse.run import main
+from glue_sparse import SparseDiff
+from glue_sparse.experiments.run import main
+from glue_sparse.models.of_diff import load_base
+from glue_sparse.records import results
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "defaults.yaml"
@@ -103,7 +104,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_resumed_run_equals_an_uninterrupted_o
 ):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert call(monkeypatch, flags(tiny_bert, rte, whole)) == 0
-    from glue_sparse import trainer
+    from glue_sparse.training import trainer
 
     steps = trainer.SparseTrainer.training_step
 
@@ -131,7 +132,7 @@ def test_workers_that_merge_leave_what_a_run_leaves(tiny_bert, rte, tmp_path, mo
     assert result.communication["num_merges"] == 5 and result.communication["num_refreshes"] == 2
     assert [log["epoch"] for log in result.history if "eval_validation_loss" in log] == [1.2, 2.0]
     SparseDiff.from_pretrained(whole).apply(load_base(SparseDiff.from_pretrained(whole).info, tiny_bert))
-    from glue_sparse.worker import Worker
+    from glue_sparse.training.merging.worker import Worker
 
     train_until = Worker.train_until
 

@@ -14,7 +14,9 @@ import yaml
 from filelock import FileLock
 from test_grids import finished
 
-from glue_sparse import SparseDiff, grids, results, runner
+from glue_sparse import SparseDiff
+from glue_sparse.experiments import grids, runner
+from glue_sparse.records import results
 
 ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "scripts" / "train.py"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from glue_sparse.schedules import Schedule
+from glue_sparse.methods.schedules import Schedule
 
 
 def updates(schedule: Schedule, num_steps: int) -> list[int]:

@@ -8,8 +8,8 @@ from networks import ImageNet, bert, collate, distilbert, examples, gpt2, llama,
 from torch import nn
 from torch.nn import functional as F
 
-from glue_sparse.batches import example
-from glue_sparse.scores import fisher, magnitude, noise
+from glue_sparse.core.batches import example
+from glue_sparse.scores.scores import fisher, magnitude, noise
 
 
 def plain_fisher(model: nn.Module, batches: list, power=torch.square) -> dict[str, torch.Tensor]:

@@ -13,13 +13,13 @@ from pretraining_text import text
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from glue_sparse.arguments import TaskArguments
-from glue_sparse.corpus import Corpus, documents_of, open_split, sentences_of
-from glue_sparse.masking import Masking
-from glue_sparse.pair_stream import PairStream
-from glue_sparse.randomness import seeded
-from glue_sparse.sentence_pairs import Pairs, Tokens, _truncated, make_pairs, tokenise
-from glue_sparse.tokenizers import SpecialIds
+from glue_sparse.arguments.groups import TaskArguments
+from glue_sparse.core.randomness import seeded
+from glue_sparse.models.tokenizers import SpecialIds
+from glue_sparse.tasks.pretraining.corpus import Corpus, documents_of, open_split, sentences_of
+from glue_sparse.tasks.pretraining.masking import Masking
+from glue_sparse.tasks.pretraining.pair_stream import PairStream
+from glue_sparse.tasks.pretraining.sentence_pairs import Pairs, Tokens, _truncated, make_pairs, tokenise
 
 
 def tokens_of(*documents: list[int]) -> Tokens:

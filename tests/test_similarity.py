@@ -7,11 +7,12 @@ import pytest
 import torch
 from networks import bert
 
-from glue_sparse import attach, mask_file, masks
-from glue_sparse.diff import SparseDiff
-from glue_sparse.masks import select
-from glue_sparse.randomness import seeded
-from glue_sparse.similarity import compare, compare_layers, read
+from glue_sparse import attach
+from glue_sparse.analysis.similarity import compare, compare_layers, read
+from glue_sparse.core import mask_file, masks
+from glue_sparse.core.masks import select
+from glue_sparse.core.randomness import seeded
+from glue_sparse.diffs.diff import SparseDiff
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import masks as masks_script  # type: ignore[import-not-found]  # noqa: E402  # scripts/masks.py

@@ -12,11 +12,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from glue_sparse import SparseDiff, detach
-from glue_sparse.active import active_tensors, current_masks
-from glue_sparse.methods.drop_grow import with_changes
-from glue_sparse.parametrization import current_tensors
-from glue_sparse.rewiring import RIGL, SET, SNFS, Rule
-from glue_sparse.sparsify import SparseOptimizer, sparsify_model
+from glue_sparse.core.active import active_tensors, current_masks
+from glue_sparse.core.parametrization import current_tensors
+from glue_sparse.methods.moving.drop_grow import with_changes
+from glue_sparse.methods.moving.plain_loop import SparseOptimizer, sparsify_model
+from glue_sparse.methods.moving.rules import RIGL, SET, SNFS, Rule
 
 RULES = {name: with_changes(rule, every=4) for name, rule in {"set": SET, "snfs": SNFS, "rigl": RIGL}.items()}
 

@@ -21,15 +21,20 @@ from transformers import (
     RobertaForQuestionAnswering,
 )
 
-from glue_sparse import SparseDiff, metrics, models, of_diff, results
-from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.batches import example
-from glue_sparse.params import head_names
-from glue_sparse.run import main
-from glue_sparse.scores import fisher
-from glue_sparse.tasks import load_task, squad
+from glue_sparse import SparseDiff
+from glue_sparse.arguments.groups import ModelArguments, TaskArguments
+from glue_sparse.core.batches import example
+from glue_sparse.core.params import head_names
+from glue_sparse.experiments.run import main
+from glue_sparse.models import loading as models
+from glue_sparse.models import of_diff
+from glue_sparse.records import results
+from glue_sparse.scores.scores import fisher
+from glue_sparse.tasks import metrics
 from glue_sparse.tasks.base import Task
-from glue_sparse.tasks.squad_files import read
+from glue_sparse.tasks.registry import load_task
+from glue_sparse.tasks.squad import task as squad
+from glue_sparse.tasks.squad.files import read
 
 
 def content(count: int, **changes: Any) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from test_grids import finished, read
 
-from glue_sparse import cost_tables, figures, published, tables
-from glue_sparse.grids import Grid
+from glue_sparse.experiments.grids import Grid
+from glue_sparse.records import published
+from glue_sparse.reports import cost_tables, tables
+from glue_sparse.reports.figures import grids as figures
 
 FIGURE: dict[str, Any] = {"panels": [{"x": "num_train_epochs", "label": "epochs", "line": "method"}]}
 

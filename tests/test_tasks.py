@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.tasks import load_task
+from glue_sparse.arguments.groups import ModelArguments, TaskArguments
 from glue_sparse.tasks.base import Task
+from glue_sparse.tasks.registry import load_task
 from glue_sparse.tasks.text import describe
 
 

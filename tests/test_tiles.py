@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from glue_sparse import masks, tiles
-from glue_sparse.active import active_tensors, attach, current_masks
-from glue_sparse.budgets import in_tiles
-from glue_sparse.explored import mean_explored_share
-from glue_sparse.history import History, block_statistics
-from glue_sparse.methods.drop_grow import with_changes
-from glue_sparse.moving import Mover
-from glue_sparse.randomness import seeded
-from glue_sparse.reindexing import reindex
-from glue_sparse.rewiring import DYNSPARSE, Connections, Rule, gradient_magnitude, grown, kept, num_dropped
-from glue_sparse.schedules import Schedule
-from glue_sparse.sparsify import SparseOptimizer, sparsify_model
+from glue_sparse.core import masks, tiles
+from glue_sparse.core.active import active_tensors, attach, current_masks
+from glue_sparse.core.budgets import in_tiles
+from glue_sparse.core.randomness import seeded
+from glue_sparse.core.reindexing import reindex
+from glue_sparse.methods.moving.drop_grow import with_changes
+from glue_sparse.methods.moving.explored import mean_explored_share
+from glue_sparse.methods.moving.history import History, block_statistics
+from glue_sparse.methods.moving.mover import Mover
+from glue_sparse.methods.moving.plain_loop import SparseOptimizer, sparsify_model
+from glue_sparse.methods.moving.rules import DYNSPARSE, Connections, Rule, gradient_magnitude, grown, kept, num_dropped
+from glue_sparse.methods.schedules import Schedule
 
 MATRIX = torch.tensor([[1.0, -2.0, 0.0, 3.0], [0.0, 2.0, -3.0, 0.0], [9.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
 

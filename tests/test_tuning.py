@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from test_grids import TRAIN, finished, read, write
 
-from glue_sparse import grids, results, runner, tables, tuning
-from glue_sparse.cells import Cell, Grid
+from glue_sparse.experiments import grids, runner, tuning
+from glue_sparse.experiments.cells import Cell, Grid
+from glue_sparse.records import results
+from glue_sparse.reports import tables
 
 TUNE: dict[str, Any] = {"learning_rate": [0.4, 0.2, 0.08], "hold_out": 10, "seed": 3}
 GRID: dict[str, Any] = {

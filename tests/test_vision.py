@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageClassification, PreTrainedModel, ViTConfig, ViTForImageClassification
 
-from glue_sparse import of_diff, vision
-from glue_sparse.active import attach
-from glue_sparse.diff import SparseDiff
-from glue_sparse.diff_file import DiffInfo
-from glue_sparse.params import head_names
-from glue_sparse.pixels import Pixels
-from glue_sparse.pruned_model import write
+from glue_sparse.core.active import attach
+from glue_sparse.core.params import head_names
+from glue_sparse.diffs.diff import SparseDiff
+from glue_sparse.diffs.diff_file import DiffInfo
+from glue_sparse.diffs.pruned_model import write
+from glue_sparse.models import of_diff, vision
+from glue_sparse.models.pixels import Pixels
 
 ROOT = Path(__file__).parents[1]
 LABELS = tuple("abcdefghij")
@@ -143,7 +143,7 @@ def test_a_diff_names_the_base_it_can_be_built_from(tmp_path: Path, capsys: pyte
     with pytest.raises(ValueError, match="give resnet9@SEED"):
         of_diff.load_base(diff.info, "resnet9")
     runpy.run_path(str(ROOT / "scripts" / "diff.py"))["apply"](str(tmp_path / "run"), tmp_path / "out", None)
-    assert "load it with glue_sparse.vision.ResNet9.from_pretrained" in capsys.readouterr().out
+    assert "load it with glue_sparse.models.vision.ResNet9.from_pretrained" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "config.json").read_text())["architectures"] == ["ResNet9"]
     assert same(network, vision.ResNet9.from_pretrained(tmp_path / "out"))
     assert same(network, AutoModelForImageClassification.from_pretrained(tmp_path / "out"))

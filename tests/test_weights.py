@@ -13,11 +13,12 @@ from networks import bert
 from test_emergence import KINDS_OF_MODELS, small_by_formula
 from transformers import GPT2Config, GPT2Model
 
-from glue_sparse import SparseDiff, checkpoints, emergence
-from glue_sparse.checkpoints import by_step, find, step_of
-from glue_sparse.diff_file import DiffInfo
-from glue_sparse.models import load_classifier
-from glue_sparse.parametrization import current_tensors
+from glue_sparse import SparseDiff
+from glue_sparse.analysis import checkpoints, emergence
+from glue_sparse.analysis.checkpoints import by_step, find, step_of
+from glue_sparse.core.parametrization import current_tensors
+from glue_sparse.diffs.diff_file import DiffInfo
+from glue_sparse.models.loading import load_classifier
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "weights.py"
 

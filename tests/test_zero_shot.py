@@ -15,13 +15,13 @@ from languages import language_model, saved, text
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from glue_sparse import zero_shot
-from glue_sparse.activations import wanda
-from glue_sparse.language_models import LanguageModel
+from glue_sparse.analysis import zero_shot
+from glue_sparse.analysis.perplexity import Perplexity, perplexity, tokenize, windows
+from glue_sparse.analysis.zero_shot import Sweep, calibration, run
+from glue_sparse.core.params import encoder_matrices
 from glue_sparse.methods.one_shot import OneShot
-from glue_sparse.params import encoder_matrices
-from glue_sparse.perplexity import Perplexity, perplexity, tokenize, windows
-from glue_sparse.zero_shot import Sweep, calibration, run
+from glue_sparse.models.language_models import LanguageModel
+from glue_sparse.scores.activations import wanda
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "zero_shot.py"
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from glue_sparse.randomness import seeded
+from glue_sparse.core.randomness import seeded
 
 
 def tile_mask(rows: int, columns: int, seed: int = 0) -> Tensor:

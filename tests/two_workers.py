@@ -13,13 +13,13 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from transformers import TrainerCallback, TrainingArguments
 
 from glue_sparse import FixedMask, SparseTrainer, fisher, noise
-from glue_sparse.active import current_masks
-from glue_sparse.masks import digest
-from glue_sparse.methods.alternate import Alternate
+from glue_sparse.core.active import current_masks
+from glue_sparse.core.masks import digest
 from glue_sparse.methods.base import SparseMethod
-from glue_sparse.methods.diff_gates import DiffGates
-from glue_sparse.methods.drop_grow import DropGrow, with_changes
-from glue_sparse.rewiring import DYNSPARSE, PRESETS, gradient_magnitude
+from glue_sparse.methods.gates.diff_gates import DiffGates
+from glue_sparse.methods.moving.alternate import Alternate
+from glue_sparse.methods.moving.drop_grow import DropGrow, with_changes
+from glue_sparse.methods.moving.rules import DYNSPARSE, PRESETS, gradient_magnitude
 
 
 class CountBytes(TrainerCallback):

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glue_sparse.active import Inactive, attach
-from glue_sparse.batches import Batch
-from glue_sparse.diff import SparseDiff
-from glue_sparse.diff_file import DiffInfo
-from glue_sparse.flops import Rule
-from glue_sparse.masks import Masks, Scores
+from glue_sparse.core.active import Inactive, attach
+from glue_sparse.core.batches import Batch
+from glue_sparse.core.masks import Masks, Scores
+from glue_sparse.costs.flops import Rule
+from glue_sparse.diffs.diff import SparseDiff
+from glue_sparse.diffs.diff_file import DiffInfo
 
 Batches = Callable[[int], Iterable[Batch]]
 """num_samples -> collated batches of that many training examples in all, this rank's share of them."""

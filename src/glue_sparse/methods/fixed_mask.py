@@ -7,17 +7,18 @@ from typing import Literal
 import torch
 from torch import nn
 
-from glue_sparse import budgets, moved
-from glue_sparse.active import Inactive
-from glue_sparse.diff import SparseDiff
-from glue_sparse.diff_file import DiffInfo
-from glue_sparse.mask_file import load, save
-from glue_sparse.masks import Masks, select
+from glue_sparse.core import budgets
+from glue_sparse.core.active import Inactive
+from glue_sparse.core.mask_file import load, save
+from glue_sparse.core.masks import Masks, select
+from glue_sparse.core.params import body_names, match
+from glue_sparse.diffs.diff import SparseDiff
+from glue_sparse.diffs.diff_file import DiffInfo
 from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
+from glue_sparse.methods.moving import checkpoint as moved
 from glue_sparse.methods.refresh import Refresh
-from glue_sparse.params import body_names, match
-from glue_sparse.schedules import Period
-from glue_sparse.scores import ScoreFunction
+from glue_sparse.methods.schedules import Period
+from glue_sparse.scores.scores import ScoreFunction
 
 LEGACY_FILE = "legacy_masks.safetensors"
 

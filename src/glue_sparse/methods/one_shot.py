@@ -8,14 +8,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from glue_sparse import budgets
-from glue_sparse.diff import SparseDiff
-from glue_sparse.masks import Masks, Scores, select, select_in_groups
+from glue_sparse.core import budgets
+from glue_sparse.core.masks import Masks, Scores, select, select_in_groups
+from glue_sparse.core.parametrization import model_digest
+from glue_sparse.core.params import body_names, encoder_matrices, head_names, match
+from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.methods.base import Batches, Combine, SparseMethod, alone
-from glue_sparse.parametrization import model_digest
-from glue_sparse.params import body_names, encoder_matrices, head_names, match
-from glue_sparse.scores import Computed, ScoreFunction, magnitude
-from glue_sparse.words import check_one_of
+from glue_sparse.scores.scores import Computed, ScoreFunction, magnitude
+from glue_sparse.writing.words import check_one_of
 
 Distribution = Literal["global", "uniform", "erk", "row"]
 

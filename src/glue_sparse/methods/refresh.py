@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-from glue_sparse.batches import Batch
-from glue_sparse.masks import Masks
+from glue_sparse.core.batches import Batch
+from glue_sparse.core.masks import Masks
+from glue_sparse.core.parametrization import current_tensors
+from glue_sparse.core.reindexing import reindex
 from glue_sparse.methods.base import Batches, Combine, Moment
-from glue_sparse.parametrization import current_tensors
-from glue_sparse.reindexing import reindex
-from glue_sparse.schedules import Period, Schedule
+from glue_sparse.methods.schedules import Period, Schedule
 
 Choose = Callable[[nn.Module, tuple[str, ...], Batches, Combine, int], Masks]
 """(plain model, head, batches, combine, number of the choice) -> masks."""

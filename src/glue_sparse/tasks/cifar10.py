@@ -18,15 +18,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import EvalPrediction
 
-from glue_sparse import metrics
-from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.images import ImageCollator
-from glue_sparse.params import head_names
-from glue_sparse.pixels import Pixels
-from glue_sparse.sources import DTYPES
+from glue_sparse.arguments.groups import ModelArguments, TaskArguments
+from glue_sparse.core.params import head_names
+from glue_sparse.models.pixels import Pixels
+from glue_sparse.models.sources import DTYPES
+from glue_sparse.models.vision import load_image_classifier, pixels_for
+from glue_sparse.tasks import metrics
 from glue_sparse.tasks.base import Task
+from glue_sparse.tasks.images import ImageCollator
 from glue_sparse.tasks.text import cut
-from glue_sparse.vision import load_image_classifier, pixels_for
 
 HUB_ID = "uoft-cs/cifar10"
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

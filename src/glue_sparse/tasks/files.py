@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
-from glue_sparse.arguments import ModelArguments, TaskArguments
+from glue_sparse.arguments.groups import ModelArguments, TaskArguments
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.text import TextData, build
 

@@ -11,13 +11,13 @@ import torch
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
-from glue_sparse import metrics
-from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.models import load_classifier
-from glue_sparse.params import head_names
-from glue_sparse.sources import base_name
+from glue_sparse.arguments.groups import ModelArguments, TaskArguments
+from glue_sparse.core.params import head_names
+from glue_sparse.models.loading import load_classifier
+from glue_sparse.models.sources import base_name
+from glue_sparse.models.tokenizers import load_tokenizer
+from glue_sparse.tasks import metrics
 from glue_sparse.tasks.base import Task
-from glue_sparse.tokenizers import load_tokenizer
 
 
 @dataclass(frozen=True)

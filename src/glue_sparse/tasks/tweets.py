@@ -7,8 +7,8 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from glue_sparse.arguments import ModelArguments, TaskArguments
-from glue_sparse.sources import installed
+from glue_sparse.arguments.groups import ModelArguments, TaskArguments
+from glue_sparse.models.sources import installed
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.text import TextData, build
 

@@ -1,0 +1,1 @@
+"""Numbers about models, masks and curves. Never imports arguments."""

@@ -1,0 +1,60 @@
+"""What diffs and results say about themselves: where entries lie and how much diffs share; loads no model."""
+
+from collections.abc import Callable
+
+import torch
+
+from glue_sparse.core.masks import Inactive, Masks, num_active
+from glue_sparse.core.params import block_of, kind_of
+from glue_sparse.diffs.diff import SparseDiff
+from glue_sparse.writing.tables import markdown
+
+Counts = dict[str, tuple[int, int]]
+"""What is counted -> (active, all) entries."""
+
+
+def density_by_layer(source: SparseDiff | Masks) -> Counts:
+    """Entries of the masked tensors of each layer; a layer is the name up to its first number."""
+    return _count(source, lambda name: block_of(name) or name.rpartition(".")[0])
+
+
+def density_by_kind(source: SparseDiff | Masks) -> Counts:
+    """Entries of each kind of tensor: those of all blocks that have the same name there, others by their own name."""
+    return _count(source, kind_of)
+
+
+def _count(source: SparseDiff | Masks, key: Callable[[str], str]) -> Counts:
+    counts: Counts = {}
+    for name, (active, entries) in _by_tensor(source).items():
+        before = counts.get(key(name), (0, 0))
+        counts[key(name)] = (before[0] + active, before[1] + entries)
+    return counts
+
+
+def _by_tensor(source: SparseDiff | Masks) -> Counts:
+    if isinstance(source, SparseDiff):
+        sizes = {name: torch.Size(shape).numel() for name, shape in source.shapes.items()}
+        return {name: (len(source.indices.get(name, ())), size) for name, size in sizes.items()}
+    return {name: (int(mask.sum()), mask.numel()) for name, mask in source.items()}
+
+
+def of_masks(masks: Masks, model_entries: int | None = None, inactive: Inactive = "zero") -> str:
+    """What is pruned, per kind of tensor and per layer, and its share of the masked tensors and of the whole model.
+
+    Args:
+        masks: of one tensor at least.
+        inactive: what the entries hold that are not active; `frozen` ones are not pruned but do not train.
+    """
+    parts = []
+    for what, counts in (("kind of tensor", density_by_kind(masks)), ("layer", density_by_layer(masks))):
+        lines = [
+            (part, f"{kept:,}", f"{entries:,}", f"{1 - kept / entries:.3%}") for part, (kept, entries) in counts.items()
+        ]
+        parts.append(markdown((what, "kept", "entries", "sparsity"), lines))
+    kept, entries = num_active(masks), sum(mask.numel() for mask in masks.values())
+    what = "pruned" if inactive == "zero" else "frozen"
+    total = f"{entries - kept:,} of {entries:,} entries of {len(masks)} tensors are {what} ({1 - kept / entries:.3%})"
+    if model_entries:
+        rest = model_entries - entries
+        total += f"; {(entries - kept) / model_entries:.3%} of the model, whose other {rest:,} entries are not masked"
+    return "\n\n".join([*parts, total])

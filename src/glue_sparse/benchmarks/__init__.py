@@ -1,0 +1,1 @@
+"""What sparse training costs, measured beside other ways. Imports neither experiments, reports nor cli."""

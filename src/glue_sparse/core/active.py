@@ -1,0 +1,244 @@
+"""Active entries of a model's tensors: held compactly, trained by any optimizer, moved by `reindex`."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glue_sparse.core import sampled, tiles
+from glue_sparse.core.digests import tensor_digest
+from glue_sparse.core.masks import Inactive, Masks
+from glue_sparse.core.parametrization import (
+    Entries,
+    Parametrization,
+    T,
+    held_tensors,
+    install,
+    is_attached,
+    read_entries,
+    write_entries,
+)
+
+
+class _Gather(torch.autograd.Function):
+    """Hands a weight on in the forward pass; the gradient of `values` is the dense one read at `indices`."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor, entries: "ActiveEntries", weight: Tensor) -> Tensor:
+        ctx.save_for_backward(entries.indices)
+        ctx.entries, ctx.dtype = entries, values.dtype
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        (indices,) = ctx.saved_tensors
+        ctx.entries.seen(grad_outputs[0])
+        return read_entries(grad_outputs[0], indices).to(ctx.dtype), None, None
+
+
+class ActiveEntries(Parametrization):
+    """Parametrization of one tensor whose active entries are the only ones that train.
+
+    The tensor itself needs no gradient. `values` is what an optimizer sees: float32 whatever the tensor's type, so
+    small updates survive a bfloat16 base. Inactive entries stay bit-identical because nothing ever writes them.
+
+    Attributes:
+        shape: of the tensor.
+        values: [k] float32 parameter.
+        indices: [k] int64, sorted flat positions. Not a buffer: buffers are sent at every step under DDP.
+        inactive: what an inactive entry holds, its old value (`frozen`) or `zero`.
+        block_size: side of the square tiles that are active as a whole.
+        explored: entries that have been active so far, a bool tensor of the weight's shape; none before the first move.
+        dense_gradient: with `watch`, the gradient of the whole tensor, float32, summed over backward passes as
+            `values.grad` is.
+    """
+
+    explored: Tensor | None = None
+    dense_gradient: Tensor | None = None
+
+    def __init__(self, weight: Tensor, mask: Tensor, inactive: Inactive, block_size: int = 1):
+        super().__init__()
+        self.inactive: Inactive = inactive
+        self.block_size = block_size
+        self.base_digest = tensor_digest(weight)
+        self._place(mask.to(weight.device).flatten().nonzero().squeeze(1))
+        self.shape = weight.shape
+        self._watch: Any = None
+        self._passing: Tensor | None = None
+        values = read_entries(weight, self.indices).float()
+        self.values = nn.Parameter(values, requires_grad=len(values) > 0)
+        if inactive == "zero":
+            _zero_except(weight, self.indices)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight with the current values written into it; same shape, type and storage."""
+        self.write(weight)
+        return _Gather.apply(self.values, self, weight) if len(self.indices) else weight
+
+    @property
+    def num_active(self) -> int:
+        """See `Parametrization.num_active`."""
+        return len(self.indices)
+
+    def current(self, weight: Tensor) -> Tensor:
+        """See `Parametrization.current`."""
+        self.write(weight)
+        return weight.detach()
+
+    def installed(self, module: nn.Module, attribute: str) -> None:
+        """See `Parametrization.installed`."""
+        sampled.install(module, attribute)
+
+    def write(self, weight: Tensor) -> None:
+        """Write the values into their tensor. Always: an optimizer need not bump the version of what it changes."""
+        if not weight.is_contiguous():  # after model.to(memory_format=...)
+            weight.data = weight.data.contiguous()
+        write_entries(weight, self.indices, self.values)
+
+    def derived(self, make: Callable[[Entries], T]) -> T:
+        """See `Entries.derived`; layers keep here what they arrange by the active positions."""
+        if make not in self._derived:
+            self._derived[make] = make(self)
+        return self._derived[make]
+
+    def _place(self, indices: Tensor) -> None:
+        """Hold these positions, and nothing that was derived from others."""
+        self.indices: Tensor = indices
+        self._derived: dict[Callable[..., Any], Any] = {}
+
+    def move(self, indices: Tensor, values: Tensor) -> None:
+        """Make other entries the active ones; `values` stays the same parameter.
+
+        Raises:
+            ValueError: they do not form whole tiles; nothing is changed then.
+        """
+        if self.block_size > 1:
+            tiles.gathered(self._mask_of(indices), self.block_size)
+        if self.explored is None:
+            self.explored = self.mask()
+        self._place(indices)
+        self.explored.view(-1)[indices] = True
+        if values.shape != self.values.shape:
+            # A graph that is still alive holds the node that adds up gradients, and the node remembers the old size;
+            # autograd makes a new one when the type changes.
+            self.values.data = values.double()
+        self.values.data, self.values.grad = values, None
+        self.values.requires_grad_(len(indices) > 0)
+
+    def mask(self) -> Tensor:
+        """The active entries as a bool tensor of the weight's shape."""
+        return self._mask_of(self.indices)
+
+    def _mask_of(self, indices: Tensor) -> Tensor:
+        mask = torch.zeros(self.shape, dtype=torch.bool, device=indices.device)
+        mask.view(-1)[indices] = True
+        return mask
+
+    @property
+    def num_explored(self) -> int:
+        """Entries that have been active so far."""
+        return self.num_active if self.explored is None else int(self.explored.sum())
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the dense gradient is kept."""
+        return self._watch is not None
+
+    def watch(self, on: bool) -> None:
+        """Keep the dense gradient of the coming backward passes in `dense_gradient`, or drop it and stop.
+
+        Called again it starts a new sum, and so does a backward pass that finds no `values.grad`.
+        """
+        self.dense_gradient = self._passing = None
+        if self._watch is not None:
+            self._watch.remove()
+        self._watch = self.values.register_hook(self._finish_pass) if on and len(self.indices) else None
+
+    def seen(self, gradient: Tensor) -> None:
+        """Take note of the dense gradient of one use of the weight in a backward pass."""
+        if self._watch is not None:
+            part = (gradient.to_dense() if gradient.is_sparse else gradient).detach().float()
+            self._passing = part.clone() if self._passing is None else self._passing.add_(part)
+
+    def _finish_pass(self, gradient: Tensor) -> None:
+        """Called once per backward pass, when the gradients of all uses are there and before `values.grad` changes."""
+        assert self._passing is not None
+        if self.dense_gradient is not None and self.values.grad is not None:
+            self.dense_gradient += self._passing
+        else:
+            self.dense_gradient = self._passing
+        self._passing = None
+
+    def get_extra_state(self) -> Tensor:
+        """Flat positions of the active entries, for `state_dict`; explored ones are no part of it."""
+        return self.indices.cpu()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Nothing to do: `_load_from_state_dict` has read it, since the size of `values` depends on it."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        stored = state_dict.get(f"{prefix}_extra_state")
+        if stored is not None and not torch.equal(stored.cpu(), self.indices.cpu()):
+            indices = stored.to(self.indices.device)
+            self.move(indices, torch.zeros(len(indices), device=indices.device))
+            self.explored = None  # that was of other weights
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _apply(self, fn, recurse: bool = True):
+        super()._apply(fn, recurse)
+        self._place(fn(self.indices))
+        self.explored = None if self.explored is None else fn(self.explored)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, which derive anew: torch cannot copy a sparse tensor in CSR form. They watch nothing."""
+        lost = dict.fromkeys(("_watch", "_passing", "dense_gradient"))
+        return {**self.__dict__, **lost, "_derived": {}}
+
+    def extra_repr(self) -> str:
+        size = f", block_size={self.block_size}" if self.block_size > 1 else ""
+        return f"{len(self.indices):,} active, inactive={self.inactive}{size}"
+
+
+def _zero_except(tensor: Tensor, indices: Tensor) -> None:
+    kept = read_entries(tensor, indices)
+    tensor.data.zero_()
+    write_entries(tensor, indices, kept)
+
+
+def attach(model: nn.Module, masks: Masks, inactive: Inactive = "frozen", block_size: int = 1) -> None:
+    """From here on only active entries of the masked tensors train, and all of every tensor without a mask.
+
+    Args:
+        model: any module; changed in place. Tied tensors share one set of values.
+        masks: parameter name -> bool tensor of its shape.
+        inactive: what inactive entries hold. `zero` overwrites them now.
+        block_size: side of the square tiles that the masks are made of. Linear layers whose inactive entries are
+            zero compute with active tiles alone where that is faster (see `block_sparse.wins`).
+    Raises:
+        ValueError: already attached, an unknown name, a wrong shape or a mask that is not made of whole tiles; nothing
+            is changed then.
+    """
+    if is_attached(model):
+        raise ValueError("this model already has active entries; call detach(model) first")
+    parameters = dict(model.named_parameters())
+    for name, mask in masks.items():
+        if name not in parameters:
+            raise ValueError(f"the mask names {name}, which the model does not have")
+        if mask.shape != parameters[name].shape:
+            raise ValueError(f"the mask of {name} is {tuple(mask.shape)}, the tensor {tuple(parameters[name].shape)}")
+        tiles.check(name, mask.shape, block_size)
+        tiles.gathered(mask, block_size)
+    held = {name: lambda weight, m=mask: ActiveEntries(weight, m, inactive, block_size) for name, mask in masks.items()}
+    install(model, held)
+
+
+def active_tensors(model: nn.Module) -> Iterator[tuple[str, ActiveEntries]]:
+    """(original parameter name, its active entries), in model order, tied tensors once."""
+    return ((name, held) for name, held in held_tensors(model) if isinstance(held, ActiveEntries))
+
+
+def current_masks(model: nn.Module) -> Masks:
+    """Masks of an attached model, on its device."""
+    return {name: entries.mask() for name, entries in active_tensors(model)}

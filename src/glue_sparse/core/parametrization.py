@@ -1,0 +1,194 @@
+"""What stands before a tensor and holds the part of it that trains: put there, found, read and taken away."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from glue_sparse.core.digests import tensor_digest
+from glue_sparse.core.masks import Inactive
+
+
+class Parametrization(nn.Module):
+    """Base of what stands before a tensor and holds the part of it that trains; the tensor needs no gradient."""
+
+    inactive: Inactive = "frozen"
+    """What an entry holds that does not train: the value it had, or zero."""
+    base_digest: str
+    """SHA-256 of the tensor before anything was written to it."""
+
+    @property
+    def num_active(self) -> int:
+        """Entries of the tensor that train."""
+        raise NotImplementedError
+
+    def current(self, weight: Tensor) -> Tensor:
+        """The full tensor as the model uses it now, without a gradient; may be `weight` itself, written to."""
+        raise NotImplementedError
+
+    def installed(self, module: nn.Module, attribute: str) -> None:
+        """Called when it has been put before `module.attribute`."""
+
+
+T = TypeVar("T")
+
+
+class Entries(Protocol):
+    """Active entries of one tensor, as the faster insides of layers see them."""
+
+    @property
+    def indices(self) -> Tensor:
+        """[k] int64, sorted flat positions."""
+        ...
+
+    @property
+    def values(self) -> Tensor:
+        """[k] float32."""
+        ...
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the tensor."""
+        ...
+
+    @property
+    def inactive(self) -> Inactive:
+        """What the other entries hold."""
+        ...
+
+    @property
+    def block_size(self) -> int:
+        """Side of the square tiles that are active as a whole."""
+        ...
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the gradient of the whole tensor is wanted."""
+        ...
+
+    def write(self, weight: Tensor) -> None:
+        """Write the values into their tensor."""
+
+    def derived(self, make: "Callable[[Entries], T]") -> T:
+        """What `make` gives for these positions, made once for each set of them."""
+        ...
+
+
+def install(model: nn.Module, builders: Mapping[str, Callable[[Tensor], Parametrization]]) -> None:
+    """Put a parametrization before each named tensor, built from the tensor; tied tensors share one."""
+    parameters, owners = dict(model.named_parameters()), _owners(model)
+    for name in [name for name in parameters if name in builders]:  # in model order, which optimizers number by
+        weight, build = parameters[name], builders[name]
+        weight.data = weight.data.contiguous()
+        weight.requires_grad_(False)
+        weight.grad = None
+        parametrization = build(weight)
+        for module, attribute in owners[name]:
+            parametrize.register_parametrization(module, attribute, parametrization, unsafe=True)
+            parametrization.installed(module, attribute)
+
+
+def detach(model: nn.Module) -> None:
+    """Write what has trained into the tensors and leave a plain model with its original names."""
+    for name, held in list(held_tensors(model)):
+        weight = original(model, name)
+        weight.data = held.current(weight)
+    release(model)
+
+
+def release(model: nn.Module) -> None:
+    """Leave a plain model with its original names and the tensors as they are behind their parametrizations."""
+    for name, _ in list(held_tensors(model)):
+        original(model, name).requires_grad_(True)
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module):
+            assert isinstance(module.parametrizations, nn.ModuleDict)
+            for attribute, stack in list(module.parametrizations.items()):
+                if isinstance(stack, parametrize.ParametrizationList) and isinstance(stack[0], Parametrization):
+                    parametrize.remove_parametrizations(module, attribute, leave_parametrized=False)
+
+
+def held_tensors(model: nn.Module) -> Iterator[tuple[str, Parametrization]]:
+    """(original parameter name, what holds the trained part of it), in model order, tied tensors once."""
+    seen: set[int] = set()
+    for module_name, module in model.named_modules():
+        if not parametrize.is_parametrized(module):
+            continue
+        assert isinstance(module.parametrizations, nn.ModuleDict)
+        for attribute, stack in module.parametrizations.items():
+            held = stack[0] if isinstance(stack, parametrize.ParametrizationList) else None
+            if isinstance(held, Parametrization) and id(held) not in seen:
+                seen.add(id(held))
+                yield f"{module_name}.{attribute}".lstrip("."), held
+
+
+def is_attached(model: nn.Module) -> bool:
+    """Whether any tensor of the model has active entries, or gates, of its own."""
+    return next(held_tensors(model), None) is not None
+
+
+def original(model: nn.Module, name: str) -> Tensor:
+    """The full tensor behind a masked parameter, or the parameter itself where it has no mask."""
+    module_name, _, attribute = name.rpartition(".")
+    module = model.get_submodule(module_name)
+    if parametrize.is_parametrized(module, attribute):
+        assert isinstance(module.parametrizations, nn.ModuleDict)
+        stack = module.parametrizations[attribute]
+        assert isinstance(stack, parametrize.ParametrizationList) and isinstance(stack.original, Tensor)
+        return stack.original
+    return module.get_parameter(attribute)
+
+
+def current_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What a plain model saves: original name -> full tensor with the current values written into it."""
+    tensors: dict[str, Tensor] = {}
+    hidden: set[int] = set()
+    for name, held in held_tensors(model):
+        weight = original(model, name)
+        tensors[name] = held.current(weight)
+        hidden |= {id(weight), *map(id, held.parameters())}
+    plain = {name: p for name, p in model.named_parameters() if id(p) not in hidden}
+    return {**tensors, **plain, **persistent_buffers(model)}
+
+
+def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers that `state_dict` saves."""
+    saved = model.state_dict(keep_vars=True)
+    return {name: buffer for name, buffer in model.named_buffers() if name in saved}
+
+
+def wholly_active(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that train whole: those without a mask that require a gradient (the head, usually)."""
+    compact = {id(p) for _, held in held_tensors(model) for p in held.parameters()}
+    return {n: p for n, p in model.named_parameters() if p.requires_grad and id(p) not in compact}
+
+
+def read_entries(tensor: Tensor, indices: Tensor) -> Tensor:
+    """[k] entries of a tensor at flat `indices`, without a gradient."""
+    dense = tensor.detach()
+    return (dense.to_dense() if dense.is_sparse else dense).reshape(-1)[indices]
+
+
+def write_entries(tensor: Tensor, indices: Tensor, values: Tensor) -> None:
+    """Write [k] `values` at flat `indices` in place, behind autograd's back (it may have saved the tensor)."""
+    tensor.data.view(-1)[indices] = values.detach().to(tensor.device, tensor.dtype)
+
+
+def model_digest(model: nn.Module, head: tuple[str, ...]) -> str:
+    """SHA-256 of all parameters but the head's, by name: two models with the same one are the same base."""
+    tensors, sha = current_tensors(model), hashlib.sha256()
+    for name in sorted(tensors.keys() - {*head, *persistent_buffers(model)}):
+        sha.update(f"{name} {tensor_digest(tensors[name])}\n".encode())
+    return sha.hexdigest()
+
+
+def _owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
+    """Name of each parameter -> all (module, attribute) that hold it; more than one where tensors are tied."""
+    owners: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in model.modules():
+        for attribute, parameter in module.named_parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append((module, attribute))
+    return {name: owners[id(parameter)] for name, parameter in model.named_parameters()}

@@ -1,0 +1,1 @@
+"""What a run costs: entries, bytes, FLOPs. May import core and writing."""

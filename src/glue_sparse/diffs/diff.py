@@ -1,0 +1,293 @@
+"""SparseDiff, what a run produces: the active entries of each tensor, whole new tensors, and where they belong."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor, nn
+
+from glue_sparse.core import tensor_files
+from glue_sparse.core.active import ActiveEntries, active_tensors, attach
+from glue_sparse.core.digests import bits, tensor_digest
+from glue_sparse.core.masks import Masks, narrow
+from glue_sparse.core.parametrization import (
+    current_tensors,
+    held_tensors,
+    is_attached,
+    original,
+    persistent_buffers,
+    read_entries,
+    wholly_active,
+    write_entries,
+)
+from glue_sparse.diffs import diff_file, hub
+from glue_sparse.diffs.diff_file import FILE_NAME, DiffInfo
+
+_STACK = "_glue_sparse_applied"
+
+
+@dataclass(frozen=True)
+class SparseDiff:
+    """New values of a model's active entries; everything else is the base model.
+
+    Attributes:
+        indices: parameter name -> [k] sorted flat positions, int32 where they fit.
+        values: parameter name -> [k] float32 values there; adding differences to a base would not be bit-exact.
+        whole: tensors stored whole: the head, other unmasked parameters that trained, persistent buffers.
+        shapes: parameter name -> shape of the full tensor; of tensors without a stored entry too.
+        digests: parameter name -> SHA-256 of the base tensor the values belong to.
+        info: model, task, method.
+    """
+
+    indices: dict[str, Tensor]
+    values: dict[str, Tensor]
+    whole: dict[str, Tensor]
+    shapes: dict[str, tuple[int, ...]]
+    digests: dict[str, str]
+    info: DiffInfo = field(default_factory=DiffInfo)
+
+    @classmethod
+    def from_model(cls, model: nn.Module, info: DiffInfo | None = None) -> "SparseDiff":
+        """Collect the active entries of an attached model, and frozen ones that once were (on the CPU, copied).
+
+        Raises:
+            ValueError: tensors hold something else, such as gates: let the method finish first.
+        """
+        if any(not isinstance(held, ActiveEntries) for _, held in held_tensors(model)):
+            raise ValueError("this model holds gates, which have no diff before the training of them ends")
+        indices, values, shapes, digests, inactive = {}, {}, {}, {}, "frozen"
+        for name, entries in active_tensors(model):
+            inactive, weight = entries.inactive, original(model, name)
+            shapes[name] = tuple(weight.shape)
+            found, now = entries.indices, entries.values.detach()
+            if entries.explored is not None and inactive == "frozen":  # what has trained before keeps its last value
+                found = entries.explored.flatten().nonzero().squeeze(1)
+                now = read_entries(entries.current(weight), found).float()
+            if not len(found) and inactive == "frozen":
+                continue
+            indices[name] = narrow(found.to("cpu", copy=True), weight.numel())
+            values[name] = now.to("cpu", copy=True)
+            digests[name] = entries.base_digest
+        kept = {**wholly_active(model), **persistent_buffers(model)}
+        whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in kept.items()}
+        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        info = replace(info or DiffInfo(), inactive=inactive, dtype=dtype)
+        return cls(indices, values, whole, shapes, digests, info)
+
+    @classmethod
+    def between(
+        cls, base: dict[str, Tensor], model: nn.Module, head: tuple[str, ...] = (), info: DiffInfo | None = None
+    ) -> "SparseDiff":
+        """What differs, bit for bit, between a base and a model trained from it, however that was done.
+
+        A tensor of which more than half differs is stored whole, since indices would cost more than they save.
+
+        Args:
+            base: what `current_tensors` gave for the base, copied to the CPU.
+            model: plain or attached.
+            head: names to store whole in any case.
+        """
+        indices, values, shapes, digests, whole = {}, {}, {}, {}, {}
+        tensors, always = current_tensors(model), {*head, *persistent_buffers(model)}
+        for name, old in base.items():
+            new = tensors[name].detach().cpu().contiguous()
+            found = bits(new).ne(bits(old)).flatten().nonzero().squeeze(1)
+            if name in always or len(found) > new.numel() // 2:
+                whole[name] = new.clone()
+                continue
+            shapes[name] = tuple(new.shape)
+            if len(found):
+                indices[name] = narrow(found, new.numel())
+                values[name] = read_entries(new, found).float()
+                digests[name] = tensor_digest(old)
+        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        return cls(
+            indices, values, whole, shapes, digests, replace(info or DiffInfo(), inactive="frozen", dtype=dtype)
+        )
+
+    @property
+    def parts(self) -> diff_file.Parts:
+        """All tensors, as a file holds them."""
+        return {"indices": self.indices, "values": self.values, "whole": self.whole}
+
+    def digest(self) -> str:
+        """SHA-256 of all that is stored but the facts: equal digests mean equal diffs."""
+        return diff_file.digest(self.parts)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all stored tensors."""
+        return sum(t.nbytes for part in (self.indices, self.values, self.whole) for t in part.values())
+
+    @property
+    def num_entries(self) -> int:
+        """Stored entries: active ones and those of whole tensors."""
+        return sum(t.numel() for part in (self.values, self.whole) for t in part.values())
+
+    @property
+    def num_active(self) -> int:
+        """Active entries of masked tensors."""
+        return sum(t.numel() for t in self.values.values())
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the masked tensors that is zero; 0 where inactive entries keep their value."""
+        entries = sum(torch.Size(shape).numel() for shape in self.shapes.values())
+        return 1 - self.num_active / entries if self.info.inactive == "zero" and entries else 0.0
+
+    def own_masks(self) -> Masks:
+        """Masks of the masked tensors alone, without a model at hand."""
+        masks = {}
+        for name, shape in self.shapes.items():
+            masks[name] = torch.zeros(shape, dtype=torch.bool)
+            if name in self.indices:
+                masks[name].view(-1)[self.indices[name].long()] = True
+        return masks
+
+    def masks(self, model: nn.Module) -> Masks:
+        """Masks for `attach` that make exactly the stored entries of `model` active; ValueError where none fits."""
+        masks, parameters = {}, dict(model.named_parameters())
+        for name, shape in self.shapes.items():
+            if name not in parameters or tuple(parameters[name].shape) != shape:
+                raise ValueError(f"{name} {shape} of this diff is not in the model: it is of {self.info.base_model}")
+        for name, parameter in parameters.items():
+            if name not in self.whole:
+                masks[name] = torch.zeros(parameter.shape, dtype=torch.bool)
+                masks[name].view(-1)[self.indices.get(name, torch.zeros(0, dtype=torch.int32)).long()] = True
+        return masks
+
+    def check(self, model: nn.Module, *, fingerprint: bool = True) -> None:
+        """Raise a ValueError unless `model` is the base this diff was made from; changes nothing."""
+        tensors = current_tensors(model)
+        stored = {**self.shapes, **{name: tuple(t.shape) for name, t in self.whole.items()}}
+        for name, shape in stored.items():
+            if name not in tensors:
+                raise ValueError(f"this model has no tensor {name}; the diff belongs to {self.info.base_model}")
+            if tuple(tensors[name].shape) != shape:
+                found, base = tuple(tensors[name].shape), self.info.base_model
+                raise ValueError(f"{name} has shape {found}, but the diff was made for {shape} of {base}")
+        for name, digest in self.digests.items():
+            if fingerprint and tensor_digest(tensors[name]) != digest:
+                raise ValueError(
+                    f"{name} differs from the base of this diff, {self.info.base_model}: load exactly that model "
+                    f"(dtype {self.info.dtype}), without another task's weights in it"
+                )
+
+    def restore(self, model: nn.Module, masks: Masks | None = None, block_size: int = 1) -> None:
+        """Continue training from this diff: make its entries active in `model` and give them the stored values.
+
+        Args:
+            masks: where they moved, the entries active now; the other stored ones only get their values.
+            block_size: side of the tiles that they form.
+        Raises:
+            ValueError: wrong base, or a model that is attached with other active entries; nothing is changed then.
+        """
+        if not is_attached(model):
+            self.check(model)
+            attach(model, masks or self.masks(model), self.info.inactive, block_size)
+        if masks is None:
+            for name, entries in active_tensors(model):
+                if not torch.equal(entries.indices.cpu(), self.indices.get(name, entries.indices[:0].cpu()).long()):
+                    raise ValueError(f"the active entries of {name} are not those of this diff")
+        for name, entries in active_tensors(model):
+            if name in self.values:
+                weight = original(model, name)
+                write_entries(weight, self.indices[name].long().to(weight.device), self.values[name])
+                stored = torch.searchsorted(self.indices[name].long(), entries.indices.cpu())
+                entries.values.data.copy_(self.values[name][stored])
+        tensors = {**wholly_active(model), **persistent_buffers(model)}
+        for name, tensor in self.whole.items():
+            tensors[name].data.copy_(tensor)
+
+    def at_base(self, model: nn.Module) -> "SparseDiff":
+        """The same entries with the values that `model`, its base, has there; the head stays that of the diff."""
+        tensors = current_tensors(model)
+        return replace(self, values={n: read_entries(tensors[n], i.long()).float() for n, i in self.indices.items()})
+
+    def apply(self, model: nn.Module, *, check: bool = True) -> None:
+        """Put the diff into `model` in place and remember what it replaced; `remove` restores it bit for bit.
+
+        Args:
+            check: compare the base's fingerprint first, which reads every masked tensor; skip it on a known base.
+        Raises:
+            ValueError: wrong base, wrong shape or an attached model; nothing is changed then.
+        """
+        tensors = self._checked(model, check)
+        replaced: dict[str, Tensor] = {name: tensors[name].detach().clone() for name in self.whole}
+        for name, indices in self.indices.items():
+            weight = tensors[name]
+            kept = indices.long().to(weight.device)
+            replaced[name] = weight.detach().clone() if self.info.inactive == "zero" else read_entries(weight, kept)
+        self._write(tensors)
+        model.__dict__.setdefault(_STACK, []).append((self, replaced))
+
+    def merge_into(self, model: nn.Module, *, check: bool = True) -> None:
+        """Put the diff into `model` for good, without the memory that `apply` needs to undo it; raises as `apply`."""
+        self._write(self._checked(model, check))
+
+    def _checked(self, model: nn.Module, fingerprint: bool) -> dict[str, Tensor]:
+        if is_attached(model):
+            raise ValueError("the model has active entries of its own; call detach(model) before applying a diff")
+        self.check(model, fingerprint=fingerprint)
+        return current_tensors(model)
+
+    def _write(self, tensors: dict[str, Tensor]) -> None:
+        for name, indices in self.indices.items():
+            weight = tensors[name]
+            if self.info.inactive == "zero":
+                weight.data.zero_()
+            weight.data = weight.data.contiguous()
+            write_entries(weight, indices.long().to(weight.device), self.values[name])
+        for name, tensor in self.whole.items():
+            tensors[name].data.copy_(tensor)
+
+    def remove(self, model: nn.Module) -> None:
+        """Undo the last `apply` on this model; every byte is as before.
+
+        Raises:
+            ValueError: this diff is not the one applied last.
+        """
+        stack = model.__dict__.get(_STACK, [])
+        if not stack or stack[-1][0] is not self:
+            raise ValueError("this diff is not the one applied last; remove the others first, latest first")
+        _, replaced = stack.pop()
+        tensors = current_tensors(model)
+        for name, old in replaced.items():
+            if name in self.whole or self.info.inactive == "zero":
+                tensors[name].data.copy_(old)
+            else:
+                write_entries(tensors[name], self.indices[name].long().to(tensors[name].device), old)
+
+    @contextmanager
+    def applied(self, model: nn.Module, *, check: bool = True) -> Iterator[nn.Module]:
+        """The model with this diff inside the block, the untouched base after it."""
+        self.apply(model, check=check)
+        try:
+            yield model
+        finally:
+            self.remove(model)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write `sparse_diff.safetensors` into a folder, whole or not at all; returns the file's path."""
+        path = Path(folder) / FILE_NAME
+        diff_file.write(path, self.parts, asdict(self.info), self.shapes, self.digests)
+        return path
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, revision: str | None = None) -> "SparseDiff":
+        """Read a diff from a file, a folder that holds one, or a hub repository.
+
+        Raises:
+            ValueError: not found, truncated, or not a diff of this library.
+        """
+        return cls(**diff_file.read(tensor_files.locate(source, FILE_NAME, revision)))
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
+        """Upload the diff with a short model card; returns the commit's address."""
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            card = hub.card_of(self.info, self.num_entries, repo_id)
+            return hub.upload(Path(folder), repo_id, card, private=private, token=token)

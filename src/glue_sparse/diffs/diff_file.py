@@ -1,0 +1,111 @@
+"""The file of a sparse diff: what its header says, and tensors that are checked before anyone uses them."""
+
+import hashlib
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from glue_sparse.core import tensor_files
+from glue_sparse.core.digests import tensor_digest
+from glue_sparse.core.masks import Inactive
+
+FILE_NAME = "sparse_diff.safetensors"
+FORMAT = "glue_sparse diff 1"
+Parts = dict[str, dict[str, Tensor]]
+"""`indices`, `values`, `whole` -> parameter name -> tensor."""
+
+
+@dataclass(frozen=True)
+class DiffInfo:
+    """Facts stored in the file's header as JSON."""
+
+    base_model: str = "its base model"
+    """Hub id, folder or alias of the model the diff belongs to."""
+    model_class: str = ""
+    task: str = ""
+    method: str = ""
+    density: float | None = None
+    """Active fraction of the whole model, as asked for."""
+    labels: tuple[str, ...] = ()
+    dtype: str = "float32"
+    inactive: Inactive = "frozen"
+    num_labels: int | None = None
+    vocab_size: int | None = None
+    """Of a model whose base does not say it, because it is random and its tokenizer was trained or given."""
+    base_digest: str = ""
+    """Of all the base's parameters but the head; empty where unknown."""
+    pruned_from: str = ""
+    """Digest of the diff that this one was pruned from."""
+
+
+def write(
+    path: Path, parts: Parts, info: dict[str, Any], shapes: dict[str, tuple[int, ...]], digests: dict[str, str]
+) -> None:
+    """Write a diff, whole or not at all."""
+    tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
+    tensor_files.write(path, FORMAT, tensors, {"info": info, "shapes": shapes, "digests": digests})
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The fields of a `SparseDiff` from its file.
+
+    Raises:
+        ValueError: missing, truncated, or not a diff of this library.
+    """
+    try:
+        return _parse(*tensor_files.read(path, FORMAT))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def is_diff(path: str | Path) -> bool:
+    """Whether `path` is a diff, or a folder with one."""
+    path = Path(path)
+    return tensor_files.is_format(path / FILE_NAME if path.is_dir() else path, FORMAT)
+
+
+def digest(parts: Parts) -> str:
+    """SHA-256 of all tensors of a diff."""
+    sha = hashlib.sha256()
+    for part in ("indices", "values", "whole"):
+        for name in sorted(parts[part]):
+            sha.update(f"{part} {name} {tensor_digest(parts[part][name])}\n".encode())
+    return sha.hexdigest()
+
+
+def identity(path: Path) -> tuple[str, DiffInfo]:
+    """(digest, facts) of a diff's file, read once for as long as the file stays as it is."""
+    return _identity(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _identity(path: Path, changed: int) -> tuple[str, DiffInfo]:
+    found = read(path)
+    return digest({part: found[part] for part in ("indices", "values", "whole")}), found["info"]
+
+
+def _parse(tensors: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Any]:
+    parts: Parts = {"indices": {}, "values": {}, "whole": {}}
+    for key, tensor in tensors.items():
+        part, _, name = key.partition("/")
+        parts[part][name] = tensor
+    known = {f.name: header["info"][f.name] for f in fields(DiffInfo) if f.name in header["info"]}
+    info = replace(DiffInfo(**known), labels=tuple(known.get("labels", ())))
+    shapes = {name: tuple(shape) for name, shape in header["shapes"].items()}
+    digests = header["digests"]
+    if not parts["indices"].keys() == parts["values"].keys() == digests.keys() <= shapes.keys():
+        raise TypeError("indices, values, shapes and digests name different tensors")
+    for name, indices in parts["indices"].items():
+        _check_indices(name, indices, parts["values"][name], torch.Size(shapes[name]).numel())
+    return {**parts, "shapes": shapes, "digests": digests, "info": info}
+
+
+def _check_indices(name: str, indices: Tensor, values: Tensor, num_entries: int) -> None:
+    in_order = bool((indices[1:] > indices[:-1]).all())
+    in_range = not len(indices) or (int(indices[0]) >= 0 and int(indices[-1]) < num_entries)
+    if not (in_order and in_range and indices.shape == values.shape):
+        raise TypeError(f"the indices of {name} do not fit its shape")

@@ -1,0 +1,1 @@
+"""One run, and many: settings, grids, cells, and what runs them."""

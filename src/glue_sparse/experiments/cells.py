@@ -1,0 +1,186 @@
+"""The cells of a grid: single runs, where they live and what runs them."""
+
+import sys
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from glue_sparse.arguments.groups import Arguments
+from glue_sparse.diffs import diff_file
+from glue_sparse.diffs.diff_file import FILE_NAME as DIFF_FILE
+from glue_sparse.records import folder as run_folder
+from glue_sparse.records import results
+from glue_sparse.records.results import Result
+
+START = "start"
+"""In a row: the stage, or other row, whose diff (pruned first, for fixed_mask) its runs start from. Not a flag."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid: a row, a column and a seed."""
+
+    row: str
+    column: str
+    seed: int
+    arguments: Arguments
+    argv: tuple[str, ...]
+    """Script and flags, without those about resuming."""
+    start: "Cell | None" = None
+    """The run whose diff it starts from; for fixed_mask, pruned to its density first."""
+
+    @property
+    def name(self) -> str:
+        """As in messages: row/column/seedN."""
+        return f"{self.row}/{self.column}/seed{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lives."""
+        return Path(str(self.arguments.training.output_dir))
+
+    @property
+    def log(self) -> Path:
+        """What the run printed."""
+        return self.folder / "log.txt"
+
+    def result(self) -> Result | None:
+        """The finished run, if there is one.
+
+        Raises:
+            ValueError: the folder holds a run with other settings, which must not pass for this one.
+        """
+        path = self.folder / results.FILE_NAME
+        if not path.exists():
+            return None
+        result = results.read(path)
+        was = result.arguments
+        now, pruned, whole = self.arguments.given, self._pruned, self.start and self.start.folder / DIFF_FILE
+        if pruned and pruned.exists():
+            digest, info = diff_file.identity(pruned)
+            now = {**now, results.START: digest}
+            if self._prunes_first and whole and whole.exists() and info.pruned_from != diff_file.identity(whole)[0]:
+                name = self.start.name if self.start else ""
+                raise ValueError(f"{self.folder} holds a run that started from an earlier {name}: delete that folder")
+        elif self.start:  # nothing to compare with until what it started from is there again
+            was = {key: value for key, value in was.items() if key != results.START}
+        results.check_same_settings(self.folder, was, now)
+        return result
+
+    @property
+    def _pruned(self) -> Path | None:
+        """The file that this cell starts from."""
+        folder = self.arguments.method.start_diff
+        return Path(folder, DIFF_FILE) if self.start and folder else None
+
+    @property
+    def _prunes_first(self) -> bool:
+        """Whether the other run's diff is pruned before this run starts from it."""
+        return self.start is not None and self.arguments.method.method == "fixed_mask"
+
+    def is_running(self) -> bool:
+        """Whether some process works in the folder right now."""
+        if not (self.folder / results.LOCK).exists():
+            return False
+        try:
+            with FileLock(self.folder / results.LOCK, timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    @property
+    def takes_processes(self) -> bool:
+        """Whether this one run consists of several processes."""
+        return bool(self.arguments.merge.merge_every) and not self.arguments.merge.simulate
+
+    def value(self, name: str) -> Any:
+        """A setting of this cell, or the name of the run it starts from (`start`); ValueError where there is none."""
+        return (self.start.row if self.start else None) if name == START else self.arguments.value(name)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the run that it starts from, if any, is finished."""
+        return self.start is None or self.start.result() is not None
+
+    def commands(self) -> list[list[str]]:
+        """What runs this cell, one after the other: pruning where it starts from another run, and training."""
+        if not (self.start and self._pruned and self._prunes_first):
+            return [self._training()]
+        script, density = Path(self.argv[0]).with_name("prune_diff.py"), str(self.arguments.method.density)
+        prune = [sys.executable, str(script), str(self.start.folder), str(self._pruned.parent), "--density", density]
+        return [prune, self._training()]
+
+    def _training(self) -> list[str]:
+        """From its last complete checkpoint if it has one, else from the start."""
+        python, merge = [sys.executable], self.arguments.merge
+        if self.takes_processes:
+            python += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(merge.num_workers)]
+        resume = run_folder.complete_checkpoints(self.folder)
+        how = ["--resume_from_checkpoint", "last"] if resume else ["--overwrite", "true"]
+        return [*python, *self.argv, *how]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table's worth of runs.
+
+    Attributes:
+        rows, columns: name -> the settings that differ there, as flags of `scripts/train.py`; a row may name a `start`.
+        cells: every run, those that others start from first.
+        published: names of files in `published/` whose numbers stand beside ours.
+        figure: what `scripts/figure.py` draws.
+        family: row -> the row of the YAML whose sweep it belongs to; only for rows of a sweep.
+        tuned: the setting that is chosen on held-out data, if there is one.
+    """
+
+    name: str
+    title: str
+    rows: dict[str, dict[str, Any]]
+    columns: dict[str, dict[str, Any]]
+    seeds: tuple[int, ...]
+    cells: tuple[Cell, ...]
+    published: tuple[str, ...] = ()
+    figure: dict[str, Any] = field(default_factory=dict)
+    family: dict[str, str] = field(default_factory=dict)
+    tuned: "Tuned | None" = None
+
+    @property
+    def places(self) -> list[tuple[str, str]]:
+        """Every row and column."""
+        return list(product(self.rows, self.columns))
+
+    @property
+    def settled(self) -> list[Cell]:
+        """The cells whose settings are decided: all but those that wait for trials."""
+        waiting = self.tuned.waiting if self.tuned else ()
+        return [cell for cell in self.cells if (cell.row, cell.column) not in waiting]
+
+    def at(self, row: str, column: str) -> list[Cell]:
+        """The cells of one place, in the order of seeds."""
+        return [cell for cell in self.cells if (cell.row, cell.column) == (row, column)]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A setting of a grid that trials on held-out data choose for each row and column.
+
+    Attributes:
+        values: in the order of the YAML; of equal ones the first is chosen.
+        hold_out, seed: of the trials.
+        trials: a run for every row, column and value.
+        scores: (row, column) -> value -> score of its trial, for the trials that are through.
+        used: (row, column) -> value of its runs: the best, or, where trials are missing, that of earlier runs.
+        waiting: the rows and columns whose trials are not all through.
+    """
+
+    setting: str
+    values: tuple[float, ...]
+    hold_out: int
+    seed: int
+    trials: Grid
+    scores: dict[tuple[str, str], dict[float, float]]
+    used: dict[tuple[str, str], float]
+    waiting: frozenset[tuple[str, str]]

@@ -1,0 +1,256 @@
+"""Grids of runs: from a YAML of base settings, stages, rows, columns and seeds to the cells it stands for."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from glue_sparse.arguments.command_line import parse, settings_of
+from glue_sparse.experiments import sweeps, tuning
+from glue_sparse.experiments.cells import START, Cell, Grid, Tuned
+from glue_sparse.methods.registry import check_method
+from glue_sparse.records import published
+from glue_sparse.tasks.registry import check_task
+from glue_sparse.writing.words import check_one_of, closest, prefixed
+
+KEYS = ("title", "base", "stages", "rows", "columns", "seeds", tuning.KEY, "published", "figure")
+
+
+def read(
+    path: Path,
+    script: Path,
+    *,
+    tasks: Sequence[str] = (),
+    rows: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    output_dir: Path | None = None,
+    flags: Sequence[str] = (),
+    more: Mapping[str, Sequence[float]] | None = None,
+    tune_values: Sequence[float] = (),
+) -> Grid:
+    """The grid that a YAML describes; every cell's settings are checked before this returns.
+
+    A setting that the YAML tunes has, for each row and column, the value that the trials which are there choose.
+
+    Args:
+        script: `scripts/train.py`; what the grid leaves open is in `configs/defaults.yaml` beside it.
+        tasks, rows: keep only these; a column goes by its task or its name, and the name of a row with a sweep stands
+            for all of its values.
+        seeds, output_dir: instead of the YAML's seeds, and of the folder runs/GRID/MODEL.
+        flags: further flags of `scripts/train.py` for every cell; they win over the YAML.
+        more: row with a sweep -> values beside those of the YAML.
+        tune_values: instead of the values that the YAML tries for the setting it tunes.
+    Raises:
+        ValueError: an unknown key, method or task, a duplicate seed, an empty grid, a bad value.
+    """
+    config, root = _load(path), output_dir or Path("runs", path.stem)
+    part = partial(_grid, path, script=script, tasks=tasks, flags=flags)
+    with prefixed(str(path)):
+        tune = tuning.wanted(config, flags, tune_values)
+    if not tune:
+        return part(config, root, rows=rows, seeds=seeds, more=more)
+    all_rows, kept_rows, _ = _rows(path, config, rows, more)
+    with prefixed(str(path)):
+        tuning.check(tune, config, all_rows)
+    tuned = _tuned(tune, part, config, root, kept_rows, _seeds(path, list(seeds) or config.get("seeds")))
+    picked = {place: {tune.setting: value} for place, value in tuned.used.items()}
+    return replace(part(config, root, rows=rows, seeds=seeds, more=more, picked=picked), tuned=tuned)
+
+
+def _tuned(
+    tune: tuning.Tune,
+    part: Callable[[dict[str, Any], Path], Grid],
+    config: dict[str, Any],
+    root: Path,
+    rows: Mapping[str, dict[str, Any]],
+    seeds: tuple[int, ...],
+) -> Tuned:
+    """The values that trials choose; `part` makes a grid of a YAML's content and the folder of its runs."""
+    trials = part(tune.trials(config, rows, seeds[0]), root / tuning.FOLDER)
+    trials = replace(trials, name=f"{trials.name}/{tuning.FOLDER}")
+    return tuning.choose(tune, trials, tuple(rows), seeds, root)
+
+
+def _grid(
+    path: Path,
+    config: dict[str, Any],
+    root: Path,
+    *,
+    script: Path,
+    tasks: Sequence[str],
+    flags: Sequence[str],
+    rows: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    more: Mapping[str, Sequence[float]] | None = None,
+    picked: Mapping[tuple[str, str], dict[str, Any]] | None = None,
+) -> Grid:
+    """The grid of what a YAML says, as `read`; `picked` settings of single places win over those of their row."""
+    all_rows, kept_rows, family = _rows(path, config, rows, more)
+    starts = _starts(path, config, all_rows, kept_rows)
+    kept_columns = _of_tasks(path, _settings_of(path, config, "columns"), tasks)
+    all_seeds = _seeds(path, list(seeds) or config.get("seeds"))
+    _no_clash(path, flags, {key for part in (starts, kept_rows, kept_columns) for s in part.values() for key in s})
+    named, cells = {**starts, **kept_rows}, {}
+    for level in _levels(named):  # what others start from comes first
+        for seed, column, row in product(all_seeds, kept_columns, level):
+            settings = {**(config.get("base") or {}), **kept_columns[column], **named[row]}
+            settings |= {**(picked or {}).get((row, column), {}), "seed": seed}
+            start = cells[settings.pop(START), column, seed] if START in settings else None
+            with prefixed(f"{path}, {row}/{column}"):
+                cells[row, column, seed] = _cell(script, row, column, seed, [*_argv(settings), *flags], root, start)
+    shown, title = (kept_rows, kept_columns, all_seeds, tuple(cells.values())), str(config.get("title", path.stem))
+    return Grid(path.stem, title, *shown, _sources(path, config), config.get("figure") or {}, family)
+
+
+def _rows(
+    path: Path, config: dict[str, Any], wanted: Sequence[str], more: Mapping[str, Sequence[float]] | None
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]], dict[str, str]]:
+    """All rows, sweeps expanded, those that are wanted, and row -> the row of the YAML with its sweep."""
+    named = _settings_of(path, config, "rows")
+    with prefixed(str(path)):
+        rows, family = sweeps.expand(named, more or {})
+    return rows, _chosen(path, rows, family, wanted), family
+
+
+def further_values(path: Path, grid: Grid) -> dict[str, list[float]]:
+    """Values of sweeps that have runs beside those of a grid, whether or not its YAML names them, for `read`."""
+    return sweeps.further_values(grid.cells[0].folder.parents[2], _settings_of(path, _load(path), "rows"))
+
+
+def _levels(named: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Rows by how many others they need first."""
+    def depth(row: str) -> int:
+        return 1 + depth(named[row][START]) if START in named[row] else 0
+
+    depths = {row: depth(row) for row in named}
+    return [[row for row in named if depths[row] == level] for level in range(1 + max(depths.values(), default=0))]
+
+
+def _sources(path: Path, config: dict[str, Any]) -> tuple[str, ...]:
+    """Names of published numbers, each of which can be read."""
+    sources = tuple(config.get("published") or ())
+    with prefixed(str(path)):
+        for name in sources:
+            published.read(name)
+    return sources
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is not a grid: it needs rows, columns and seeds")
+    with prefixed(str(path)):
+        for key in config:
+            check_one_of("key", key, KEYS)
+    if not isinstance(config.get("base") or {}, dict):
+        raise ValueError(f"{path}: `base` maps flags to values")
+    return config
+
+
+def _settings_of(path: Path, config: dict[str, Any], part: str) -> dict[str, dict[str, Any]]:
+    named = config.get(part)
+    if not isinstance(named, dict) or not named:
+        raise ValueError(f"{path}: the grid is empty: `{part}` names nothing")
+    for name, settings in named.items():
+        if not re.fullmatch(r"[\w.+-]+", str(name)):
+            raise ValueError(f"{path}: {name!r} in `{part}` becomes a folder: use letters, digits and . _ + - only")
+        if not isinstance(settings, dict):
+            raise ValueError(f"{path}: {name} in `{part}` maps flags to values, for example {{method: fish}}")
+    return {str(name): settings for name, settings in named.items()}
+
+
+def _starts(
+    path: Path, config: dict[str, Any], rows: dict[str, dict[str, Any]], kept: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The stages and rows that the kept rows start from, and those that these start from."""
+    stages = _settings_of(path, config, "stages") if "stages" in config else {}
+    for name in stages.keys() & rows.keys():
+        raise ValueError(f"{path}: {name!r} is both a stage and a row")
+    known, found = {**stages, **rows}, {}
+    for row in kept:
+        chain = [row]
+        while (start := known[chain[-1]].get(START)) is not None:
+            if start not in known:
+                hint = closest(str(start), known, otherwise=_list(known))
+                raise ValueError(f"{path}: row {chain[-1]} starts from {start!r}, which is no stage or row{hint}")
+            if start in chain:
+                raise ValueError(f"{path}: row {row} starts, in the end, from itself")
+            found[start] = known[start]
+            chain.append(start)
+    return found
+
+
+def _chosen(
+    path: Path, rows: dict[str, dict[str, Any]], family: dict[str, str], wanted: Sequence[str]
+) -> dict[str, Any]:
+    names = dict.fromkeys([*family.values(), *rows])
+    for name in wanted:
+        if name not in names:
+            raise ValueError(f"{path} has no row {name!r}{closest(name, names, otherwise=_list(names))}")
+    return {n: settings for n, settings in rows.items() if not wanted or n in wanted or family.get(n) in wanted}
+
+
+def _of_tasks(path: Path, columns: dict[str, dict[str, Any]], tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
+    task_of = {name: str(settings.get("task", name)) for name, settings in columns.items()}
+    for task in tasks:
+        if task not in {*task_of, *task_of.values()}:
+            hint = closest(task, [*task_of.values(), *task_of], otherwise=_list([*task_of.values(), *task_of]))
+            raise ValueError(f"{path} has no column for task {task!r}{hint}")
+    return {name: settings for name, settings in columns.items() if not tasks or {name, task_of[name]} & {*tasks}}
+
+
+def _list(known: Iterable[str]) -> str:
+    return f"; there are {', '.join(dict.fromkeys(known))}"
+
+
+def _seeds(path: Path, seeds: Any) -> tuple[int, ...]:
+    if not isinstance(seeds, list) or not seeds:
+        raise ValueError(f"{path}: the grid is empty: `seeds` names none")
+    for seed in seeds:
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise ValueError(f"{path}: a seed is a whole number from 0 on, not {seed!r}")
+        if seeds.count(seed) > 1:
+            raise ValueError(f"{path}: seed {seed} is given twice")
+    return tuple(seeds)
+
+
+def _no_clash(path: Path, flags: Sequence[str], varied: set[str]) -> None:
+    """A flag that overrode what stages, rows or columns differ in would make them the same run."""
+    for name, word in settings_of(flags).items():
+        if name in {*varied, "seed", "output_dir"}:
+            raise ValueError(f"{word} is decided by {path}: choose rows, --tasks, --seeds or --output_dir of the grid")
+
+
+def _argv(settings: dict[str, Any]) -> list[str]:
+    """Settings as a command line; lists become several words."""
+    words = []
+    for key, value in settings.items():
+        values = value if isinstance(value, list) else [value]
+        words += [f"--{key}", *(str(v).lower() if isinstance(v, bool) else str(v) for v in values)]
+    return words
+
+
+def _cell(
+    script: Path, row: str, column: str, seed: int, argv: list[str], root: Path, start: Cell | None
+) -> Cell:
+    settings = script.parents[1] / "configs" / "defaults.yaml"
+    first = parse(argv, config=settings)
+    check_method(first.method.method)
+    check_task(first.task.task)
+    if first.model.model is None:
+        raise ValueError("a model is missing: give --model a hub id, a folder, or minilm")
+    if first.merge.merge_every and not first.merge.num_workers:
+        raise ValueError("merge_every needs num_workers in a grid")
+    folder = root / Path(first.model.model).name / row / column / f"seed{seed}"
+    argv = [*argv, "--output_dir", str(folder)]
+    if start:  # fixed_mask starts from a diff that is pruned first; a lottery ticket prunes by itself
+        argv += ["--start_diff", str(folder / "start" if first.method.method == "fixed_mask" else start.folder)]
+    return Cell(row, column, seed, parse(argv, config=settings), (str(script), *argv), start)

@@ -1,0 +1,1 @@
+"""Diff pruning, stage 1: gates that are learnt."""

@@ -1,0 +1,1 @@
+"""Networks that are sparse from the start, and whose active entries move."""

@@ -1,0 +1,134 @@
+"""Language models whose perplexity can be measured: causal and masked ones, with the head they were trained with."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
+
+from glue_sparse.core.batches import evaluating
+from glue_sparse.models.sources import DTYPES, explained, quiet, resolve
+from glue_sparse.models.tokenizers import load_tokenizer
+
+Kind = Literal["causal", "masked"]
+LOADERS: dict[Kind, Any] = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}
+TYPES: dict[Kind, Any] = {"causal": MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "masked": MODEL_FOR_MASKED_LM_MAPPING_NAMES}
+"""Kind -> model type -> class, for the types that can be of this kind."""
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A model that predicts tokens, the next one (`causal`) or those behind [MASK] (`masked`), and its tokenizer."""
+
+    name: str
+    network: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    kind: Kind
+
+    @property
+    def max_length(self) -> int | None:
+        """Longest window in tokens, special tokens included; none where the model sets no limit."""
+        limits = [getattr(self.network.config.get_text_config(), "max_position_embeddings", None)]
+        for name, module in self.network.named_modules():
+            if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
+                # RoBERTa and its kin number positions from behind the padding index
+                unused = 0 if module.padding_idx is None else module.padding_idx + 1
+                limits.append(module.num_embeddings - unused)
+        return min((limit for limit in limits if limit), default=None)
+
+    @property
+    def num_words(self) -> int:
+        """Different tokens that the model can read."""
+        return num_words(self.network)
+
+
+def load_language_model(
+    model: str, kind: Kind | None = None, *, dtype: str = "float32", device: str = "auto"
+) -> LanguageModel:
+    """The model with its own language-model head, in eval mode.
+
+    Args:
+        kind: by default what the checkpoint's `architectures` say.
+        device: as torch names it; `auto` is the accelerator where there is one.
+    Raises:
+        ValueError: the checkpoint is not to be had in safetensors format, lacks any weight (a random head has no
+            perplexity), or is not of the kind; an unknown dtype, or a device that cannot hold it.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype}")
+    folder = resolve(model)
+    with explained(model, folder, "give a local folder"):
+        config = AutoConfig.from_pretrained(folder)
+    kind = kind or _kind_of(model, config)
+    if config.model_type not in TYPES[kind]:
+        raise ValueError(f"{model} is of type {config.model_type}, which cannot be a {kind} language model")
+    with explained(model, folder, "give a local folder"), quiet():
+        network, report = LOADERS[kind].from_pretrained(
+            folder, dtype=DTYPES[dtype], use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+    lacking = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    if lacking:
+        raise ValueError(
+            f"{model} has no weights for {len(lacking)} tensors of {type(network).__name__}, for example {lacking[0]}, "
+            "and with random ones a perplexity means nothing"
+        )
+    network.config.use_cache = False  # nothing is generated, so keys and values need not be kept
+    network = _moved(network, device)
+    if kind == "causal" and _reads_ahead(network):
+        raise ValueError(f"{model} is not a causal model: what it predicts depends on tokens that come later")
+    return LanguageModel(model, network, load_tokenizer(model), kind)
+
+
+def num_words(network: PreTrainedModel) -> int:
+    """Rows of the input embeddings."""
+    return network.get_input_embeddings().weight.shape[0]  # pyright: ignore
+
+
+def _kind_of(model: str, config: PretrainedConfig) -> Kind:
+    architectures = config.architectures or ["model of unknown class"]
+    if architectures[0].endswith("ForMaskedLM"):
+        return "masked"
+    if architectures[0] in TYPES["causal"].values():
+        return "causal"
+    raise ValueError(
+        f"{model} is a {architectures[0]}, without a language-model head, so it has no perplexity: use a masked or "
+        "causal language model, or give its kind where it is one"
+    )
+
+
+def _moved(network: PreTrainedModel, device: str) -> PreTrainedModel:
+    if device == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        device = accelerator.type if accelerator else "cpu"
+    try:
+        network.to(torch.device(device))  # pyright: ignore[reportArgumentType]
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device} cannot be used ({str(error).splitlines()[0]})") from error
+    return network
+
+
+def _reads_ahead(network: PreTrainedModel) -> bool:
+    """Whether what is predicted after the first token changes with later ones, as in an encoder."""
+    later = torch.linspace(0, num_words(network) - 1, 8, device=network.device).long()
+    first = later[4:5]
+    both = torch.stack([torch.cat([first, later]), torch.cat([first, later.flip(0)])])
+    with evaluating(network), torch.no_grad():
+        one, other = logits_of(network, both)[:, 0].float()
+    return bool((one - other).abs().max() > 0.1 * one.std())
+
+
+def logits_of(network: nn.Module, ids: Tensor) -> Tensor:
+    """[windows, tokens, words] logits of [windows, tokens] ids; a padding token among them is a token too."""
+    return network(input_ids=ids, attention_mask=torch.ones_like(ids)).logits

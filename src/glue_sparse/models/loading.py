@@ -1,0 +1,150 @@
+"""Where a pretrained model comes from: the hub, a folder, or the wheel of the `offline` extra."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from glue_sparse.core.params import block_of, head_names
+from glue_sparse.core.randomness import new_weights
+from glue_sparse.models import bert_family
+from glue_sparse.models.sources import DTYPES, OFFLINE, explained, quiet, resolve, scratch_of
+from glue_sparse.models.tokenizers import load_tokenizer
+
+logger = logging.getLogger(__name__)
+
+
+def load_classifier(
+    model: str, num_labels: int, labels: Sequence[str] = (), dtype: str = "float32"
+) -> PreTrainedModel:
+    """The model with a head of `num_labels` outputs; no `labels` means a regression.
+
+    A head that the checkpoint lacks, or has in another size, starts random, and all of `minilm@scratch7` does, whose
+    weights depend on that name alone. Raises ValueError when the model is not to be had in safetensors format, or
+    `dtype` is not "float32" or "bfloat16".
+    """
+    options: dict[str, Any] = {"num_labels": num_labels}
+    if labels:
+        options["id2label"] = dict(enumerate(labels))
+        options["label2id"] = {label: index for index, label in enumerate(labels)}
+        options["problem_type"] = "single_label_classification"
+    else:
+        options["problem_type"] = "regression"
+    return _load(AutoModelForSequenceClassification, model, dtype, **options)
+
+
+def load_question_answerer(model: str, dtype: str = "float32") -> PreTrainedModel:
+    """The model with a head of two outputs per token, the start and the end of an answer.
+
+    Raises ValueError as `load_classifier` does, and for a model that has no such head.
+    """
+    return _load(AutoModelForQuestionAnswering, model, dtype, num_labels=2)
+
+
+def _load(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:
+    """The model with the head that `kind`, an Auto class, adds to it; `options` go to its configuration."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype}")
+    load = load_pretrained if scratch_of(model)[1] is None else _from_scratch
+    network = load(kind, model, dtype, **options)
+    if network.config.pad_token_id is None:
+        network.config.pad_token_id = load_tokenizer(model).pad_token_id
+    return network
+
+
+def _from_scratch(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:
+    architecture, _ = scratch_of(model)
+    config = architecture_of(architecture, dtype=DTYPES[dtype], **options)
+    with explained(architecture, resolve(architecture)):
+        return new_model(kind, config, model, dtype)
+
+
+def architecture_of(model: str, offline: str = OFFLINE, **options: Any) -> PreTrainedConfig:
+    """The configuration of a model of any source, without a seed in its name; `options` win over what it says.
+
+    Raises ValueError as `explained` does, with what to do `offline`.
+    """
+    if bert_family.is_member(model):
+        return bert_family.config_of(model, **options)
+    folder = resolve(model)
+    with explained(model, folder, offline):
+        return AutoConfig.from_pretrained(folder, **options)
+
+
+def new_model(kind: Any, config: PreTrainedConfig, model: str, dtype: str) -> PreTrainedModel:
+    """The random weights that a name such as `minilm@scratch7` stands for, with the head that `kind` adds."""
+    architecture, seed = scratch_of(model)
+    assert seed is not None
+    build = kind.from_config if hasattr(kind, "from_config") else kind._from_config  # Auto classes have the former
+    with quiet(), new_weights(seed, architecture):
+        network = build(config, dtype=DTYPES[dtype])
+    network.config.name_or_path = model
+    return network
+
+
+def load_pretrained(kind: Any, model: str, dtype: str, offline: str = OFFLINE, **options: Any) -> PreTrainedModel:
+    """The model with the head that `kind`, an Auto class, adds to it; says which tensors of its body start random.
+
+    Raises ValueError as `explained` does, with what to do `offline`.
+    """
+    folder = resolve(model)
+    with explained(model, folder, offline), quiet():
+        network, report = kind.from_pretrained(
+            folder,
+            dtype=DTYPES[dtype],
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **options,
+        )
+    head = {id(network.get_parameter(name)) for name in head_names(network)}
+    own = {name for name, p in network.named_parameters(remove_duplicate=False) if id(p) in head}
+    missing = sorted(set(report["missing_keys"]) - own)
+    if missing:
+        logger.warning(
+            "%s has no weights for %d tensors of its body, which start random: %s",
+            model,
+            len(missing),
+            ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else ""),
+        )
+    return network
+
+
+def load_encoder(model: str, revision: str | None = None) -> PreTrainedModel:
+    """The model without a head, of any kind that `AutoModel` knows (vision transformers too), in its stored type.
+
+    Raises ValueError when it is not to be had in safetensors format, or lacks weights for matrices of its layers.
+    """
+    folder, name = resolve(model), f"{model}@{revision}" if revision else model
+    try:
+        with quiet():
+            network, report = AutoModel.from_pretrained(
+                folder,
+                revision=revision or "main",
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = next(iter(str(error).splitlines()), "").rstrip(".: ")
+        if Path(folder).is_dir():
+            needed = "config.json and model.safetensors (no pickles) that fit each other are needed"
+            raise ValueError(f"folder {name} holds no usable model: {needed} ({reason})") from error
+        raise ValueError(
+            f"model {name} is neither a folder nor in the Hugging Face cache, and the hub is out of reach or has no "
+            f"such model or revision in safetensors format ({reason})"
+        ) from error
+    missing = sorted(key for key in report["missing_keys"] if block_of(key))
+    if missing:
+        raise ValueError(f"{name} has no weights for {len(missing)} tensors of its layers, such as {missing[0]}")
+    return network

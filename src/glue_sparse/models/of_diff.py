@@ -1,0 +1,26 @@
+"""The model that a diff belongs to, of any kind."""
+
+from transformers import PreTrainedModel
+
+from glue_sparse.diffs.diff_file import DiffInfo
+from glue_sparse.models import bert_pretraining as pretraining
+from glue_sparse.models import vision
+from glue_sparse.models.loading import load_classifier, load_question_answerer
+
+
+def load_base(info: DiffInfo, model: str) -> PreTrainedModel:
+    """The model that a diff belongs to, its head new: apply the diff to it.
+
+    Raises ValueError when the diff is of another kind of model, or the model is not to be had.
+    """
+    if vision.is_scratch(model):
+        return vision.load_scratch(model, info.labels, info.dtype)
+    if info.model_class.endswith("ForImageClassification") or info.model_class in vision.CLASSES:
+        return vision.load_image_classifier(model, info.labels, 0, info.dtype)[0]
+    if info.model_class.endswith("ForQuestionAnswering"):
+        return load_question_answerer(model, info.dtype)
+    if info.model_class == pretraining.BertForPreTraining.__name__:
+        return pretraining.load_base(model, info.vocab_size, info.dtype)
+    if not info.model_class.endswith("ForSequenceClassification"):
+        raise ValueError(f"this diff is of a {info.model_class or 'model of unknown class'}: build it yourself")
+    return load_classifier(model, info.num_labels or len(info.labels) or 1, info.labels, info.dtype)

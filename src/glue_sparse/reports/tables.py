@@ -1,0 +1,183 @@
+"""Tables from result files as markdown, CSV and LaTeX; loads no model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from glue_sparse.experiments.cells import Grid
+from glue_sparse.records import published
+from glue_sparse.records.published import Published
+from glue_sparse.records.results import Result
+from glue_sparse.records.scales import Scale, scale_of, scales_of
+from glue_sparse.reports import cost_tables, trials
+from glue_sparse.reports.places import Place, column_titles, places
+from glue_sparse.writing import files as whole_files
+from glue_sparse.writing.tables import csv_text, markdown
+
+HEADER = ("task", "method", "density", "score", "metric", "trainable weights", "of all", "stored bytes", "train s")
+
+
+def rows(found: Sequence[Result]) -> list[tuple[str, ...]]:
+    """One line of text cells per run, as in `HEADER`; scores in percent, losses as they are."""
+    return [
+        (
+            result.title,
+            _method(result),
+            _density(result),
+            _score(result),
+            result.main_metric,
+            f"{result.trained_entries:,}",
+            f"{result.trained_entries / result.cost['num_entries']:.3%}",
+            f"{result.cost['stored_bytes']:,}",
+            f"{result.seconds['train'] + result.seconds['choose']:.0f}",
+        )
+        for result in found
+    ]
+
+
+def _score(result: Result) -> str:
+    scale = scale_of(result.main_metric)
+    return scale.text(scale.shown(result.score))
+
+
+def _method(result: Result) -> str:
+    """The method, and what it chose by where that is not the default."""
+    chosen = (result.arguments.get(key) for key in ("criterion", "distribution", "pattern"))
+    return " ".join([result.method, *(str(value) for value in chosen if value)])
+
+
+def _density(result: Result) -> str:
+    if result.cost.get("zero_entries"):
+        return f"{1 - result.cost['sparsity']:.4g} of the pruned tensors"
+    return f"{result.density:g}" if result.density is not None else "-"
+
+
+def table(grid: Grid, plus_minus: str = "±") -> tuple[list[str], list[list[str]]]:
+    """Header and lines: one per row, and below it what was published for it."""
+    all_places = places(grid)
+    several, tuned = _has_mean(grid), [grid.tuned.setting] if grid.tuned else []
+    header = ["", "weights trained", *tuned, *column_titles(grid, all_places, with_metric=True).values()]
+    lines = []
+    for row in grid.rows:
+        line = [all_places[row, column] for column in grid.columns]
+        means = [place.mean for place in line] if all(place.is_complete for place in line) else []
+        last = [_mean_text(means, line[0].scale)] if several else []
+        told = [trials.told_by([place.found for place in line], setting) for setting in tuned]
+        lines.append([row, _trained(line), *told, *(place.text(plus_minus) for place in line), *last])
+        lines += [_published_line(source, row, grid, several) for source in comparable(grid, row)]
+    return [*header, *(["mean"] if several else [])], lines
+
+
+def _has_mean(grid: Grid) -> bool:
+    """Whether columns differ in their data: a mean of the same task under several settings says little.
+
+    Nor does one of percents and losses.
+    """
+    if len(scales_of(result for place in places(grid).values() for result in place.found)) > 1:
+        return False
+    data = ("task", "data_dir", "train_file", "validation_file")
+    firsts = [grid.at(next(iter(grid.rows)), column)[0] for column in grid.columns]
+    return len({tuple(cell.value(key) for key in data) for cell in firsts}) > 1
+
+
+def comparable(grid: Grid, row: str) -> list[Published]:
+    """The sources that say something about a row, and whose settings the row shares."""
+    arguments = grid.at(row, next(iter(grid.columns)))[0].arguments
+    sources = [published.read(name) for name in grid.published]
+    return [
+        source
+        for source in sources
+        if source.has(row, grid.columns) and all(arguments.value(k) == v for k, v in source.settings.items())
+    ]
+
+
+def _trained(line: Sequence[Place]) -> str:
+    found = [result for place in line for result in place.found]
+    shares = {f"{r.trained_entries / r.cost['num_entries']:.3%}{_zeros(r)}": None for r in found}
+    return " / ".join(shares) or "-"
+
+
+def _zeros(result: Result) -> str:
+    """Of a pruned model, the zeros among the tensors that pruning may take from, and among all weights."""
+    cost = result.cost
+    if not cost.get("zero_entries"):
+        return ""
+    return f" (zero: {cost['sparsity']:.1%} of the pruned tensors, {cost['model_sparsity']:.1%} of all)"
+
+
+def _mean_text(values: Sequence[float], scale: Scale) -> str:
+    return scale.text(mean(values)) if values else "-"
+
+
+def _published_line(source: Published, row: str, grid: Grid, several: bool) -> list[str]:
+    values = [source.value(row, column) for column in grid.columns]
+    known = [value for value in values if value is not None]
+    texts = ["-" if value is None else source.scale.text(value) for value in values]
+    last = [_mean_text(known if len(known) == len(values) else [], source.scale)] if several else []
+    return [f"{row}, {source.name}", "", *([""] if grid.tuned else []), *texts, *last]
+
+
+def captions(grid: Grid) -> list[str]:
+    """What a reader must know to read the table: how cells are written, and where published numbers come from."""
+    units = " or ".join(scale.unit for scale in scales_of(r for place in places(grid).values() for r in place.found))
+    lines = [f"Mean ± sample standard deviation over seeds in {units} (number of seeds); - : no run."]
+    if _has_mean(grid):
+        lines.append("`mean`: of the columns, where each of them has all its seeds.")
+    lines += trials.captions(grid)
+    sources = {source.name: source for row in grid.rows for source in comparable(grid, row)}
+    for source in sources.values():
+        lines += [f"{source.name}: {source.source}.", *source.notes]
+    return lines
+
+
+def as_markdown(grid: Grid) -> str:
+    """The table with its captions, then trials, FLOPs and the bytes of merges and checkpoints where there are any."""
+    parts = [f"## {grid.title}", markdown(*table(grid)), "\n".join(f"* {line}" for line in captions(grid))]
+    more = {
+        f"Trials on held-out data, {trials.unit(grid)}; the chosen one is bold:": trials.table(grid),
+        "FLOPs, multiplications and additions (seed of the first run found):": cost_tables.flops(grid),
+        "Bytes sent by each worker (seed of the first run found):": cost_tables.communication(grid),
+        "Bytes per checkpoint (seed of the first run found):": cost_tables.checkpoints(grid),
+    }
+    for what, (header, lines) in more.items():
+        parts += [what, markdown(header, lines)] if lines else []
+    return "\n\n".join(parts) + "\n"
+
+
+def as_csv(grid: Grid) -> str:
+    """One line per row, column and source of numbers; what was chosen on held-out data has a column of its own."""
+    tuned, lines = [grid.tuned.setting] if grid.tuned else [], []
+    for (row, column), place in places(grid).items():
+        first = place.found[0] if place.found else None
+        title, metric = (first.title, first.main_metric) if first else ("", "")
+        value = place.mean if first else None
+        told = [trials.told_by([place.found], setting) for setting in tuned]
+        lines.append((row, column, title, metric, value, place.std, len(place.found), place.wanted, "measured", *told))
+        for source in comparable(grid, row):
+            number = source.value(row, column)
+            if number is not None:
+                origin = f"{source.name}: {source.source}"
+                lines.append((row, column, None, None, number, None, None, None, origin, *(None for _ in tuned)))
+    header = ("row", "column", "title", "metric", "mean", "std", "seeds", "seeds_wanted", "source", *tuned)
+    return csv_text(header, lines)
+
+
+def as_latex(grid: Grid) -> str:
+    """A table for the `booktabs` package."""
+    header, lines = table(grid, plus_minus=r"\pm")
+    body = [" & ".join(map(_latex, line)) + r" \\" for line in (header, *lines)]
+    rules = [rf"\begin{{tabular}}{{ll{'r' * (len(header) - 2)}}}", r"\toprule", body[0], r"\midrule", *body[1:]]
+    notes = [f"% {line}" for line in (grid.title, *captions(grid))]
+    return "\n".join([*notes, *rules, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _latex(text: str) -> str:
+    for character in "&%_#":
+        text = text.replace(character, rf"\{character}")
+    return text.replace(r"\pm", r"$\pm$")
+
+
+def write(grid: Grid, folder: Path) -> list[Path]:
+    """Write NAME.md, NAME.csv and NAME.tex; returns their paths."""
+    texts = {"md": as_markdown(grid), "csv": as_csv(grid), "tex": as_latex(grid)}
+    return [whole_files.write_text(folder / f"{grid.name}.{ending}", text) for ending, text in texts.items()]

@@ -1,0 +1,1 @@
+"""What an entry is worth. May import core and writing."""

@@ -1,0 +1,1 @@
+"""Pre-training on text: masked words and next sentences."""

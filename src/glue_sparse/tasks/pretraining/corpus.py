@@ -1,0 +1,189 @@
+"""Text as documents of sentences, read anew on each pass: from files, folders and the hub."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from datasets import load_dataset
+from datasets.exceptions import DatasetsError
+
+from glue_sparse.arguments.groups import TaskArguments
+
+Document = list[str]
+"""Sentences in their order, none of them empty."""
+
+HELD_OUT = 0.05
+"""Share of the documents that validates where there is no validation data."""
+
+HELD_OUT_OF_STREAM = 1000
+"""Documents that validate instead where the number of all is not known."""
+
+_VALIDATION = ("valid", "dev", "test")
+_END = re.compile(r"([.!?][\"')\]]*)\s+(?=[\"'(\[]*[^\W_a-z])")
+"""The end of a sentence: a full stop, and white space before a capital or a digit."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents that are read from their source whenever they are asked for, so they need no memory."""
+
+    names: tuple[str, ...]
+    """Of the files, or of the data set and its split; no paths."""
+    documents: Callable[[], Iterator[Document]] = field(repr=False)
+    num_bytes: int | None = None
+    """Of the files; none where unknown."""
+
+    def __iter__(self) -> Iterator[Document]:
+        return self.documents()
+
+    @property
+    def title(self) -> str:
+        """Its names in a few words."""
+        return ", ".join(self.names) if len(self.names) < 4 else f"{len(self.names)} files"
+
+    def part(self, start: int, stop: int | None = None) -> "Corpus":
+        """The documents from number `start` up to `stop`."""
+        return Corpus(self.names, partial(_part, self.documents, start, stop), self.num_bytes)
+
+
+def _part(documents: Callable[[], Iterator[Document]], start: int, stop: int | None) -> Iterator[Document]:
+    return islice(documents(), start, stop)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Text to train on and text to score."""
+
+    train: Corpus
+    validation: Corpus
+    note: str = ""
+    """What to say in a title: how validation data were held out; empty where they were given."""
+
+
+def sentences_of(text: str) -> Document:
+    """The sentences of a text: each line is cut behind full stops, and white space around them is left out."""
+    lines = (_END.sub(r"\1\n", line.strip()) for line in text.splitlines())
+    return [sentence for line in lines for sentence in line.splitlines() if sentence]
+
+
+def documents_of(lines: Iterable[str]) -> Iterator[Document]:
+    """Documents from lines with a sentence each, blank lines between documents; one of a single line is cut itself."""
+    found: Document = []
+    for line in lines:
+        if line := line.strip():
+            found.append(line)
+        elif found:
+            yield _as_document(found)
+            found = []
+    if found:
+        yield _as_document(found)
+
+
+def _as_document(lines: list[str]) -> Document:
+    return sentences_of(lines[0]) if len(lines) == 1 else lines
+
+
+def open_split(task: TaskArguments) -> Split:
+    """The text that the arguments name; without validation data the last documents, or first of a stream, validate.
+
+    Raises:
+        ValueError: no such text, contradicting arguments, or too few documents.
+    """
+    given = [name for name in ("data_dir", "train_file", "hub_dataset") if getattr(task, name) is not None]
+    if len(given) != 1:
+        raise ValueError("masked_lm needs exactly one of --data_dir, --train_file and --hub_dataset, got "
+                         f"{' and '.join(f'--{name}' for name in given) or 'none'}")  # fmt: skip
+    if task.validation_file is not None and given == ["data_dir"]:
+        raise ValueError("--validation_file goes with --train_file; a --data_dir has its own files whose names say "
+                         "valid, dev or test")  # fmt: skip
+    if task.hub_dataset is not None:
+        train, validation = _of_hub(task.hub_dataset, task.streaming)
+    elif task.data_dir is not None:
+        train, validation = _of_folder(Path(task.data_dir))
+    else:
+        train, validation = _of_files(_text_files(Path(task.train_file or ""))), None
+    if task.validation_file is not None:
+        validation = _of_files(_text_files(Path(task.validation_file)))
+    return Split(train, validation) if validation else _held_out(train, task.streaming)
+
+
+def _held_out(corpus: Corpus, streaming: bool) -> Split:
+    if streaming:
+        held = HELD_OUT_OF_STREAM
+        if next(iter(corpus.part(held)), None) is None:
+            raise ValueError(f"the first {held:,} documents of a stream are scored, and {corpus.title} has no more: "
+                             "leave --streaming out, or give --validation_file")  # fmt: skip
+        return Split(corpus.part(held), corpus.part(0, held), f"first {held:,} documents held out")
+    count = sum(1 for _ in corpus)
+    held = max(2, round(HELD_OUT * count))
+    if count < held + 2:
+        raise ValueError(f"{corpus.title} has too few documents, {count}: at least 4 are needed to train on some and "
+                         "score others; divide them by blank lines, or give --validation_file")  # fmt: skip
+    return Split(corpus.part(0, count - held), corpus.part(count - held), f"last {HELD_OUT:.0%} held out")
+
+
+def _of_folder(folder: Path) -> tuple[Corpus, Corpus | None]:
+    files = _text_files(folder)
+    scored = [path for path in files if any(word in path.name.lower() for word in _VALIDATION)]
+    train = [path for path in files if path not in scored]
+    if not train:
+        raise ValueError(f"all .txt files of {folder} are for validation, by their names: one to train on is needed")
+    return _of_files(train), _of_files(scored) if scored else None
+
+
+def _text_files(path: Path) -> list[Path]:
+    """The file itself, or the .txt files of a folder by name."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ValueError(f"{path} does not exist")
+    files = sorted(found for found in path.iterdir() if found.suffix.lower() == ".txt" and found.is_file())
+    if not files:
+        raise ValueError(f"folder {path} has no .txt file: text with a sentence a line is needed, and blank lines "
+                         "between documents")  # fmt: skip
+    return files
+
+
+def _of_files(paths: list[Path]) -> Corpus:
+    num_bytes = sum(path.stat().st_size for path in paths)
+    return Corpus(tuple(path.name for path in paths), partial(_read_files, paths), num_bytes)
+
+
+def _read_files(paths: list[Path]) -> Iterator[Document]:
+    for path in paths:
+        try:
+            with path.open(encoding="utf-8-sig") as file:
+                yield from documents_of(file)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8 text") from error
+
+
+def _of_hub(dataset: str, streaming: bool) -> tuple[Corpus, Corpus | None]:
+    name, _, config = dataset.partition(":")
+    try:
+        splits: Any = load_dataset(name, config or None, streaming=streaming)
+    except (OSError, ValueError, DatasetsError) as error:
+        reason = next(iter(str(error).splitlines()), "").rstrip(".: ")
+        raise ValueError(f"the data set {dataset} is neither in the Hugging Face cache nor to be had from the hub; "
+                         f"without a network give --data_dir or --train_file ({reason})") from error  # fmt: skip
+    if "train" not in splits:
+        raise ValueError(f"the data set {dataset} has no split `train`; found: {', '.join(splits)}")
+    validation = next((split for split in splits if any(word in split for word in _VALIDATION)), None)
+    found = [_of_rows(splits[split], f"{dataset} ({split})") for split in ("train", validation) if split]
+    return found[0], found[1] if len(found) > 1 else None
+
+
+def _of_rows(rows: Any, name: str) -> Corpus:
+    return Corpus((name,), partial(_read_rows, rows, name))
+
+
+def _read_rows(rows: Any, name: str) -> Iterator[Document]:
+    for row in rows:
+        if "text" not in row:
+            raise ValueError(f"{name} has no column `text`; found: {', '.join(row)}")
+        if document := sentences_of(row["text"] or ""):
+            yield document

@@ -1,0 +1,148 @@
+"""Pre-training of BERT on text: masked words and next sentences (Devlin et al., 2019, arXiv 1810.04805)."""
+
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import EvalPrediction, PreTrainedTokenizerBase
+
+from glue_sparse.arguments.groups import ModelArguments, TaskArguments
+from glue_sparse.models import bert_pretraining as pretraining
+from glue_sparse.models.bert_family import is_member
+from glue_sparse.models.sources import base_name, scratch_of
+from glue_sparse.models.tokenizers import SpecialIds
+from glue_sparse.tasks.base import Task
+from glue_sparse.tasks.pretraining import wordpiece
+from glue_sparse.tasks.pretraining.corpus import Corpus, Split, open_split
+from glue_sparse.tasks.pretraining.masking import Masking, MaskingCollator
+from glue_sparse.tasks.pretraining.pair_stream import PairStream
+from glue_sparse.tasks.pretraining.sentence_pairs import Pairs, Tokens, make_pairs, tokenise
+from glue_sparse.tasks.text import cut, seeded_head
+
+
+def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_predict: bool = False) -> Task:
+    """Masked-LM and next-sentence pre-training on the text that the arguments name.
+
+    Validation pairs and their masks do not depend on `seed`, so losses of all runs with the same tokenizer compare.
+
+    Raises:
+        ValueError: text, tokenizer or model are not to be had or do not fit each other.
+    """
+    if do_predict:
+        raise ValueError("masked_lm has nothing to predict: leave --do_predict out")
+    base = base_name(model.model or "", seed, model.from_scratch)
+    _check(task, base)
+    split = open_split(task)
+    tokenizer = _tokenizer(task, base, split.train)
+    with seeded_head(seed):
+        network = pretraining.load(base, tokenizer, model.dtype)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, network.config.max_position_embeddings)
+    masking = Masking.of(tokenizer)
+    validation, scored = _validation(split.validation, tokenizer, task, masking)
+    train, trained = _train(split.train, tokenizer, task, seed)
+    return Task(
+        name=name,
+        title=_title(split, trained, scored),
+        model=network,
+        head=(),
+        tokenizer=tokenizer,
+        train=train,
+        evals={"validation": validation},
+        collate=MaskingCollator(masking, seed, task.max_length if task.streaming else None),
+        metrics=_metrics,
+        main_metric="mlm_loss",
+        source={
+            "kind": "hub" if task.hub_dataset else "files",
+            "name": split.train.title,
+            "train": trained,
+            "validation": scored,
+            "tokenizer": {"size": len(tokenizer), "sha256": wordpiece.digest(tokenizer)},
+        },
+        base_model=base,
+    )
+
+
+def _check(task: TaskArguments, base: str) -> None:
+    """Before any text is read: raise a ValueError for a model or settings that cannot be."""
+    longest = pretraining.configuration(base).max_position_embeddings
+    if not 8 <= task.max_length <= longest:
+        raise ValueError(f"max_length must be from 8 to this model's {longest} tokens, got {task.max_length}")
+    if task.streaming and task.max_train_samples is not None:
+        raise ValueError("--max_train_samples counts pairs, which --streaming makes without an end: give one of them")
+
+
+def _title(split: Split, trained: dict[str, Any], scored: dict[str, Any]) -> str:
+    """`masked LM (a.txt)`, with what keeps a loss from being that of the whole text."""
+    notes = [split.train.title, split.note]
+    if "used" in trained:
+        notes.append(f"{trained['used']:,} train pairs")
+    if scored["used"] < scored["pairs"]:
+        notes.append(f"{scored['used']:,} of {scored['pairs']:,} validation pairs")
+    return f"masked LM ({'; '.join(note for note in notes if note)})"
+
+
+def _tokenizer(task: TaskArguments, base: str, corpus: Corpus) -> PreTrainedTokenizerBase:
+    """The tokenizer that was given, else the model's own, else one trained on the corpus."""
+    if task.tokenizer is None and is_member(scratch_of(base)[0]):
+        return wordpiece.train(corpus, task.vocab_size)
+    if task.vocab_size != TaskArguments.vocab_size:
+        raise ValueError("--vocab_size is for a tokenizer trained on the text, and this run has another: leave it out")
+    return wordpiece.load(task.tokenizer or base)
+
+
+def _train(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, task: TaskArguments, seed: int) -> tuple[Any, Any]:
+    """Training pairs, and facts about them that do not depend on the seed, as the number of pairs does."""
+    if task.streaming:
+        facts = {"names": list(corpus.names), "bytes": corpus.num_bytes}
+        return PairStream(corpus, tokenizer, task.max_length, seed), facts
+    tokens = _tokens(corpus, tokenizer, "Tokenise")
+    bounds = make_pairs(tokens, task.max_length, seed)
+    kept = _kept(len(bounds), "train", task, seed)
+    facts = _facts(corpus, tokens) | ({"used": len(kept)} if len(kept) < len(bounds) else {})
+    return Pairs(tokens, bounds[kept], SpecialIds.of(tokenizer)), facts
+
+
+def _validation(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, task: TaskArguments, masking: Masking
+) -> tuple[Pairs, Any]:
+    """Pairs to score, and facts about them."""
+    tokens = _tokens(corpus, tokenizer, "Tokenise validation text")
+    bounds = make_pairs(tokens, task.max_length, seed=0)
+    kept = _kept(len(bounds), "validation", task, seed=0)
+    facts = _facts(corpus, tokens) | {"pairs": len(bounds), "used": len(kept)}
+    return Pairs(tokens, bounds[kept], masking.ids, masking), facts
+
+
+def _tokens(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, desc: str) -> Tokens:
+    """All tokens of a corpus that can give pairs, or a ValueError that says what is missing."""
+    tokens = tokenise(corpus, tokenizer, desc)
+    needed = "text has a sentence a line, and a blank line between documents"
+    if not tokens.num_documents:
+        raise ValueError(f"{corpus.title} has no text: {needed}")
+    if tokens.num_documents < 2:
+        raise ValueError(f"{corpus.title} has one document, and next sentences need two or more: {needed}")
+    if tokens.num_sentences == tokens.num_documents:
+        raise ValueError(f"no document of {corpus.title} has two sentences, so there are no next ones: {needed}")
+    return tokens
+
+
+def _kept(count: int, split: str, task: TaskArguments, seed: int) -> np.ndarray:
+    """Numbers of the pairs that `max_train_samples` or `max_eval_samples` leave."""
+    return np.array(cut(Dataset.from_dict({"pair": range(count)}), split, task, seed)["pair"], dtype=np.int64)
+
+
+def _facts(corpus: Corpus, tokens: Tokens) -> dict[str, Any]:
+    counts = {"documents": tokens.num_documents, "sentences": tokens.num_sentences, "tokens": len(tokens.ids)}
+    return {"names": list(corpus.names), "bytes": corpus.num_bytes, **counts}
+
+
+def _metrics(evaluated: EvalPrediction) -> dict[str, float]:
+    """Losses in nats and accuracies, of all masked tokens and of all pairs, from the model's statistics [pairs, 5]."""
+    statistics = np.asarray(evaluated.predictions, dtype=np.float64)
+    loss, tokens, right, next_loss, next_right = statistics.sum(axis=0)
+    return {
+        "mlm_loss": loss / max(tokens, 1),
+        "mlm_accuracy": right / max(tokens, 1),
+        "nsp_loss": next_loss / len(statistics),
+        "nsp_accuracy": next_right / len(statistics),
+    }

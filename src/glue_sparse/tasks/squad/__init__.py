@@ -1,0 +1,1 @@
+"""SQuAD v1.1: answers that are pieces of a paragraph."""

@@ -1,0 +1,300 @@
+"""Workers train apart, then add their updates (Sung et al., 2021, section 4.2): when they meet, what they agree on."""
+
+import copy
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import TrainerState
+
+from glue_sparse.arguments.groups import MergeArguments, RunArguments
+from glue_sparse.core import tensor_files
+from glue_sparse.core.digests import tensor_digest
+from glue_sparse.core.masks import Masks, from_positions, positions
+from glue_sparse.core.parametrization import current_tensors, persistent_buffers
+from glue_sparse.core.params import body_names
+from glue_sparse.diffs.diff import SparseDiff
+from glue_sparse.records import folder as run_folder
+from glue_sparse.training.merging.exchange import Ledger, open_exchange, summary
+from glue_sparse.training.merging.worker import Entries, build_workers, entries_of, run_length
+from glue_sparse.training.trainer import SparseTrainer
+from glue_sparse.writing import files as whole_files
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "glue_sparse worker 1"
+REFUSED = (
+    "fp16", "fp16_full_eval", "bf16_full_eval", "load_best_model_at_end", "label_smoothing_factor",
+    "gradient_checkpointing", "torch_compile",
+)  # fmt: skip
+"""Flags of the Trainer that this kind of training does not honour."""
+
+class MergedTraining:
+    """Several workers, one merged model.
+
+    Between merges each worker trains its own active entries. At a merge, entries that one worker has to itself take its
+    values (`sum`) or its values' mean with the others' zero updates (`mean`); of entries that all workers train, the
+    updates are added or averaged. The head and floating-point buffers are averaged in any case.
+
+    Args:
+        trainer: holds the model, the method, the data and the arguments; evaluates and logs. Its `train` is not used.
+        plan: when workers meet and how they merge.
+    Raises:
+        ValueError: arguments that this kind of training cannot honour, or a method that refuses it.
+    """
+
+    def __init__(self, trainer: SparseTrainer, plan: MergeArguments):
+        assert plan.merge_every is not None and isinstance(trainer.args, RunArguments)
+        self.trainer, self.method, self.plan, self.args = trainer, trainer.method, plan, trainer.args
+        self.exchange = open_exchange(plan, self.args.world_size)
+        _check(self.args, plan, self.exchange.num_workers)
+        if self.method.refuses_merging:
+            raise ValueError(f"{self.method.refuses_merging}: leave `merge_every` out")
+        self.merge_every = plan.merge_every
+        self.num_refreshes, self.is_dense_phase, self.first_merge = 0, False, 0
+        self.shares: list[Entries] = []
+        network = trainer.network
+        self.shapes = {name: network.get_parameter(name).shape for name in body_names(network, trainer.head)}
+        self.base = {name: t.detach().to("cpu", copy=True) for name, t in current_tensors(network).items()}
+        self.needs_data = self.method.needs_data
+        # a copy without active entries, by which worker 0 chooses
+        self.plain = copy.deepcopy(network) if 0 in self.exchange.local and self.needs_data else None
+        data: Any = trainer.train_dataset
+        self.num_steps, self.steps_per_pass = run_length(self.args, len(data))
+        self.workers = build_workers(trainer, plan, self.exchange, self.num_steps)
+        if plan.dense_steps and not self.needs_data and any(self._choose(0)):
+            raise ValueError("--dense_steps is for methods that choose by a score")
+
+    def run(self, checkpoint: str | None = None, interrupted: Callable[[], bool] = lambda: False) -> None:
+        """Train, from a checkpoint if one is given; the trainer's model is the merged one afterwards.
+
+        Args:
+            interrupted: asked after each merge; when true, a checkpoint is saved and training ends early.
+        Raises:
+            RuntimeError: processes ended with different models.
+        """
+        if checkpoint:
+            self._load(Path(checkpoint))
+        else:
+            self._start()
+        bar = tqdm(
+            total=self.num_steps, initial=self.step, desc="merged training", unit="step",
+            disable=self.args.disable_tqdm or self.exchange.local[0] > 0,
+        )  # fmt: skip
+        self.trainer.state.max_steps = self.num_steps
+        with bar:
+            while self.step < self.num_steps:
+                before, target = self.step, self._next_merge()
+                ticks = [bar.update] + [lambda: None] * len(self.workers)
+                losses = [w.train_until(target, tick) for w, tick in zip(self.workers, ticks, strict=False)]
+                self._merge()
+                self._choose_again()
+                self._report(before, losses[0])
+                if interrupted():
+                    self._save()
+                    return
+        self._check_agreement()
+
+    @property
+    def step(self) -> int:
+        """Local steps that every worker has done."""
+        return self.workers[0].step
+
+    def _start(self) -> None:
+        if self.plan.dense_steps and self.needs_data:
+            self.is_dense_phase = True
+            everything = {name: torch.ones(shape, dtype=torch.bool) for name, shape in self.shapes.items()}
+            self._activate([everything])
+        else:
+            self._activate(self._choose(0))
+
+    def _next_merge(self) -> int:
+        target = min((self.step // self.merge_every + 1) * self.merge_every, self.num_steps)
+        return min(target, self.plan.dense_steps) if self.is_dense_phase else target
+
+    def _merge(self) -> None:
+        exchange, count = self.exchange, self.exchange.num_workers
+        exchange.merge += 1
+        scale = 1.0 if self.plan.merge_rule == "sum" else 1.0 / count
+        if len(self.shares) > 1:
+            self._swap_values(scale)
+        else:
+            self._add("values", "values", scale)
+        self._add("body", "values", scale)
+        self._add("head", "head", 1.0 / count)
+        self._add("buffers", "buffers", 1.0 / count)
+        for worker in self.workers:
+            worker.remember()
+
+    def _add(self, part: str, kind: str, scale: float) -> None:
+        updates = [worker.update(part) for worker in self.workers]
+        if not updates[0].numel():
+            return
+        total = self.exchange.add(kind, updates) * scale
+        for worker in self.workers:
+            worker.put(part, worker.at_start_plus(part, total))
+
+    def _swap_values(self, scale: float) -> None:
+        """Entries with one owner: it sends their final values, so that all workers hold the same bits."""
+        own = [worker.own("values", scale) for worker in self.workers]
+        everyones = self.exchange.gather("values", own)
+        for worker, index in zip(self.workers, self.exchange.local, strict=True):
+            worker.put("values", everyones[index])
+            for other, values in enumerate(everyones):
+                if other != index:
+                    worker.write(self.shares[other], values)
+
+    def _choose_again(self) -> None:
+        if not self.needs_data or self.step >= self.num_steps:
+            return
+        if self.is_dense_phase:
+            if self.step < self.plan.dense_steps:
+                return
+            self.is_dense_phase, self.first_merge = False, self.exchange.merge
+            self._activate(self._choose(0))
+            return
+        every, done = self.plan.refresh_every, self.exchange.merge - self.first_merge
+        if every and done % every == 0:
+            self.num_refreshes += 1
+            self._activate(self._choose(self.num_refreshes))
+
+    def _choose(self, number: int) -> list[Masks]:
+        """Masks for every worker, or one for all; chosen by worker 0 on the merged model and sent to the others."""
+        method, head = self.method, self.trainer.head
+        num_shares = self.exchange.num_workers if self.plan.worker_masks == "disjoint" else 1
+        if not method.needs_data:
+            return method.prepare_shares(self.workers[0].model, head, lambda count: (), num_shares, number)
+        found = None
+        if self.plain is not None:
+            tensors = current_tensors(self.plain)
+            for name, tensor in current_tensors(self.workers[0].model).items():
+                tensors[name].data.copy_(tensor)
+            batches = partial(self.trainer.sample_batches, draw=number)
+            chosen = method.prepare_shares(self.plain, head, batches, num_shares, number)
+            everything = {name: torch.ones(shape, dtype=torch.bool) for name, shape in self.shapes.items()}
+            found = torch.stack([positions({n: masks.get(n, everything[n]) for n in self.shapes}) for masks in chosen])
+        return [from_positions(row, self.shapes) for row in self.exchange.broadcast("indices", found)]
+
+    def _activate(self, shares: list[Masks]) -> None:
+        self.shares = [entries_of(masks) for masks in shares]
+        for worker, index in zip(self.workers, self.exchange.local, strict=True):
+            worker.activate(shares[index % len(shares)])
+
+    def _report(self, before: int, loss: float) -> None:
+        """Log, evaluate and save where the Trainer would, at the first merge that comes."""
+        state, args = self.trainer.state, self.args
+        state.global_step, state.epoch = self.step, self.step / self.steps_per_pass
+        if self._passed(before, args.logging_steps):
+            rate = self.workers[0].learning_rate
+            self.trainer.log({"loss": loss, "learning_rate": rate, "merge": self.exchange.merge})
+        if self._due(args.eval_strategy, args.eval_steps, before):
+            self.trainer.evaluate()
+        if self._due(args.save_strategy, args.save_steps, before):
+            self._save()
+
+    def _due(self, strategy: str, every: float | None, before: int) -> bool:
+        if strategy == "epoch":
+            return self._passed(before, self.steps_per_pass) or self.step == self.num_steps
+        return strategy == "steps" and self._passed(before, every or 0)
+
+    def _passed(self, before: int, every: float) -> bool:
+        """As in Trainer, a period below 1 is a fraction of the run."""
+        period = math.ceil(every * self.num_steps) if every < 1 else int(every)
+        return period > 0 and self.step // period > before // period
+
+    def _check_agreement(self) -> None:
+        for worker in self.workers:
+            digests = [tensor_digest(tensor) for tensor in current_tensors(worker.model).values()]
+            if not self.exchange.agree("".join(digests)):
+                raise RuntimeError("the workers' models differ after the last merge; that is a mistake of ours")
+
+    def sparse_diff(self) -> SparseDiff:
+        """The merged model against the base."""
+        return SparseDiff.between(self.base, self.workers[0].model, self.trainer.head, self.trainer.info)
+
+    def communication(self) -> dict[str, Any]:
+        """What all workers sent, beside what they would have sent with everything training; all ranks must call it."""
+        dense = sum(4 * tensor.numel() for tensor in self.base.values() if tensor.is_floating_point())
+        found = summary(self.exchange.entries(), self.exchange.num_workers, dense)
+        buffers = sum(buffer.numel() for buffer in persistent_buffers(self.workers[0].model).values())
+        changed = self.sparse_diff().num_entries - buffers
+        return {**asdict(self.plan), **found, "num_refreshes": self.num_refreshes, "changed_entries": changed}
+
+    def _save(self) -> None:
+        """Merged model, each worker's own state, and last of all the Trainer's state, which makes it complete."""
+        folder = Path(str(self.args.output_dir), f"checkpoint-{self.step}")
+        header = {
+            "step": self.step,
+            "merge": self.exchange.merge,
+            "first_merge": self.first_merge,
+            "num_refreshes": self.num_refreshes,
+            "is_dense_phase": self.is_dense_phase,
+            "num_workers": self.exchange.num_workers,
+        }
+        shares = {
+            f"share/{i:06d}/{name}": indices
+            for i, entries in enumerate(self.shares)
+            for name, indices in entries.items()
+            if self.needs_data  # what follows from a rule needs no file
+        }
+        for worker, index in zip(self.workers, self.exchange.local, strict=True):
+            sent = [row for row in self.exchange.ledger.as_rows() if row["worker"] == index]
+            tensors = {**shares, **{f"state/{name}": tensor for name, tensor in worker.state().items()}}
+            tensor_files.write(folder / f"worker{index}.safetensors", FORMAT, tensors, {**header, "ledger": sent})
+        if self.exchange.local[0] == 0:
+            self.sparse_diff().save_pretrained(folder)
+        self.exchange.wait()
+        if self.exchange.local[0] == 0:
+            with whole_files.replacing(folder / "trainer_state.json") as temporary:
+                self.trainer.state.save_to_json(str(temporary))
+            run_folder.rotate(folder.parent, folder, self.args.save_total_limit)
+        self.exchange.wait()
+
+    def _load(self, folder: Path) -> None:
+        state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
+        state.is_world_process_zero = self.trainer.is_world_process_zero()
+        state.is_local_process_zero = self.trainer.is_local_process_zero()
+        self.trainer.state = state
+        merged, rows = SparseDiff.from_pretrained(folder), []
+        ruled = [] if self.needs_data else self._choose(0)  # on the plain model, as at the start
+        for worker, index in zip(self.workers, self.exchange.local, strict=True):
+            tensors, header = tensor_files.read(folder / f"worker{index}.safetensors", FORMAT)
+            if header["num_workers"] != self.exchange.num_workers:
+                was, now = header["num_workers"], self.exchange.num_workers
+                raise ValueError(f"{folder} is of {was} workers, not {now}: resume with as many")
+            merged.merge_into(worker.model, check=worker is self.workers[0])
+            shares = ruled or self._stored_shares(tensors)
+            self.shares = [entries_of(masks) for masks in shares]
+            worker.activate(shares[index % len(shares)])
+            own = {k.removeprefix("state/"): t for k, t in tensors.items() if k.startswith("state/")}
+            worker.load_state(own, header["step"])
+            rows += header["ledger"]
+            self.exchange.merge, self.first_merge = header["merge"], header["first_merge"]
+            self.num_refreshes, self.is_dense_phase = header["num_refreshes"], header["is_dense_phase"]
+        self.exchange.ledger = Ledger.from_rows(rows)
+
+    def _stored_shares(self, tensors: dict[str, Tensor]) -> list[Masks]:
+        stored = [key.split("/", 2)[1:] for key in sorted(tensors) if key.startswith("share/")]
+        nothing = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in self.shapes.items()}
+        shares = {number: {name: mask.clone() for name, mask in nothing.items()} for number, _ in stored}
+        for number, name in stored:
+            shares[number][name].view(-1)[tensors[f"share/{number}/{name}"]] = True
+        return list(shares.values())
+
+
+def _check(args: RunArguments, plan: MergeArguments, num_workers: int) -> None:
+    for flag in REFUSED:
+        if getattr(args, flag):
+            raise ValueError(f"--{flag} does not work with --merge_every")
+    if num_workers >= 4 and plan.merge_rule == "sum":
+        logger.warning(
+            "%d workers whose updates are summed: in the FISH authors' logs runs with 4 and 8 workers diverged; "
+            "--merge_rule mean is the safe choice", num_workers,
+        )  # fmt: skip

@@ -1,0 +1,288 @@
+"""SparseTrainer: the Hugging Face Trainer on a model of which only some entries train. It knows no algorithm."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
+from transformers import Trainer, TrainerState, TrainingArguments
+from transformers.trainer_utils import TrainOutput
+
+from glue_sparse.core import ranks
+from glue_sparse.core.active import active_tensors
+from glue_sparse.core.batches import Batch
+from glue_sparse.core.masks import Scores, digest
+from glue_sparse.core.parametrization import held_tensors, is_attached, model_digest
+from glue_sparse.core.params import head_names
+from glue_sparse.core.randomness import seeded
+from glue_sparse.core.reindexing import take_over
+from glue_sparse.costs.cost import Cost, cost_of
+from glue_sparse.diffs.diff import SparseDiff
+from glue_sparse.diffs.diff_file import DiffInfo
+from glue_sparse.methods.base import Moment, SparseMethod
+from glue_sparse.training.method_hooks import MethodHooks
+
+
+class SparseTrainer(Trainer):
+    """Trainer whose optimizer, clipping, weight decay and checkpoints see the active entries and the head only.
+
+    Args:
+        model: a plain model; `train` attaches the active entries that the method chooses.
+        args: ordinary training arguments.
+        method: which entries are active.
+        head: names of the parameters that train whole; by default those outside `model.base_model`.
+        info: facts to store with the diff.
+        **kwargs: as for `transformers.Trainer`, without `model_init`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        *,
+        method: SparseMethod,
+        head: tuple[str, ...] | None = None,
+        info: DiffInfo | None = None,
+        **kwargs: Any,
+    ):
+        if kwargs.get("model_init") is not None:
+            raise ValueError("SparseTrainer takes a model, not model_init: the masks belong to one model")
+        super().__init__(model, args, **kwargs)
+        # BERT heads accept **kwargs, so Trainer believes that they normalise the loss by themselves and skips the
+        # division by accumulation steps and processes; they return a plain mean.
+        self.model_accepts_loss_kwargs = False
+        if args.fp16 and method.without_fp16:
+            raise ValueError("--fp16 scales gradients, by which this method moves entries: use --bf16 true instead")
+        if method.moves and method.inactive == "frozen" and args.load_best_model_at_end:
+            raise ValueError("--load_best_model_at_end cannot go back to a mask that was replaced: choose one of them")
+        self.method = method
+        self._has_chosen = False
+        self.cost: Cost | None = None
+        """What trained, counted before the method finished; none until `train` has ended."""
+        self.add_callback(MethodHooks(method, lambda: self.network, self.moment))
+        self.head = head_names(model) if head is None else head
+        config = getattr(model, "config", None)
+        self.info = replace(
+            info or DiffInfo(base_model=getattr(config, "_name_or_path", "") or DiffInfo.base_model),
+            model_class=type(model).__name__,
+            num_labels=getattr(config, "num_labels", None),
+            base_digest=model_digest(self.network, self.head),
+        )
+
+    @property
+    def network(self) -> nn.Module:
+        """The model itself, without a distributed wrapper."""
+        assert isinstance(self.model, nn.Module)
+        return self.model
+
+    @property
+    def num_epochs(self) -> float | None:
+        """Passes over the training data in the whole run, once training has begun; none where it has no length."""
+        per_epoch = self._steps_per_epoch
+        return None if per_epoch is None else self.state.max_steps / per_epoch
+
+    @property
+    def num_steps(self) -> int | None:
+        """Optimizer steps of the whole run, before it begins too; none where the data's length would have to tell."""
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        per_epoch = self._steps_per_epoch
+        return None if per_epoch is None else math.ceil(self.args.num_train_epochs * per_epoch)
+
+    @property
+    def _steps_per_epoch(self) -> int | None:
+        data: Any = self.train_dataset
+        if not hasattr(data, "__len__") or self.args.dataloader_drop_last and len(data) < self.args.train_batch_size:
+            return None
+        per_rank = len(data) / (self.args.train_batch_size * self.args.world_size)
+        batches = int(per_rank) if self.args.dataloader_drop_last else math.ceil(per_rank)
+        return max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
+
+    def choose(self) -> None:
+        """Let the method choose the active entries and attach them; `train` does it unless it resumes.
+
+        Raises:
+            RuntimeError: ranks chose differently (a score that depends on the rank, or different data).
+        """
+        share = (self.args.process_index, self.args.world_size)
+        batches = partial(self.sample_batches, share=share)
+        masks = self.method.prepare(self.network, self.head, batches, self._add_over_ranks)
+        self.method.attach(self.network, masks)
+        self._has_chosen = True
+        bases = [held.base_digest for _, held in held_tensors(self.network)]
+        if not ranks.agree((digest(masks), *bases)):
+            raise RuntimeError("ranks differ in masks or base weights; scores may depend on data and seed alone")
+
+    def _add_over_ranks(self, scores: Scores) -> Scores:
+        """Sums over ranks, which then all choose alike. A score that uses no data is only multiplied by it."""
+        return ranks.add(scores, self.args.device)
+
+    def moment(self, state: TrainerState) -> Moment:
+        """Where training is, as the method is told it."""
+        assert isinstance(self.optimizer, torch.optim.Optimizer)
+        share = (self.args.process_index, self.args.world_size)
+
+        def draw(num_samples: int, number: int) -> Iterable[Batch]:
+            return self.sample_batches(num_samples, share, number)
+
+        return Moment(
+            state.global_step, state.max_steps, self.num_epochs, self.optimizer, self.head, draw, self._add_over_ranks
+        )
+
+    def sample_batches(self, num_samples: int, share: tuple[int, int] = (0, 1), draw: int = 0) -> Iterable[Batch]:
+        """`num_samples` training examples, drawn by the seed, in batches of similar length.
+
+        Args:
+            share: (i, n): only the i-th of n equal parts of them.
+            draw: number of the draw; another one gives other examples.
+        """
+        data: Any = self.train_dataset
+        if hasattr(data, "__len__"):
+            keys = ("score samples", draw) if draw else ("score samples",)
+            order = torch.randperm(len(data), generator=seeded(self.args.seed, *keys))[:num_samples]
+            examples = [data[i] for i in order.tolist()]
+        else:
+            examples = list(islice(data, num_samples))
+        examples = examples[share[0] :: share[1]]
+        if examples and isinstance(examples[0], dict) and "input_ids" in examples[0]:
+            examples.sort(key=lambda example: len(example["input_ids"]))
+        return DataLoader(
+            examples,  # pyright: ignore[reportArgumentType]
+            batch_size=self.args.per_device_train_batch_size,
+            collate_fn=self._get_collator_with_removed_columns(self.data_collator),
+            generator=torch.Generator(),  # a loader without one would draw from the global random state
+        )
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """As in `Trainer`, on the active entries; a resumed run takes them from its checkpoint."""
+        if not resume_from_checkpoint and not self._has_chosen and not is_attached(self.network):
+            self.choose()
+        output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        if last := self.method.logs(self.network):
+            self.log(last)
+        self.cost = cost_of(self.network)
+        self.method.finish(self.network, Path(str(self.args.output_dir)) if self.args.should_save else None)
+        return output
+
+    def compute_loss(self, model: nn.Module, inputs: Batch, return_outputs: bool = False, **kwargs: Any) -> Any:
+        """The model's loss, plus the method's penalty while training."""
+        found: Any = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
+        penalty = self.method.penalty(self.network) if model.training else None
+        if penalty is None:
+            return found
+        loss, outputs = found if return_outputs else (found, None)
+        loss = loss + penalty.to(loss.dtype)
+        return (loss, outputs) if return_outputs else loss
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """As in `Trainer`, with the method's own parameter groups."""
+        if self.optimizer is not None:  # the user's own, built before entries became active
+            take_over(self.optimizer, self.network)  # pyright: ignore[reportArgumentType]
+            return super().create_optimizer(model)
+        # where entries move, those of a tensor that has none yet belong to a group too
+        empty = [e.values for _, e in active_tensors(self.network) if self.method.moves and not e.num_active]
+        for values in empty:
+            values.requires_grad_(True)
+        optimizer = super().create_optimizer(model)
+        for values in empty:
+            values.requires_grad_(False)
+        for group in self.method.param_groups(self.network):
+            own = set(map(id, group["params"]))
+            for other in optimizer.param_groups:
+                other["params"] = [p for p in other["params"] if id(p) not in own]
+            foreign = [key for key, value in optimizer.defaults.items() if not isinstance(value, int | float)]
+            optimizer.add_param_group({key: value for key, value in group.items() if key not in foreign})
+        return optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """As in `Trainer`, except for groups with `schedule: constant`.
+
+        Raises:
+            ValueError: such a group under a schedule that does not multiply rates.
+        """
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        for index, group in enumerate(scheduler.optimizer.param_groups):
+            if group.get("schedule") == "constant":
+                if not isinstance(scheduler, LambdaLR):
+                    raise ValueError(f"--lr_scheduler_type {self.args.lr_scheduler_type} cannot leave a rate constant")
+                scheduler.lr_lambdas[index] = _constant
+                group["lr"] = group["initial_lr"]
+        return scheduler
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As in `Trainer`; DDP cannot follow entries that move, so their gradients are averaged here."""
+        loss = super().training_step(*args, **kwargs)
+        if self.method.moves and self.args.world_size > 1 and self.accelerator.sync_gradients:
+            ranks.average_gradients([e.values for _, e in active_tensors(self.network) if e.num_active])
+        return loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """As in `Trainer`, except for groups with `clipped: apart`, each of which has a norm of its own."""
+        apart = [g for g in self.method.param_groups(self.network) if g.get("clipped") == "apart"]
+        groups = [group["params"] for group in apart]
+        own = {id(p) for group in groups for p in group}
+        rest = [p for p in model.parameters() if id(p) not in own]
+        norm = self.accelerator.clip_grad_norm_(rest, self.args.max_grad_norm)  # first: it undoes the scale of fp16
+        for group in groups:
+            nn.utils.clip_grad_norm_(group, self.args.max_grad_norm)
+        return norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As in `Trainer`, with the method's facts beside the training loss."""
+        extra = self.method.logs(self.network) if "loss" in logs else {}
+        super().log({**logs, **extra}, start_time)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
+        """Always in the data's order, by which outputs and rows are matched; `group_by_length` would shuffle it."""
+        alone = self.args.world_size <= 1 and hasattr(eval_dataset, "__len__")
+        return SequentialSampler(eval_dataset) if alone else None
+
+    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> DataLoader:
+        """As in `Trainer`, except that `dataloader_drop_last` holds for training alone: all that is scored counts."""
+        drop_last = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = drop_last and is_training
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drop_last
+
+    def _wrap_model(self, model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        """Tell DDP that frozen tensors and constant buffers are the same on all ranks, so that it never sends them."""
+        fixed = [name for name, p in model.named_parameters() if not p.requires_grad]
+        if self.method.moves:
+            ours = {id(entries.values) for _, entries in active_tensors(self.network)}
+            fixed += [name for name, p in model.named_parameters() if id(p) in ours]
+        fixed += [name for name, buffer in model.named_buffers() if not buffer.is_floating_point()]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, fixed)
+        return super()._wrap_model(model, *args, **kwargs)
+
+    def sparse_diff(self) -> SparseDiff:
+        """What has been trained so far."""
+        return SparseDiff.from_model(self.network, self.info)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """A checkpoint's model is its sparse diff: the base does not change, so it is not saved again."""
+        if self.args.should_save:
+            self.method.save(self.network, self.info, Path(output_dir or self.args.output_dir or "."))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self.method.restore(model or self.network, self.head, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        assert self.state.best_model_checkpoint is not None
+        self.method.restore(self.network, self.head, Path(self.state.best_model_checkpoint))
+
+
+def _constant(step: int) -> float:
+    """The factor of a rate that no schedule changes."""
+    return 1.0

@@ -1,13 +1,8 @@
-"""Train, evaluate and save one model: for example
+"""The same as `glue-sparse train`, from a checkout."""
 
-    python scripts/train.py --task rte --model minilm --data_dir path/to/glue --method fish --density 0.005
+import sys
 
-On several GPUs: `accelerate launch scripts/train.py ...`; on CPU `torchrun --nproc_per_node 2 scripts/train.py ...`.
-"""
-
-from pathlib import Path
-
-from glue_sparse.experiments.run import main
+from glue_sparse.cli.train import main
 
 if __name__ == "__main__":
-    main(__doc__ or "", Path(__file__).parents[1] / "configs" / "defaults.yaml")
+    sys.exit(main())

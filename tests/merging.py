@@ -14,8 +14,9 @@ import torch.distributed as dist
 from networks import bert, collate, examples
 
 from glue_sparse import FixedMask, SparseMethod, SparseTrainer, fisher, noise
-from glue_sparse.arguments.groups import MergeArguments, RunArguments
-from glue_sparse.core.params import is_bias
+from glue_sparse.arguments.groups import MergeArguments
+from glue_sparse.arguments.training import RunArguments
+from glue_sparse.core.names import is_bias
 from glue_sparse.training.merging.merge import MergedTraining
 
 PLANS: dict[str, dict[str, Any]] = {

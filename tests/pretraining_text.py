@@ -5,14 +5,13 @@ from typing import Any
 
 import torch
 
-from glue_sparse.arguments.command_line import parse
+from glue_sparse.arguments.command_line import DEFAULTS
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
 from glue_sparse.experiments.run import run
+from glue_sparse.experiments.told import parse
 from glue_sparse.records.results import Result
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.registry import load_task
-
-CONFIG = Path(__file__).parents[1] / "configs" / "defaults.yaml"
 
 SUBJECTS = ("the cat", "a dog", "the bird", "a woman", "the man", "one child")
 VERBS = ("sees", "likes", "hates", "eats", "reads")
@@ -55,4 +54,4 @@ def train(out: Path, model: str, **settings: Any) -> Result:
         "eval_strategy": "no", "save_strategy": "no", **settings,
     }  # fmt: skip
     words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
-    return run(parse(words, config=CONFIG))
+    return run(parse(words, config=DEFAULTS))

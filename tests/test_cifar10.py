@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from transformers import EvalPrediction
 
-from glue_sparse.arguments.command_line import parse
+from glue_sparse.arguments.command_line import DEFAULTS
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
 from glue_sparse.experiments.run import run
+from glue_sparse.experiments.told import parse
 from glue_sparse.models.pixels import Pixels
 from glue_sparse.tasks import cifar10
 from glue_sparse.tasks.base import Task
@@ -274,7 +275,7 @@ def test_a_run_scores_every_image(folder: Path, tmp_path: Path):
     flags = "--max_train_samples 8 --per_device_train_batch_size 4 --num_train_epochs 1 --method fish --num_samples 2"
     argv = ["--task", "cifar10", "--data_dir", str(folder), "--max_eval_samples", "3", *flags.split(),
             "--density", "0.01", "--output_dir", str(tmp_path / "run"), "--disable_tqdm", "true"]  # fmt: skip
-    result = run(parse(argv, config=ROOT / "configs" / "defaults.yaml"))
+    result = run(parse(argv, config=DEFAULTS))
     assert result.title == "CIFAR-10 (subset, 8 of 40 train rows, 3 of 20 test rows)"
     # a batch is dropped when it is not full only in training: three images are less than a batch of 500
     assert result.metrics["test"]["accuracy"] * 3 == pytest.approx(round(result.metrics["test"]["accuracy"] * 3))

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from glue_sparse.arguments.command_line import parse
+from glue_sparse.arguments.command_line import DEFAULTS
+from glue_sparse.cli.main import COMMANDS
 from glue_sparse.experiments import grids
+from glue_sparse.experiments.told import parse
 from glue_sparse.methods.registry import METHODS
 from glue_sparse.reports.figures import grids as figures
 from glue_sparse.tasks.registry import TASKS
 
 ROOT = Path(__file__).parents[1]
-CONFIG = ROOT / "configs" / "defaults.yaml"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.name)
@@ -25,7 +26,7 @@ def test_every_yaml_parses(path: Path):
         # the model of the offline extra, unless the grid says itself which one
         settings = [content.get("base", {}), *content["rows"].values(), *content["columns"].values()]
         flags = [] if any("model" in one for one in settings) else ["--model", "minilm"]
-        grid = grids.read(path, ROOT / "scripts" / "train.py", seeds=[0], flags=flags)
+        grid = grids.read(path, seeds=[0], flags=flags)
         assert not grid.figure or figures.check(grid)
     elif path.parent.name == "configs":
         parse(["--task", "rte", "--model", "minilm"], config=path)
@@ -35,13 +36,13 @@ def test_every_yaml_parses(path: Path):
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_settings_exist_for_every_task_and_method(task: str, method: str):
     for model in ("minilm", "google-bert/bert-large-cased-whole-word-masking"):
-        arguments = parse(["--task", task, "--method", method, "--model", model], config=CONFIG)
+        arguments = parse(["--task", task, "--method", method, "--model", model], config=DEFAULTS)
         assert 1e-6 < arguments.training.learning_rate < (1 if task == "cifar10" else 0.1)
 
 
 def test_published_settings():
     def settings(task: str, method: str) -> tuple[float, int, float, int]:
-        training = parse(["--task", task, "--method", method], config=CONFIG).training
+        training = parse(["--task", task, "--method", method], config=DEFAULTS).training
         batch = training.per_device_train_batch_size
         return training.learning_rate, batch, training.num_train_epochs, training.seed
 
@@ -75,7 +76,8 @@ def test_lists_may_be_single_values_and_flags_may_have_other_names(tmp_path: Pat
     assert found.method.sparsity_penalty == [1e-8] and found.method.fix_layer == [0]
     assert found.given["sparsity_penalty"] == [1e-8]  # as the same on a command line
     assert parse(["--config", str(config), "--sparsity_pen", "1e-6"]).method.sparsity_penalty == [1e-6]
-    assert parse(["--sparsity_penalty_per_layer", "1", "2"]).method.sparsity_penalty == [1.0, 2.0]
+    per_layer = parse(["--method", "diff_gates", "--sparsity_penalty_per_layer", "1", "2"])
+    assert per_layer.method.sparsity_penalty == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -100,24 +102,28 @@ def test_bad_yaml(tmp_path: Path, text: str, message: str):
 def commands() -> list[str]:
     """Command lines in README, docs and the scripts' docstrings."""
     found = []
-    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "scripts").glob("*.py")]:
+    commands = (ROOT / "src" / "glue_sparse" / "cli").glob("*.py")
+    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *commands]:
         text = path.read_text().replace("\\\n", " ")
-        found += re.findall(r"^\s*((?:bash|python|torchrun|accelerate) .*)$", text, flags=re.MULTILINE)
+        found += re.findall(r"^\s*((?:bash|python|torchrun|accelerate|glue-sparse) .*)$", text, flags=re.MULTILINE)
     return found
 
 
 @pytest.mark.parametrize("command", commands())
 def test_documented_commands_parse(command: str):
     words = shlex.split(command, comments=True)
+    if words[0] == "glue-sparse":
+        assert words[1] in COMMANDS
+        words[:2] = [f"scripts/{COMMANDS[words[1]][0]}.py"]
     scripts = [word for word in words if word.endswith((".sh", ".py"))]
     assert scripts and all((ROOT / script).is_file() for script in scripts), command
     rest = words[words.index(scripts[0]) + 1 :]
     if scripts[0] == "scripts/train.py" and "..." not in rest:
-        parse(rest, config=CONFIG)
+        parse(rest, config=DEFAULTS)
     if scripts[0] in ("scripts/table.py", "scripts/figure.py") and words[-1].endswith(".yaml"):
         assert (ROOT / words[-1]).is_file()
     if scripts[0] == "run_sparse_updates.sh":
-        parse(["--task", rest[0].split()[0], "--seed", rest[1], "--density", rest[2], *rest[4:]], config=CONFIG)
+        parse(["--task", rest[0].split()[0], "--seed", rest[1], "--density", rest[2], *rest[4:]], config=DEFAULTS)
 
 
 def test_help_teaches_and_stays_readable(capsys: pytest.CaptureFixture[str]):

@@ -1,6 +1,5 @@
 """From a grid with a sweep to drop points: rows, chains, refinement, table, figure."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +7,15 @@ import pytest
 import yaml
 from test_grids import finished
 
+from glue_sparse.cli import essential_sparsity as script
 from glue_sparse.experiments import grids, sweeps
 from glue_sparse.experiments.cells import Grid
 from glue_sparse.reports import curves
 from glue_sparse.reports.figures import drop_points as curve_figures
+from glue_sparse.reports.sheet import Sheet
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-import essential_sparsity as script  # type: ignore[import-not-found]  # noqa: E402
 
-TRAIN = ROOT / "scripts" / "train.py"
 ROWS: dict[str, Any] = {
     "dense": {"method": "one_shot", "sparsity": 0.0},
     "magnitude": {"method": "one_shot", "sweep": {"sparsity": [0.2, 0.4]}},
@@ -35,7 +33,7 @@ def write(folder: Path, rows: dict[str, Any] = ROWS) -> Path:
 
 
 def read(folder: Path, **options: Any) -> Grid:
-    return grids.read(write(folder), TRAIN, output_dir=folder / "runs", **options)
+    return grids.read(write(folder), output_dir=folder / "runs", **options)
 
 
 def fill(grid: Grid, scores: dict[str, tuple[float, float]]) -> None:
@@ -75,20 +73,20 @@ def test_a_sweep_is_a_row_per_value_and_a_chain_links_them(tmp_path: Path):
 )
 def test_bad_sweeps(tmp_path: Path, sweep: Any, message: str):
     with pytest.raises(ValueError, match=message):
-        grids.read(write(tmp_path, {"one": {"method": "one_shot", "sweep": sweep}}), TRAIN)
+        grids.read(write(tmp_path, {"one": {"method": "one_shot", "sweep": sweep}}))
 
 
 def test_a_row_cannot_start_from_itself(tmp_path: Path):
     rows = {"a": {"method": "lottery_ticket", "start": "b"}, "b": {"method": "lottery_ticket", "start": "a"}}
     with pytest.raises(ValueError, match="in the end, from itself"):
-        grids.read(write(tmp_path, rows), TRAIN)
+        grids.read(write(tmp_path, rows))
 
 
 def test_lines_hold_what_has_run(tmp_path: Path):
     grid = read(tmp_path)
-    assert curves.lines(grid) == []
+    assert curves.lines(Sheet.of(grid)) == []
     fill(grid, FALLING)
-    (line,) = curves.lines(grid)
+    (line,) = curves.lines(Sheet.of(grid))
     assert (line.method, line.title, line.metric, line.model_share) == ("magnitude", "RTE", "accuracy", 0.5)
     assert line.is_sweep and line.model == "minilm"
     assert line.curve.sparsities == (0.0, 0.2, 0.4) and line.curve.scores[2].tolist() == pytest.approx([87.0, 87.2])
@@ -97,13 +95,13 @@ def test_lines_hold_what_has_run(tmp_path: Path):
 def test_the_table_has_both_denominators(tmp_path: Path):
     grid = read(tmp_path)
     fill(grid, FALLING)
-    text = curves.as_markdown(curves.lines(grid), 1.0, False)
+    text = curves.as_markdown(curves.lines(Sheet.of(grid)), 1.0, False)
     # from 89.9 at 0.2 to 87.1 at 0.4; 89.1 is reached after 0.8 of 2.8 points
     assert "| 0.257 " in text and "| 0.129 " in text and "| found " in text and "90.10 ± 0.14" in text
-    assert "above 0.400" in curves.as_markdown(curves.lines(grid), 5.0, False)
-    assert "| above 0.4 " in curves.as_markdown(curves.lines(grid), 5.0, False)  # the interval
-    assert "above 0.200" in curves.as_markdown(curves.lines(grid), 5.0, False)
-    csv = curves.as_csv(curves.lines(grid)).splitlines()
+    assert "above 0.400" in curves.as_markdown(curves.lines(Sheet.of(grid)), 5.0, False)
+    assert "| above 0.4 " in curves.as_markdown(curves.lines(Sheet.of(grid)), 5.0, False)  # the interval
+    assert "above 0.200" in curves.as_markdown(curves.lines(Sheet.of(grid)), 5.0, False)
+    csv = curves.as_csv(curves.lines(Sheet.of(grid))).splitlines()
     assert csv[4] == "minilm,RTE,accuracy,magnitude,0.2,0.100000,1,90.0000"
 
 
@@ -111,31 +109,32 @@ def test_an_unfinished_seed_is_named_and_leaves_the_verdict_open(tmp_path: Path)
     grid = read(tmp_path)
     fill(grid, FALLING)
     (grid.at("magnitude-0.4", "rte")[1].folder / "results.json").unlink()
-    text = curves.as_markdown(curves.lines(grid), 1.0, False)
+    text = curves.as_markdown(curves.lines(Sheet.of(grid)), 1.0, False)
     assert "Left out: RTE, magnitude at 0.4, which has seeds 0 only." in text and "| undetermined " in text
-    assert len(curves.as_csv(curves.lines(grid)).splitlines()) == 1 + 2 + 2 + 1  # also the run that is left out
+    text = curves.as_csv(curves.lines(Sheet.of(grid)))
+    assert len(text.splitlines()) == 1 + 2 + 2 + 1  # also the run that is left out
 
 
 def test_a_row_without_a_sweep_is_a_single_point(tmp_path: Path):
     rows = {**ROWS, "n-m": {"method": "one_shot", "pattern": "1:4"}}
-    grid = grids.read(write(tmp_path, rows), TRAIN, output_dir=tmp_path / "runs")
+    grid = grids.read(write(tmp_path, rows), output_dir=tmp_path / "runs")
     fill(grid, FALLING)
     for cell in grid.at("n-m", "rte"):
         finished(cell, 0.8, cost={**COST, "sparsity": 0.75})
-    sweep, single = curves.lines(grid)
+    sweep, single = curves.lines(Sheet.of(grid))
     assert not single.is_sweep and single.curve.sparsities == (0.0, 0.75) and sweep.is_sweep
     assert "n-m" not in curves.as_markdown([sweep, single], 1.0, False)
     assert curves.refinements([single], set(), 1.0, False, 0.02) == {}
     paths = curve_figures.draw([sweep, single], 1.0, False, tmp_path / "results", "points", "title")
     assert all(path.stat().st_size > 1000 for path in paths)
     with pytest.raises(ValueError, match="has a sweep over sparsity"):
-        curves.check(grids.read(write(tmp_path, rows), TRAIN, rows=["dense", "n-m"]))
+        curves.check(grids.read(write(tmp_path, rows), rows=["dense", "n-m"]))
 
 
 def test_the_step_with_the_drop_is_halved_until_it_is_small(tmp_path: Path):
     grid = read(tmp_path)
     fill(grid, FALLING | {"ticket-0.1": (0.5, 0.5), "ticket-0.19": (0.5, 0.5)})
-    found = curves.lines(grid)
+    found = curves.lines(Sheet.of(grid))
     assert curves.refinements(found, {"ticket"}, 1.0, False, 0.02) == {"rte": {"magnitude": 0.3}}
     assert curves.refinements(found, {"ticket"}, 1.0, False, 0.2) == {}
     assert curves.refinements(found, {"ticket"}, 5.0, False, 0.02) == {}
@@ -149,7 +148,7 @@ def test_added_points_are_found_again(tmp_path: Path):
     (tmp_path / "runs" / "minilm" / "magnitude-old").mkdir()
     again = grids.further_values(write(tmp_path), read(tmp_path))
     assert sorted(again["magnitude"]) == [0.2, 0.3, 0.4]
-    (line,) = curves.lines(read(tmp_path, more=again))
+    (line,) = curves.lines(Sheet.of(read(tmp_path, more=again)))
     assert line.curve.sparsities == (0.0, 0.2, 0.3, 0.4)
 
 
@@ -160,8 +159,7 @@ def test_names_of_rows_read_back():
 def call(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> int:
     places = {"config": write(folder), "output_dir": folder / "runs", "results_dir": folder / "results"}
     where = [word for flag, place in places.items() for word in (f"--{flag}", str(place))]
-    monkeypatch.setattr(sys, "argv", ["essential_sparsity.py", *words, *where])
-    return script.main()
+    return script.main([*words, *where])
 
 
 def test_show_writes_table_points_and_figure(

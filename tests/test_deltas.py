@@ -1,6 +1,5 @@
 """Delta checkpoints: base + deltas is the model of every step, bit for bit, also after a run was cut and resumed."""
 
-import runpy
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,15 @@ from training import StopAt, arguments, trainer
 from transformers import AutoModelForSequenceClassification
 
 from glue_sparse import DiffInfo, FixedMask, SparseDiff, SparseTrainer, attach, detach, noise
-from glue_sparse.arguments.groups import MethodArguments
+from glue_sparse.arguments.method import MethodArguments
+from glue_sparse.cli import diff as script
 from glue_sparse.core import tensor_files
 from glue_sparse.core.digests import bits
 from glue_sparse.core.params import head_names
 from glue_sparse.diffs.deltas import FOLDER, DeltaChain, delta, restore, sizes, steps
-from glue_sparse.diffs.diff_file import FORMAT
+from glue_sparse.diffs.identity import FORMAT
 from glue_sparse.methods.registry import build_method
 from glue_sparse.training.delta_checkpoints import DeltaCheckpoints
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "diff.py"
 
 
 @pytest.fixture(scope="module")
@@ -265,13 +263,12 @@ def test_script_restores_and_lists(tiny_bert: str, tmp_path: Path, capsys: pytes
     )  # fmt: skip
     checkpoints, copies = watched(run)
     run.train()
-    script = runpy.run_path(str(SCRIPT))
-    script["restore"](str(tmp_path / "run"), tmp_path / "model", 8, None)
+    script.restore(str(tmp_path / "run"), tmp_path / "model", 8, None)
     assert "from_pretrained" in capsys.readouterr().out
     assert same(AutoModelForSequenceClassification.from_pretrained(tmp_path / "model"), copies.at[8])
     with pytest.raises(ValueError, match="not empty"):
-        script["restore"](str(tmp_path / "run"), tmp_path / "model", None, None)
-    script["deltas_table"](str(tmp_path / "run"))
+        script.restore(str(tmp_path / "run"), tmp_path / "model", None, None)
+    script.deltas_table(str(tmp_path / "run"))
     printed, facts = capsys.readouterr().out, checkpoints.facts()
     assert f"{facts['bytes_total']:,}" in printed and f"{facts['dense_bytes']:,}" in printed
     assert f"{facts['changed_entries_total']:,}" in printed and len(printed.split("\n| ")) == 3 + 3

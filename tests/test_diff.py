@@ -14,7 +14,7 @@ from glue_sparse import DiffInfo, SparseDiff, attach, detach, noise, select
 from glue_sparse.core.active import Inactive, active_tensors
 from glue_sparse.core.parametrization import current_tensors, wholly_active
 from glue_sparse.core.params import body_names, head_names
-from glue_sparse.diffs.diff_file import FILE_NAME, FORMAT
+from glue_sparse.diffs.identity import FILE_NAME, FORMAT
 
 
 def trained(model: nn.Module, budget: int = 300, seed: int = 0, inactive: Inactive = "frozen") -> SparseDiff:

@@ -11,7 +11,7 @@ from torch import Tensor
 from training import StopAt, trainer
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
-from glue_sparse import SparseDiff, SparseTrainer, fisher, noise
+from glue_sparse import LeakyMask, SparseDiff, SparseTrainer, fisher, noise
 from glue_sparse.arguments.method import MethodArguments
 from glue_sparse.core.active import active_tensors, current_masks
 from glue_sparse.core.parametrization import current_tensors, detach
@@ -106,8 +106,8 @@ def equal_runs(one: SparseTrainer, other: SparseTrainer) -> None:
 @pytest.mark.parametrize("name", [*NAMES, "refreshed", "leaky"])
 def test_resumed_in_the_middle_of_an_interval_equals_uninterrupted(tmp_path: Path, name: str):
     def how() -> Any:
-        known = {"refreshed": {}, "leaky": {"legacy_decay": True}}
-        return scored(**known[name]) if name in known else method(name, every=3)
+        known = {"refreshed": scored, "leaky": lambda: LeakyMask(scored())}
+        return known[name]() if name in known else method(name, every=3)
 
     settings: dict[str, Any] = {"save_strategy": "steps", "save_steps": 5}
     whole = trainer(tmp_path / "whole", bert(), how(), **settings)
@@ -206,8 +206,8 @@ def test_legacy_decay_shrinks_what_should_stay_and_the_right_way_does_not(tmp_pa
     base, name = bert(), "bert.encoder.layer.0.output.dense.weight"
     weight = {}
     for leaky in (True, False):
-        score = FixedMask(noise, density=0.05, legacy_decay=leaky)
-        run = trainer(tmp_path / str(leaky), bert(), score, **settings)
+        tight = FixedMask(noise, density=0.05)
+        run = trainer(tmp_path / str(leaky), bert(), LeakyMask(tight) if leaky else tight, **settings)
         run.train()
         weight[leaky] = current_tensors(run.network)[name].detach()
     mask = FixedMask(noise, density=0.05).prepare(base, run.head, lambda count: [])[name]  # type: ignore

@@ -13,6 +13,7 @@ from glue_sparse.arguments.method import MethodArguments
 from glue_sparse.core import tensor_files, tiles
 from glue_sparse.core.active import active_tensors, current_masks
 from glue_sparse.core.parametrization import current_tensors
+from glue_sparse.methods import registry
 from glue_sparse.methods.moving.drop_grow import DropGrow, with_changes
 from glue_sparse.methods.moving.pattern_file import PATTERNS, PATTERNS_FORMAT
 from glue_sparse.methods.moving.rules import DYNSPARSE, STATIC, gradient_magnitude, random_score
@@ -147,7 +148,7 @@ def test_flags_reach_the_method():
 )
 def test_flags_that_do_not_go_together(flags: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
-        MethodArguments(**flags)
+        registry.check(MethodArguments(**flags))
 
 
 def test_what_cannot_work_is_one_sentence(tmp_path: Path):

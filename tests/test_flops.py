@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from glue_sparse.core.active import attach
-from glue_sparse.core.masks import Inactive
+from glue_sparse.core.options import Inactive
 from glue_sparse.core.parametrization import held_tensors
 from glue_sparse.costs.flops import Forward, forward_flops, report, training_flops
 

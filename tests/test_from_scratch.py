@@ -1,7 +1,6 @@
 """Runs from random weights of an architecture: what their diffs call the base, and the way from a diff to the model."""
 
 import json
-import runpy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,16 @@ from transformers import (
 )
 
 from glue_sparse import SparseDiff
-from glue_sparse.arguments.command_line import parse
+from glue_sparse.arguments.command_line import DEFAULTS
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
+from glue_sparse.cli import diff as script
 from glue_sparse.diffs import deltas
-from glue_sparse.diffs.diff_file import DiffInfo
 from glue_sparse.diffs.hub import card_of
+from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.experiments.run import run
+from glue_sparse.experiments.told import parse
 from glue_sparse.models import loading as models
-from glue_sparse.models import of_diff, sources, tokenizers, vision
+from glue_sparse.models import names, of_diff, tokenizers, vision
 from glue_sparse.models.pixels import Pixels
 from glue_sparse.records.results import Result
 from glue_sparse.tasks.registry import load_task
@@ -42,7 +43,7 @@ def go(out: Path, *flags: str, **settings: Any) -> Result:
         "eval_strategy": "no", "seed": 7, "from_scratch": "true", "save_model": "true", "output_dir": out, **settings,
     }  # fmt: skip
     words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
-    return run(parse([*words, *flags], config=ROOT / "configs" / "defaults.yaml"))
+    return run(parse([*words, *flags], config=DEFAULTS))
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -89,9 +90,8 @@ def test_the_diff_of_a_run_gives_its_model_back(method: str, tiny_bert: str, rte
 def test_apply_and_restore_build_the_base_from_its_name(tiny_bert: str, rte: Path, tmp_path: Path):
     flags = ("--density", "0.05", "--delta_checkpoints", "true", "--save_strategy", "epoch")
     go(tmp_path / "run", *flags, task="rte", data_dir=rte, model=tiny_bert, method="random", dtype="bfloat16")
-    script = runpy.run_path(str(ROOT / "scripts" / "diff.py"))
-    script["apply"](str(tmp_path / "run"), tmp_path / "applied", None)
-    script["restore"](str(tmp_path / "run"), tmp_path / "restored", None, None)
+    script.apply(str(tmp_path / "run"), tmp_path / "applied", None)
+    script.restore(str(tmp_path / "run"), tmp_path / "restored", None, None)
     folders = [tmp_path / name for name in ("applied", "restored", "run/model")]
     one, other, trained = (AutoModelForSequenceClassification.from_pretrained(folder) for folder in folders)
     assert one.dtype == torch.bfloat16 and same(one, other) and same(one, trained)
@@ -115,12 +115,12 @@ def test_weights_depend_on_the_name_alone(tiny_bert: str):
 
 
 def test_names(tiny_bert: str):
-    assert sources.base_name("minilm", 7, True) == "minilm@scratch7"
-    assert sources.base_name("minilm@scratch3", 7, True) == "minilm@scratch3"  # its own seed, not the run's
-    assert sources.base_name("minilm", 7, False) == "minilm"
-    assert sources.scratch_of("a/b@scratch12") == ("a/b", 12)
+    assert names.base_name("minilm", 7, True) == "minilm@scratch7"
+    assert names.base_name("minilm@scratch3", 7, True) == "minilm@scratch3"  # its own seed, not the run's
+    assert names.base_name("minilm", 7, False) == "minilm"
+    assert names.scratch_of("a/b@scratch12") == ("a/b", 12)
     for name in ("minilm", "resnet9@7", "minilm@scratch", "minilm@scratch-1", "minilm@scratchx"):
-        assert sources.scratch_of(name) == (name, None)
+        assert names.scratch_of(name) == (name, None)
     with pytest.raises(ValueError, match="model no/such is neither a local folder nor"):
         models.load_classifier("no/such@scratch7", 2, LABELS)
     with pytest.raises(ValueError, match="dtype is one of"):

@@ -18,7 +18,6 @@ from glue_sparse.records import results
 from glue_sparse.records.results import Result
 
 ROOT = Path(__file__).parents[1]
-TRAIN = ROOT / "scripts" / "train.py"
 SMALL: dict[str, Any] = {
     "title": "small",
     "base": {"model": "minilm", "num_train_epochs": 2},
@@ -36,7 +35,7 @@ def write(folder: Path, **changes: Any) -> Path:
 
 
 def read(folder: Path, **changes: Any) -> grids.Grid:
-    return grids.read(write(folder, **changes), TRAIN, output_dir=folder / "runs")
+    return grids.read(write(folder, **changes), output_dir=folder / "runs")
 
 
 def finished(cell: grids.Cell, score: float = 0.5, **changes: Any) -> Result:
@@ -66,7 +65,7 @@ def test_cells_are_base_then_column_then_row(tmp_path: Path):
 
 def test_flags_choose_tasks_rows_and_seeds_and_win_over_the_yaml(tmp_path: Path):
     path = write(tmp_path)
-    grid = grids.read(path, TRAIN, tasks=["cola"], rows=["random"], seeds=[7], flags=["--bf16", "true"])
+    grid = grids.read(path, tasks=["cola"], rows=["random"], seeds=[7], flags=["--bf16", "true"])
     (cell,) = grid.cells
     assert (cell.row, cell.column, cell.seed, cell.arguments.training.bf16) == ("random", "cola", 7, True)
     assert "--seed 7" in " ".join(cell.argv)
@@ -115,10 +114,10 @@ def test_bad_grids_are_one_sentence_before_anything_runs(tmp_path: Path, changes
 )
 def test_bad_choices(tmp_path: Path, options: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=re.escape(message)):
-        grids.read(write(tmp_path), TRAIN, **options)
+        grids.read(write(tmp_path), **options)
     (tmp_path / "broken.yaml").write_text("rows: [")
     with pytest.raises(ValueError, match="cannot read"):
-        grids.read(tmp_path / "broken.yaml", TRAIN)
+        grids.read(tmp_path / "broken.yaml")
 
 
 def test_a_result_counts_only_with_the_same_settings(tmp_path: Path):
@@ -126,9 +125,9 @@ def test_a_result_counts_only_with_the_same_settings(tmp_path: Path):
     assert cell.result() is None
     finished(cell)
     assert cell.result() is not None
-    elsewhere = grids.read(write(tmp_path), TRAIN, output_dir=tmp_path / "runs", flags=["--data_dir", "x"])
+    elsewhere = grids.read(write(tmp_path), output_dir=tmp_path / "runs", flags=["--data_dir", "x"])
     assert elsewhere.cells[0].result() is not None  # where data lies is not a setting
-    other = grids.read(write(tmp_path), TRAIN, output_dir=tmp_path / "runs", flags=["--learning_rate", "1"])
+    other = grids.read(write(tmp_path), output_dir=tmp_path / "runs", flags=["--learning_rate", "1"])
     with pytest.raises(ValueError, match=r"holds a run with --learning_rate 0.01, not --learning_rate 1.0"):
         other.cells[0].result()
 
@@ -158,8 +157,8 @@ def test_old_and_broken_checkpoints_go_and_the_newest_stays(tmp_path: Path):
 def test_columns_may_share_a_task(tmp_path: Path):
     columns = {"short": {"task": "rte", "max_length": 64}, "long": {"task": "rte"}, "cola": {"task": "cola"}}
     assert list(read(tmp_path, columns=columns).columns) == ["short", "long", "cola"]
-    assert list(grids.read(write(tmp_path, columns=columns), TRAIN, tasks=["rte"]).columns) == ["short", "long"]
-    assert list(grids.read(write(tmp_path, columns=columns), TRAIN, tasks=["long"]).columns) == ["long"]
+    assert list(grids.read(write(tmp_path, columns=columns), tasks=["rte"]).columns) == ["short", "long"]
+    assert list(grids.read(write(tmp_path, columns=columns), tasks=["long"]).columns) == ["long"]
 
 
 STAGED: dict[str, Any] = {
@@ -185,9 +184,9 @@ def test_a_row_may_start_from_a_stage_or_another_row(tmp_path: Path):
     assert small.is_ready and not plain.is_ready
     prune, train = small.commands()
     pruned = str(small.folder / "start")
-    assert prune[1:] == [str(TRAIN.with_name("prune_diff.py")), str(gates.folder), pruned, "--density", "0.01"]
+    assert prune[1:] == ["-m", "glue_sparse.cli.prune_diff", str(gates.folder), pruned, "--density", "0.01"]
     assert train[train.index("--start_diff") + 1] == pruned
-    only = grids.read(write(tmp_path, **STAGED), TRAIN, rows=["plain"], output_dir=tmp_path / "runs")
+    only = grids.read(write(tmp_path, **STAGED), rows=["plain"], output_dir=tmp_path / "runs")
     assert [cell.row for cell in only.cells] == ["dense", "plain"] and list(only.rows) == ["plain"]
 
 
@@ -218,7 +217,7 @@ def test_flags_may_not_override_what_stages_differ_in(tmp_path: Path):
     path = write(tmp_path, **{**STAGED, "stages": stages, "rows": rows})
     for flags in (["--sparsity_pen", "1e-7"], ["--sparsity_penalty=1e-7"]):
         with pytest.raises(ValueError, match="is decided by"):
-            grids.read(path, TRAIN, flags=flags)
+            grids.read(path, flags=flags)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from transformers.pytorch_utils import Conv1D
 
 from glue_sparse import SparseDiff
 from glue_sparse.core.active import active_tensors, attach
+from glue_sparse.core.options import Initial
 from glue_sparse.core.parametrization import current_tensors
-from glue_sparse.methods.moving.initial import Initial, redraw
+from glue_sparse.methods.moving.initial import redraw
 from glue_sparse.methods.moving.start import keep_variance
 
 SMALL = "layer.weight"

@@ -13,6 +13,7 @@ from glue_sparse.records import results
 from glue_sparse.records.scales import LOSS, PERCENT, is_loss, scale_of, scales_of
 from glue_sparse.reports import curves, tables, trials
 from glue_sparse.reports.figures import grids as figures
+from glue_sparse.reports.sheet import Sheet
 
 
 def lost(cell: Cell, loss: float) -> None:
@@ -37,13 +38,13 @@ def test_tables_show_losses_as_they_are(tmp_path: Path):
     grid = read(tmp_path, columns={"rte": {"task": "rte"}, "cola": {"task": "cola"}})
     for column in grid.columns:
         fill(grid, {"random": (5.0, 5.25), "long": (4.0, 4.0)}, column)
-    header, lines = tables.table(grid)
+    header, lines = tables.table(Sheet.of(grid))
     assert header[2:] == ["RTE mlm_loss", "COLA mlm_loss", "mean"]
     assert lines[0][2:] == ["5.125 ± 0.177 (2)", "5.125 ± 0.177 (2)", "5.125"]
     assert lines[1][2] == "4.000 ± 0.000 (2)"
-    text = tables.as_markdown(grid)
+    text = tables.as_markdown(Sheet.of(grid))
     assert "in nats, smaller is better" in text and "percent" not in text
-    assert "random,rte,RTE,mlm_loss,5.125," in tables.as_csv(grid)
+    assert "random,rte,RTE,mlm_loss,5.125," in tables.as_csv(Sheet.of(grid))
     (first, *_) = [result for cell in grid.cells if (result := cell.result())]
     first = replace(first, cost={**first.cost, "stored_bytes": 0}, seconds={"choose": 0, "train": 1})
     assert tables.rows([first])[0][3:5] == ("5.000", "mlm_loss")
@@ -55,18 +56,18 @@ def test_no_mean_is_of_percents_and_losses(tmp_path: Path):
     for row in grid.rows:
         for cell in grid.at(row, "cola"):
             finished(cell, 0.5)
-    header, lines = tables.table(grid)
+    header, lines = tables.table(Sheet.of(grid))
     assert header[2:] == ["RTE mlm_loss", "COLA accuracy"] and lines[0][2:] == ["5.000 ± 0.000 (2)", "50.00 ± 0.00 (2)"]
-    assert figures._score_label(grid) == "mlm_loss / accuracy, %"
+    assert figures._score_label(Sheet.of(grid)) == "mlm_loss / accuracy, %"
 
 
 def test_published_losses_stand_below_ours(tmp_path: Path):
     rows: Any = {"dynamic-16": {"method": "random"}, "dense": {"method": "dense"}}
     grid = read(tmp_path, rows=rows, columns={"base": {"task": "rte"}}, published=["dynsparse"])
     fill(grid, {"dynamic-16": (3.0, 3.2), "dense": (2.5, 2.5)}, "base")
-    _, lines = tables.table(grid)
+    _, lines = tables.table(Sheet.of(grid))
     assert [line[2] for line in lines] == ["3.100 ± 0.141 (2)", "2.311", "2.500 ± 0.000 (2)", "1.843"]
-    assert "arXiv 2108.06277" in tables.as_markdown(grid)
+    assert "arXiv 2108.06277" in tables.as_markdown(Sheet.of(grid))
 
 
 def test_the_smallest_loss_is_chosen(tmp_path: Path):
@@ -81,16 +82,17 @@ def test_the_smallest_loss_is_chosen(tmp_path: Path):
     grid = read(tmp_path, **changes)
     assert {cell.arguments.training.learning_rate for cell in grid.cells} == {0.08}
     assert trials.table(grid)[1] == [["dense", "rte", "nan", "3.100", "**3.050**"]]
-    assert "Trials on held-out data, nats, smaller is better; the chosen one is bold:" in tables.as_markdown(grid)
+    text = tables.as_markdown(Sheet.of(grid))
+    assert "Trials on held-out data, nats, smaller is better; the chosen one is bold:" in text
 
 
 def test_an_axis_of_losses_has_no_percent_sign(tmp_path: Path):
     grid = read(tmp_path, figure={"panels": [{"x": "num_train_epochs"}]}, columns={"rte": {"task": "rte"}})
     fill(grid, {"random": (5.0, 5.2), "long": (4.0, 4.0)})
-    assert figures._score_label(grid) == "RTE mlm_loss"
-    (points,) = figures.lines(grid, {"x": "num_train_epochs"}).values()
+    assert figures._score_label(Sheet.of(grid)) == "RTE mlm_loss"
+    (points,) = figures.lines(Sheet.of(grid), {"x": "num_train_epochs"}).values()
     assert [place.mean for _, place in points] == [pytest.approx(5.1), 4.0]
-    assert all(path.stat().st_size for path in figures.draw(grid, tmp_path))
+    assert all(path.stat().st_size for path in figures.draw(Sheet.of(grid), tmp_path))
 
 
 def test_a_drop_point_is_of_percents_only(tmp_path: Path):
@@ -101,7 +103,7 @@ def test_a_drop_point_is_of_percents_only(tmp_path: Path):
     grid: grids.Grid = read(tmp_path, rows=rows, columns={"rte": {"task": "rte"}})
     fill(grid, {"dense": (3.0, 3.0), "cut-0.5": (3.5, 3.5)})
     with pytest.raises(ValueError, match="a drop point is of scores in percent, and RTE is scored by mlm_loss"):
-        curves.lines(grid)
+        curves.lines(Sheet.of(grid))
 
 
 def test_a_run_that_is_done_says_its_loss(tmp_path: Path):

@@ -7,16 +7,15 @@ import pytest
 import torch
 
 from glue_sparse import SparseDiff
-from glue_sparse.arguments.command_line import parse
+from glue_sparse.arguments.command_line import DEFAULTS
 from glue_sparse.core.parametrization import current_tensors
 from glue_sparse.diffs import deltas
 from glue_sparse.experiments.outcome import summary
 from glue_sparse.experiments.run import run
+from glue_sparse.experiments.told import parse
 from glue_sparse.models.loading import load_classifier
 from glue_sparse.records.results import Result
 from glue_sparse.reports.figures.runs import explored_curves
-
-CONFIG = Path(__file__).parents[1] / "configs" / "defaults.yaml"
 
 
 def go(base: str, rte: Path, out: Path, *more: str) -> Result:
@@ -25,7 +24,7 @@ def go(base: str, rte: Path, out: Path, *more: str) -> Result:
         "disable_tqdm": "true", "output_dir": out, "learning_rate": 0.01, "eval_strategy": "no", "logging_steps": 4,
     }  # fmt: skip
     words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
-    return run(parse([*words, *more], config=CONFIG))
+    return run(parse([*words, *more], config=DEFAULTS))
 
 
 def test_flops_and_explored_share_are_reported(tiny_bert: str, rte: Path, tmp_path: Path):

@@ -1,32 +1,20 @@
 """FLOPs, the dense front and what is compared with it, against the published numbers and by hand."""
 
 import csv
-import importlib.util
 import io
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from glue_sparse.cli import pareto as script
 from glue_sparse.costs import bert_flops
 from glue_sparse.records import published, results
 from glue_sparse.records.results import Result
 from glue_sparse.reports import dynsparse_tables, pareto
 from glue_sparse.reports.figures import pareto as pareto_figures
 from glue_sparse.reports.pareto import Front, Point
-
-ROOT = Path(__file__).parents[1]
-
-
-def load_script() -> Any:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    spec = importlib.util.spec_from_file_location("pareto_script", ROOT / "scripts" / "pareto.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def run(model: str, method: str, density: float | None, loss: float, flops_e9: float, **changes: Any) -> Result:
@@ -166,7 +154,6 @@ def test_runs_that_do_not_belong_together(changes: dict[str, Any], message: str)
 
 
 def test_the_script_shows_runs_and_the_paper(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    script = load_script()
     for index, one in enumerate(
         [*FAMILY, run("bert_mini@scratch0", "dynsparse", 0.1, 3.0, 2.0, flops={"training_flops": 1e12})]
     ):

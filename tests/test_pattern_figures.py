@@ -1,21 +1,20 @@
 """Figures of runs whose active entries move, from results and patterns made by hand, and scripts/figure.py."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from glue_sparse.cli import figure as script
 from glue_sparse.core import tensor_files
 from glue_sparse.methods.moving import pattern_file
-from glue_sparse.methods.moving.pattern_file import PATTERNS, PATTERNS_FORMAT
+from glue_sparse.methods.moving.pattern_file import PATTERNS, PATTERNS_FORMAT, second_expansion
 from glue_sparse.records import results
 from glue_sparse.records.results import Result
 from glue_sparse.reports.figures import plots
-from glue_sparse.reports.figures.patterns import loss_curves, losses, pattern_images, second_expansion, update_curves
+from glue_sparse.reports.figures.patterns import loss_curves, losses, pattern_images, update_curves
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "figure.py"
 UP = "bert.encoder.layer.1.intermediate.dense.weight"
 DOWN = "bert.encoder.layer.1.output.dense.weight"
 FIRST = "bert.encoder.layer.0.intermediate.dense.weight"
@@ -131,17 +130,6 @@ def test_patterns_that_are_not_there(tmp_path: Path):
         pattern_file.patterns(tmp_path)
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """scripts/figure.py as a module."""
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    spec = importlib.util.spec_from_file_location("figure", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(
     ("flags", "files"),
     [
@@ -153,17 +141,16 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     ],
 )
 def test_the_script_draws_each_kind(
-    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], files: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], files: str
 ):
     for name in ("a", "b"):
         stored(tmp_path / name)
-    words = ["figure.py", str(tmp_path / "a"), str(tmp_path / "b"), *flags, "--results_dir", str(tmp_path / "out")]
-    monkeypatch.setattr("sys.argv", words)
-    script.main()
+    words = [str(tmp_path / "a"), str(tmp_path / "b"), *flags, "--results_dir", str(tmp_path / "out")]
+    assert script.main(words) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{files}.png", f"{files}.svg"]
 
 
-def test_what_the_script_draws_by_itself(script: Any):
+def test_what_the_script_draws_by_itself():
     assert script.usual_kind(made()) == "explored"
     assert script.usual_kind(made(history=HISTORY[1:])) == "loss"
     assert script.usual_kind(made(history=[{"step": 1, "expected_density": 0.5}])) == "gates"
@@ -179,7 +166,7 @@ def test_what_the_script_draws_by_itself(script: Any):
     ],
 )
 def test_the_script_refuses(
-    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, words: list[str], message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, words: list[str], message: str
 ):
     stored(tmp_path / "a")
     monkeypatch.chdir(tmp_path)

@@ -15,8 +15,8 @@ from glue_sparse.core.active import active_tensors, attach
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.params import head_names, sparsifiable
 from glue_sparse.diffs import pruned_model
-from glue_sparse.diffs.diff_file import DiffInfo
-from glue_sparse.models import bert_family, of_diff, sources, tokenizers
+from glue_sparse.diffs.identity import DiffInfo
+from glue_sparse.models import bert_family, names, of_diff, tokenizers
 from glue_sparse.models import bert_pretraining as pretraining
 from glue_sparse.models.bert_pretraining import BertForPreTraining
 
@@ -171,8 +171,8 @@ def test_members_of_the_family_have_the_sizes_of_the_paper(name: str, entries: i
     assert sum(network.get_parameter(found).numel() for found in sparsifiable(network)) == entries
     assert network.config.vocab_size == 64 and network.config.num_attention_heads * 64 == network.config.hidden_size
     assert network.config.hidden_dropout_prob == 0.0 and network.config.max_position_embeddings == 512
-    assert sources.base_name(name, 7, from_scratch=False) == f"{name}@scratch7"
-    assert sources.base_name(f"{name}@scratch3", 7, from_scratch=True) == f"{name}@scratch3"
+    assert names.base_name(name, 7, from_scratch=False) == f"{name}@scratch7"
+    assert names.base_name(f"{name}@scratch3", 7, from_scratch=True) == f"{name}@scratch3"
 
 
 def test_larger_members_have_dropout():

@@ -1,7 +1,5 @@
 """Diff pruning, stages 2 and 3: exact counts, the right entries, and every other weight as it was."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,8 @@ from training import trainer
 
 from glue_sparse import FixedMask, SparseDiff
 from glue_sparse.analysis.density import density_by_layer
-from glue_sparse.arguments.groups import MethodArguments
+from glue_sparse.arguments.method import MethodArguments
+from glue_sparse.cli import prune_diff
 from glue_sparse.core.parametrization import current_tensors
 from glue_sparse.core.params import body_names, head_names
 from glue_sparse.diffs.prune import prune
@@ -129,27 +128,29 @@ def test_stage_three_moves_kept_entries_and_nothing_else(tmp_path: Path, start_f
     assert all(torch.equal(diff.indices[name], pruned.indices[name]) for name in pruned.indices)
 
 
-def script(*words: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "scripts" / "prune_diff.py"), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True)
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """The sentence with which `glue-sparse diff prune` ends."""
+    with pytest.raises(SystemExit) as ended:
+        prune_diff.main([*map(str, words)])
+    assert ended.value.code == 1
+    return capsys.readouterr().err
 
 
-def test_a_wrong_order_of_stages_is_refused(tmp_path: Path):
+def test_a_wrong_order_of_stages_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run = trainer(tmp_path / "1", method=DiffGates(), max_steps=2, save_strategy="steps", save_steps=1)
     run.info = replace(run.info, base_model="tiny", method="diff_gates")
     run.train()
-    early = script(tmp_path / "1", tmp_path / "2", "--density", 0.05)
-    assert early.returncode == 1 and "holds an unfinished run: finish it first" in early.stderr
+    early = refused(capsys, tmp_path / "1", tmp_path / "2", "--density", 0.05)
+    assert "holds an unfinished run: finish it first" in early
     run.sparse_diff().save_pretrained(tmp_path / "1")
-    over = script(tmp_path / "1", tmp_path / "1", "--target_sparsity", 0.05)
-    assert over.returncode == 1 and "whose diff would be lost" in over.stderr
+    assert "whose diff would be lost" in refused(capsys, tmp_path / "1", tmp_path / "1", "--target_sparsity", 0.05)
     for flag in ("start_diff", "mask_file"):
         arguments = MethodArguments(method="fixed_mask")
         setattr(arguments, flag, str(tmp_path / "1"))
         with pytest.raises(ValueError, match="holds the whole result of diff_gates, which is yet to be pruned"):
             build_method(arguments, seed=0)
     with pytest.raises(ValueError, match="goes with --method fixed_mask"):
-        MethodArguments(method="fish", start_diff="x")
+        build_method(MethodArguments(method="fish", start_diff="x"), seed=0)
     with pytest.raises(ValueError, match="needs --mask_file .* or --start_diff"):
         build_method(MethodArguments(method="fixed_mask", start_diff="x", mask_file="y"), seed=0)
 

@@ -14,12 +14,12 @@ from training import trainer
 from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoTokenizer
 
 from glue_sparse import SparseDiff, SparseTrainer, attach, magnitude
-from glue_sparse.arguments.command_line import parse
 from glue_sparse.core import mask_file
 from glue_sparse.core.active import current_masks
 from glue_sparse.core.masks import num_active
 from glue_sparse.diffs import pruned_model
 from glue_sparse.experiments.run import run
+from glue_sparse.experiments.told import parse
 from glue_sparse.methods.one_shot import OneShot, trained_magnitude
 
 PRUNE = ("--method", "one_shot")

@@ -11,12 +11,11 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 from glue_sparse import SparseDiff
-from glue_sparse.experiments.run import main
+from glue_sparse.cli.train import main
 from glue_sparse.models.of_diff import load_base
 from glue_sparse.records import results
 
 ROOT = Path(__file__).parents[1]
-CONFIG = ROOT / "configs" / "defaults.yaml"
 
 
 def flags(base: str, rte: Path, out: Path, **changes: object) -> list[str]:
@@ -29,13 +28,11 @@ def flags(base: str, rte: Path, out: Path, **changes: object) -> list[str]:
 
 
 def call(monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> int:
-    """Exit status of scripts/train.py with these flags."""
-    monkeypatch.setattr(sys, "argv", ["train.py", *argv])
+    """Exit status of `glue-sparse train` with these flags."""
     try:
-        main("", CONFIG)
+        return main(argv)
     except SystemExit as end:
         return int(end.code or 0)
-    return 0
 
 
 def test_a_run_leaves_results_a_diff_and_server_files(tiny_bert, rte, tmp_path, monkeypatch):

@@ -19,7 +19,6 @@ from glue_sparse.experiments import grids, runner
 from glue_sparse.records import results
 
 ROOT = Path(__file__).parents[1]
-TRAIN = ROOT / "scripts" / "train.py"
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def until(happened: Any, seconds: float = 120) -> None:
 
 def check_whole(config: Path) -> None:
     """Every cell was finished, once, and no file is damaged or left over."""
-    grid = grids.read(config, TRAIN, output_dir=config.parent / "runs")
+    grid = grids.read(config, output_dir=config.parent / "runs")
     for cell in grid.cells:
         assert cell.result() is not None
         assert SparseDiff.from_pretrained(cell.folder).num_active > 0
@@ -77,11 +76,11 @@ def test_a_killed_grid_is_finished_by_the_next_call(config: Path, orphan: bool):
     assert second.returncode == 0, error
     assert one.stat().st_mtime_ns == before
     check_whole(config)
-    assert runner.missing(grids.read(config, TRAIN, output_dir=runs)) == []
+    assert runner.missing(grids.read(config, output_dir=runs)) == []
 
 
 def test_a_cell_that_another_process_works_on_is_waited_for(config: Path):
-    grid = grids.read(config, TRAIN, seeds=[0], output_dir=config.parent / "runs")
+    grid = grids.read(config, seeds=[0], output_dir=config.parent / "runs")
     (cell,) = grid.cells
     cell.folder.mkdir(parents=True)
     lock = FileLock(cell.folder / results.LOCK, thread_local=False)  # released by another thread
@@ -104,7 +103,7 @@ def test_sigterm_stops_the_grid_and_its_run(config: Path):
     process.terminate()
     _, error = process.communicate(timeout=120)
     assert process.returncode == 130 and "interrupted: stopped; the same command goes on" in error
-    grid = grids.read(config, TRAIN, output_dir=config.parent / "runs")
+    grid = grids.read(config, output_dir=config.parent / "runs")
     assert not any(cell.is_running() for cell in grid.cells)
 
 
@@ -115,25 +114,27 @@ def test_a_failed_run_is_listed_and_tried_again(config: Path, rte: Path, capfd: 
     assert process.returncode == 1 and "failed: random/rte/seed0, log: " in error
     assert "error: 1 of 1 runs failed" in error and "RTE" in error
     (rte / "away").rename(rte / "RTE")
-    grid = grids.read(config, TRAIN, seeds=[0], output_dir=config.parent / "runs")
+    grid = grids.read(config, seeds=[0], output_dir=config.parent / "runs")
     assert runner.run_here(grid) == []
     assert "done: random/rte/seed0: accuracy" in capfd.readouterr().err
 
 
 def test_dry_run_prints_a_command_per_missing_run(config: Path):
-    grid = grids.read(config, TRAIN, output_dir=config.parent / "runs")
+    grid = grids.read(config, output_dir=config.parent / "runs")
     lines = runner.dry_run(grid).splitlines()
-    assert len(lines) == 2 and all(str(TRAIN) in line and "--overwrite true" in line for line in lines)
+    assert len(lines) == 2
+    assert all(" -m glue_sparse.cli.train " in line and "--overwrite true" in line for line in lines)
 
 
 def test_merging_workers_get_processes_of_their_own(config: Path):
     def command(*flags: str) -> list[str]:
-        return grids.read(config, TRAIN, flags=flags).cells[0].commands()[-1]
+        return grids.read(config, flags=flags).cells[0].commands()[-1]
 
     assert command("--merge_every", "5", "--num_workers", "3")[1:6] == [
         "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "3",
     ]  # fmt: skip
-    assert command("--merge_every", "5", "--num_workers", "3", "--simulate", "true")[1] == str(TRAIN)
+    alone = command("--merge_every", "5", "--num_workers", "3", "--simulate", "true")
+    assert alone[1:3] == ["-m", "glue_sparse.cli.train"]
 
 
 def test_jobs_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch):
@@ -158,7 +159,7 @@ def test_last_words_of_a_log(tmp_path: Path):
 
 
 def test_a_cell_that_cannot_even_start_is_a_failed_one(config: Path):
-    grid = grids.read(config, TRAIN, output_dir=config.parent / "runs")
+    grid = grids.read(config, output_dir=config.parent / "runs")
     (config.parent / "runs").mkdir()
     grid.cells[0].folder.parents[2].write_text("a file where a folder should be")
     assert runner.run_here(grid) == list(grid.cells)
@@ -167,12 +168,12 @@ def test_a_cell_that_cannot_even_start_is_a_failed_one(config: Path):
 def test_an_array_job_runs_every_cell(config: Path, monkeypatch: pytest.MonkeyPatch):
     submitit = pytest.importorskip("submitit")
     monkeypatch.chdir(config.parent)
-    grid = grids.read(config, TRAIN, seeds=[0], output_dir=config.parent / "runs")
+    grid = grids.read(config, seeds=[0], output_dir=config.parent / "runs")
     assert "submitted 1 runs" in runner.run_slurm(grid, 1, ["timeout_min=5"], cluster="local")
     until(lambda: results.FILE_NAME in {p.name for p in grid.cells[0].folder.glob("*")})
     assert submitit and runner.run_slurm(grid, 1, cluster="local").startswith("nothing to submit")
     with pytest.raises(ValueError, match="NAME=VALUE"):
-        runner.run_slurm(grids.read(config, TRAIN, output_dir=config.parent / "other"), 1, ["gpus"], cluster="local")
+        runner.run_slurm(grids.read(config, output_dir=config.parent / "other"), 1, ["gpus"], cluster="local")
 
 
 def test_rows_that_start_from_a_stage_prune_it_and_train_on(config: Path):
@@ -186,7 +187,7 @@ def test_rows_that_start_from_a_stage_prune_it_and_train_on(config: Path):
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert "| pruned |" in out and "gates" not in out
-    cell = grids.read(config, TRAIN, output_dir=config.parent / "runs").cells[1]
+    cell = grids.read(config, output_dir=config.parent / "runs").cells[1]
     first, second = SparseDiff.from_pretrained(cell.folder / "start"), SparseDiff.from_pretrained(cell.folder)
     assert first.num_active == second.num_active and first.info.density == second.info.density == 0.05
     result = cell.result()

@@ -1,6 +1,5 @@
 """Similarity of masks: hand-worked numbers, chance, layers, and what a user types."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,13 +8,11 @@ from networks import bert
 
 from glue_sparse import attach
 from glue_sparse.analysis.similarity import compare, compare_layers, read
+from glue_sparse.cli import masks as masks_script
 from glue_sparse.core import mask_file, masks
 from glue_sparse.core.masks import select
 from glue_sparse.core.randomness import seeded
 from glue_sparse.diffs.diff import SparseDiff
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-import masks as masks_script  # type: ignore[import-not-found]  # noqa: E402  # scripts/masks.py
 
 
 def bits(text: str) -> torch.Tensor:
@@ -96,25 +93,24 @@ def test_masks_of_runs_files_and_folders(tmp_path: Path):
         read(tmp_path / "dense")
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["masks.py", *words])
-    masks_script.main()
+def call(*words: str) -> None:
+    assert masks_script.main(words) == 0
 
 
 def test_make_show_and_compare(
-    tmp_path: Path, tiny_bert: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, tiny_bert: str, capsys: pytest.CaptureFixture[str]
 ):
     low, high, noise = (str(tmp_path / f"{name}.safetensors") for name in ("low", "high", "noise"))
-    call(monkeypatch, "make", tiny_bert, low, "--sparsity", "0.2")
+    call("make", tiny_bert, low, "--sparsity", "0.2")
     printed = capsys.readouterr().out
     assert "3,277 of 16,384 entries of 12 tensors are pruned (20.001%)" in printed and "% of the model" in printed
     assert "attention.self.query.weight" in printed and "bert.encoder.layer.1" in printed
-    call(monkeypatch, "make", tiny_bert, high, "--sparsity", "0.4")
-    call(monkeypatch, "make", tiny_bert, noise, "--sparsity", "0.4", "--criterion", "random")
-    call(monkeypatch, "show", low)
+    call("make", tiny_bert, high, "--sparsity", "0.4")
+    call("make", tiny_bert, noise, "--sparsity", "0.4", "--criterion", "random")
+    call("show", low)
     capsys.readouterr()
     folder = str(tmp_path / "results")
-    call(monkeypatch, "compare", low, high, noise, "--results_dir", folder, "--by_layer")
+    call("compare", low, high, noise, "--results_dir", folder, "--by_layer")
     lines = capsys.readouterr().out.splitlines()
     pair = next(line for line in lines if "low.safetensors - high.safetensors " in line)
     assert pair.rstrip(" |").endswith("yes")  # magnitude masks are nested
@@ -124,5 +120,5 @@ def test_make_show_and_compare(
     wrong = [[*remake, "--sparsity", "1"], [*remake, "--pattern", "2-4"], [*remake, "--pattern", "1:3"]]
     for bad in (["compare", low], ["compare", low, str(tmp_path)], *wrong):
         with pytest.raises(SystemExit) as error:
-            call(monkeypatch, *bad)
+            call(*bad)
         assert error.value.code == 1 and capsys.readouterr().err.count("error: ") == 1

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from glue_sparse.core import masks, tiles
+from glue_sparse.core import masks, options, tiles
 from glue_sparse.core.active import active_tensors, attach, current_masks
 from glue_sparse.core.budgets import in_tiles
 from glue_sparse.core.randomness import seeded
@@ -66,7 +66,7 @@ def test_the_best_tiles_are_selected():
 
 
 @pytest.mark.parametrize("norm, dropped", [("l1", 0), ("l2", 1), ("linf", 2)])
-def test_the_smallest_tile_by_each_norm_is_dropped(norm: tiles.Norm, dropped: int):
+def test_the_smallest_tile_by_each_norm_is_dropped(norm: options.Norm, dropped: int):
     # three tiles: l1 7.6, 7.9, 14.3; l2 5.9, 5.6, 7.2; linf 5.6, 4, 3.8
     weight = torch.tensor([[5.6, 2.0, 4.0, 3.9, 3.8, 3.5], [0.0, 0.0, 0.0, 0.0, 3.5, 3.5]])
     param = Connections("w", weight, torch.ones(2, 6).bool(), 0, 0)

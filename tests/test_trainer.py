@@ -14,8 +14,7 @@ from transformers import (
 )
 
 from glue_sparse import FixedMask, SparseDiff, SparseTrainer, attach, detach, noise, select
-from glue_sparse.arguments.groups import MethodArguments
-from glue_sparse.arguments.method import SPARSE
+from glue_sparse.arguments.method import SPARSE, MethodArguments
 from glue_sparse.core.active import active_tensors, current_masks
 from glue_sparse.core.params import body_names, encoder_matrices, head_names
 from glue_sparse.methods.registry import METHODS, build_method

@@ -1,20 +1,20 @@
 """Settings chosen on held-out data: trials, choices, what waits, and what tables say; from made-up result files."""
 
 import csv
-import importlib.util
 import io
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_grids import TRAIN, finished, read, write
+from test_grids import finished, read, write
 
-from glue_sparse.experiments import grids, runner, tuning
+from glue_sparse.cli import table
+from glue_sparse.experiments import grids, runner, told, tuning
 from glue_sparse.experiments.cells import Cell, Grid
 from glue_sparse.records import results
 from glue_sparse.reports import tables
+from glue_sparse.reports.sheet import Sheet
 
 TUNE: dict[str, Any] = {"learning_rate": [0.4, 0.2, 0.08], "hold_out": 10, "seed": 3}
 GRID: dict[str, Any] = {
@@ -62,8 +62,8 @@ def test_there_is_a_trial_for_every_row_column_and_value(tmp_path: Path):
 
 def test_the_seed_of_trials_is_the_first_of_the_grid_unless_it_is_given(tmp_path: Path):
     path = write(tmp_path, **{**GRID, "seeds": [4, 1], "tune": {**TUNE, "seed": None}})
-    assert trials_of(grids.read(path, TRAIN)).seeds == (4,)
-    assert trials_of(grids.read(path, TRAIN, seeds=[7, 8])).seeds == (7,)
+    assert trials_of(grids.read(path)).seeds == (4,)
+    assert trials_of(grids.read(path, seeds=[7, 8])).seeds == (7,)
 
 
 def test_each_row_and_column_gets_its_best_value(tmp_path: Path):
@@ -93,7 +93,7 @@ def test_a_row_waits_while_one_of_its_trials_is_missing(tmp_path: Path):
     grid = read(tmp_path, **GRID)
     assert tuning.waiting(grid) == ["dense/rte: no learning_rate is chosen, 1 of 3 trials have no result"]
     assert {(c.row, c.column) for c in runner.missing(grid)} == {*grid.places} - {("dense", "rte")}
-    text = tables.as_markdown(grid)
+    text = tables.as_markdown(Sheet.of(grid))
     assert "Not chosen here, since trials are missing: dense/rte." in text
     assert re.search(r"\| dense +\| rte +\| 50.00 +\| - +\| 90.00 +\|", text)  # none is bold
 
@@ -106,7 +106,7 @@ def test_finished_runs_are_shown_without_their_trials(tmp_path: Path):
     (tmp_path / "runs" / "tune").rename(tmp_path / "away")
     grid = read(tmp_path, **GRID)
     assert rates(grid)["dense", "rte"] == {0.08}
-    header, lines = tables.table(grid)
+    header, lines = tables.table(Sheet.of(grid))
     line = next(line for line in lines if line[0] == "dense")
     assert dict(zip(header, line, strict=True))["learning_rate"] == "0.08 / -"
     assert len(grid.tuned.waiting) == 6 if grid.tuned else False
@@ -122,12 +122,12 @@ def test_a_run_with_another_value_than_the_trials_choose_does_not_pass_for_it(tm
 
 def test_flags_replace_the_values_or_the_tuning(tmp_path: Path):
     path = write(tmp_path, **GRID)
-    few = grids.read(path, TRAIN, tune_values=[0.05, 0.2], rows=["fish"], tasks=["rte"])
+    few = grids.read(path, tune_values=[0.05, 0.2], rows=["fish"], tasks=["rte"])
     assert [rate(cell) for cell in trials_of(few).cells] == [0.05, 0.2] * 2
     assert {cell.row[:9] for cell in trials_of(few).cells} == {"fish-0.01", "fish-0.1-"}
-    plain = grids.read(path, TRAIN, flags=["--learning_rate", "0.1"])
+    plain = grids.read(path, flags=["--learning_rate", "0.1"])
     assert plain.tuned is None and {rate(cell) for cell in plain.cells} == {0.1}
-    assert tables.table(plain)[0][:3] == ["", "weights trained", "rte"]
+    assert tables.table(Sheet.of(plain))[0][:3] == ["", "weights trained", "rte"]
 
 
 def test_whole_numbers_stay_whole(tmp_path: Path):
@@ -141,17 +141,17 @@ def test_tables_say_what_was_chosen_and_how(tmp_path: Path):
     grid = read(tmp_path, **GRID)
     for cell in grid.cells:
         finished(cell, 0.6)
-    header, lines = tables.table(grid)
+    header, lines = tables.table(Sheet.of(grid))
     assert header[:3] == ["", "weights trained", "learning_rate"]
     assert [(line[0], line[2]) for line in lines] == [
         ("fish-0.01", "0.2 / 0.08"), ("fish-0.1", "0.4 / 0.08"), ("dense", "0.08"),
     ]  # fmt: skip
-    text = tables.as_markdown(grid)
+    text = tables.as_markdown(Sheet.of(grid))
     assert "learning_rate chosen on held-out data: " in text and "0.4, 0.2, 0.08 whose trial scored best on 10" in text
     assert re.search(r"\| fish-0.01 +\| rte +\| 50.00 +\| \*\*90.00\*\* +\| 50.00 +\|", text)
-    found = list(csv.DictReader(io.StringIO(tables.as_csv(grid))))
+    found = list(csv.DictReader(io.StringIO(tables.as_csv(Sheet.of(grid)))))
     assert [line["learning_rate"] for line in found if line["row"] == "fish-0.1"] == ["0.4", "0.08"]
-    assert " & weights trained & learning\\_rate & " in tables.as_latex(grid)
+    assert " & weights trained & learning\\_rate & " in tables.as_latex(Sheet.of(grid))
 
 
 def test_a_value_that_is_the_flags_own_default_is_known_too(tmp_path: Path):
@@ -159,7 +159,7 @@ def test_a_value_that_is_the_flags_own_default_is_known_too(tmp_path: Path):
     try_all(read(tmp_path, **changes))
     (cell,) = read(tmp_path, **changes).at("dense", "rte")
     result = finished(cell)
-    assert "learning_rate" not in result.arguments and tuning.told(result, "learning_rate") == 5e-5
+    assert "learning_rate" not in result.arguments and told.told(result, "learning_rate") == 5e-5
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_grids_that_decide_what_they_tune(tmp_path: Path, changes: dict[str, Any
 )
 def test_bad_flags(tmp_path: Path, tune: Any, options: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=re.escape(message)):
-        grids.read(write(tmp_path, tune=tune), TRAIN, **options)
+        grids.read(write(tmp_path, tune=tune), **options)
 
 
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -230,12 +230,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     monkeypatch.setattr(runner, "run_here", run_here)
     where = ["--output_dir", str(tmp_path / "runs"), "--results_dir", str(tmp_path / "results")]
     arguments = [words[0], str(write(tmp_path, **GRID)), *where, *(word for word in words[1:] if word != "broken")]
-    monkeypatch.setattr(sys, "argv", ["table.py", *arguments])
-    spec = importlib.util.spec_from_file_location("table_script", TRAIN.with_name("table.py"))
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main()
+    return table.main(arguments)
 
 
 def test_the_script_tries_chooses_runs_and_shows(

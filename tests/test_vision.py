@@ -1,7 +1,6 @@
 """Networks for images: their sizes, weights that depend on the seed, and the way from a diff back to a model."""
 
 import json
-import runpy
 from pathlib import Path
 
 import pytest
@@ -9,10 +8,11 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageClassification, PreTrainedModel, ViTConfig, ViTForImageClassification
 
+from glue_sparse.cli import diff as script
 from glue_sparse.core.active import attach
 from glue_sparse.core.params import head_names
 from glue_sparse.diffs.diff import SparseDiff
-from glue_sparse.diffs.diff_file import DiffInfo
+from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.diffs.pruned_model import write
 from glue_sparse.models import of_diff, vision
 from glue_sparse.models.pixels import Pixels
@@ -142,7 +142,7 @@ def test_a_diff_names_the_base_it_can_be_built_from(tmp_path: Path, capsys: pyte
     assert network.get_parameter("body.prep.conv.weight").view(-1)[5] == 2.5
     with pytest.raises(ValueError, match="give resnet9@SEED"):
         of_diff.load_base(diff.info, "resnet9")
-    runpy.run_path(str(ROOT / "scripts" / "diff.py"))["apply"](str(tmp_path / "run"), tmp_path / "out", None)
+    script.apply(str(tmp_path / "run"), tmp_path / "out", None)
     assert "load it with glue_sparse.models.vision.ResNet9.from_pretrained" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "config.json").read_text())["architectures"] == ["ResNet9"]
     assert same(network, vision.ResNet9.from_pretrained(tmp_path / "out"))

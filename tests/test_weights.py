@@ -1,8 +1,6 @@
 """Checkpoints in the right order, sources that are refused, and the files of scripts/weights.py."""
 
 import csv
-import importlib.util
-import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -16,21 +14,10 @@ from transformers import GPT2Config, GPT2Model
 from glue_sparse import SparseDiff
 from glue_sparse.analysis import checkpoints, emergence
 from glue_sparse.analysis.checkpoints import by_step, find, step_of
+from glue_sparse.cli import weights as script
 from glue_sparse.core.parametrization import current_tensors
-from glue_sparse.diffs.diff_file import DiffInfo
+from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.models.loading import load_classifier
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "weights.py"
-
-
-@pytest.fixture(scope="module")
-def script() -> Any:
-    """scripts/weights.py as a module."""
-    spec = importlib.util.spec_from_file_location("weights", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def saved(folder: Path, **models: Any) -> Path:
@@ -168,7 +155,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_emergence_end_to_end(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_emergence_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     models = [bert(seed=seed) for seed in range(2)]
     saved(tmp_path / "run", checkpoint_1000=models[1], checkpoint_200=models[0])
     for folder in ("one", "two"):
@@ -197,7 +184,7 @@ def test_emergence_end_to_end(script: Any, tmp_path: Path, capsys: pytest.Captur
     assert all(float(row["share"]) == int(row["small"]) / int(row["entries"]) for row in found)
 
 
-def test_one_model_is_held_at_a_time(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_one_model_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     saved(tmp_path, checkpoint_1=bert(), checkpoint_2=bert(), checkpoint_3=bert())
     load, seen = checkpoints.Checkpoint.load, []
 
@@ -212,7 +199,7 @@ def test_one_model_is_held_at_a_time(script: Any, tmp_path: Path, monkeypatch: p
     assert len(seen) == 3
 
 
-def test_checkpoints_of_different_shapes_are_refused(script: Any, tmp_path: Path):
+def test_checkpoints_of_different_shapes_are_refused(tmp_path: Path):
     saved(tmp_path, checkpoint_1=bert(), checkpoint_2=bert(intermediate_size=48))
     with pytest.raises(ValueError, match=r"checkpoint-2 is another architecture than checkpoint-1: .*\(48, 16\)"):
         script.show_emergence([str(tmp_path)], (), [0.01], False, tmp_path / "out", "e")
@@ -221,7 +208,7 @@ def test_checkpoints_of_different_shapes_are_refused(script: Any, tmp_path: Path
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob("h.*"))
 
 
-def test_histograms_end_to_end(script: Any, tmp_path: Path):
+def test_histograms_end_to_end(tmp_path: Path):
     """A decoder beside itself times two: other weights below an absolute threshold, the same standardised."""
     one = GPT2Model(GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=50, n_positions=32))
     saved(tmp_path, one=one)
@@ -241,7 +228,7 @@ def test_histograms_end_to_end(script: Any, tmp_path: Path):
     assert float(spread[3]) == pytest.approx(2 * float(spread[2]), rel=1e-3) and spread[4].strip() == spread[5].strip()
 
 
-def test_a_comparison_is_of_two_models(script: Any, tmp_path: Path):
+def test_a_comparison_is_of_two_models(tmp_path: Path):
     saved(tmp_path / "run", checkpoint_1=bert(), checkpoint_2=bert())
     saved(tmp_path, other=bert())
     with pytest.raises(ValueError, match="two models are compared, not 3"):
@@ -249,17 +236,15 @@ def test_a_comparison_is_of_two_models(script: Any, tmp_path: Path):
 
 
 def test_main_reads_flags_and_ends_with_a_sentence(
-    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     saved(tmp_path, model=bert())
     flags = ["emergence", str(tmp_path / "model"), "--relative", "--results_dir", str(tmp_path), "--name", "m", "--tau"]
-    monkeypatch.setattr(sys, "argv", ["weights.py", *flags, "0.5"])
-    script.main()
+    assert script.main([*flags, "0.5"]) == 0
     assert "below 0.5 std" in (tmp_path / "m.md").read_text()
     assert {(row["step"], row["relative"]) for row in rows(tmp_path / "m.csv")} == {("", "True")}
     assert (tmp_path / "m.png").exists() and "standard deviation of its matrix" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["weights.py", *flags, "nan"])
     with pytest.raises(SystemExit) as ended:
-        script.main()
+        script.main([*flags, "nan"])
     assert ended.value.code == 1
     assert capsys.readouterr().err == "error: a threshold (--tau) is a finite number above 0, not nan\n"

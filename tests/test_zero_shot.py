@@ -2,8 +2,6 @@
 
 import csv
 import math
-import runpy
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,12 +16,11 @@ from transformers.pytorch_utils import Conv1D
 from glue_sparse.analysis import zero_shot
 from glue_sparse.analysis.perplexity import Perplexity, perplexity, tokenize, windows
 from glue_sparse.analysis.zero_shot import Sweep, calibration, run
+from glue_sparse.cli import zero_shot as command
 from glue_sparse.core.params import encoder_matrices
 from glue_sparse.methods.one_shot import OneShot
 from glue_sparse.models.language_models import LanguageModel
 from glue_sparse.scores.activations import wanda
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "zero_shot.py"
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, language: LanguageModel) -> list[dict[str, Tensor]]:
@@ -150,9 +147,8 @@ def test_calibration_windows_are_pieces_of_the_text(language: LanguageModel):
     assert not torch.equal(again[0]["input_ids"], torch.cat([batch["input_ids"] for batch in batches]))
 
 
-def script(monkeypatch: pytest.MonkeyPatch, words: Sequence[str | Path]) -> None:
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words), "--device", "cpu"])
-    runpy.run_path(str(SCRIPT), run_name="__main__")
+def script(words: Sequence[str | Path]) -> None:
+    assert command.main([*map(str, words), "--device", "cpu"]) == 0
 
 
 @pytest.fixture
@@ -171,7 +167,7 @@ def test_the_script_writes_table_and_figure(
     model = saved(language_model("masked", tiny_bert), valid.parent / "model")
     words = ["--model", model, "--text_file", valid, "--criteria", "magnitude", "wanda", "--sparsities", "0", "0.4"]
     words += ["--calibration_file", train, "--num_samples", "4", "--max_tokens", "50", "--name", "tiny"]
-    script(monkeypatch, [*words, "--results_dir", valid.parent / "results"])
+    script([*words, "--results_dir", valid.parent / "results"])
     written = {path.name for path in (valid.parent / "results").iterdir()}
     assert written == {"tiny.md", "tiny.csv", "tiny.png", "tiny.svg"}
     with (valid.parent / "results" / "tiny.csv").open() as file:
@@ -216,7 +212,7 @@ def test_the_script_refuses_in_one_sentence(
     model = saved(language_model("causal", tiny_bert), valid.parent / "model")
     given = ["--model", model, "--text_file", valid, "--results_dir", valid.parent / "results"]
     with pytest.raises(SystemExit) as ended:
-        script(monkeypatch, [*given, *(places.get(word, word) for word in words)])
+        script([*given, *(places.get(word, word) for word in words)])
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert ended.value.code == 1 and len(errors) == 1 and message in errors[0]
     assert not (valid.parent / "results").exists()

@@ -1,46 +1,79 @@
-"""Train networks in which only some weights are active."""
+"""Train networks in which only some weights are active.
 
-from glue_sparse.core.active import attach
-from glue_sparse.core.block_layer import BlockSparseLinear
-from glue_sparse.core.masks import select
-from glue_sparse.core.parametrization import detach
-from glue_sparse.core.reindexing import reindex
-from glue_sparse.diffs.diff import SparseDiff
-from glue_sparse.diffs.diff_file import DiffInfo
-from glue_sparse.methods.base import SparseMethod
-from glue_sparse.methods.fixed_mask import FixedMask
-from glue_sparse.methods.moving.drop_grow import DropGrow
-from glue_sparse.methods.moving.plain_loop import SparseOptimizer, sparsify_model
-from glue_sparse.methods.moving.rules import RIGL, SET, SNFS, STATIC, Connections, Rule
-from glue_sparse.methods.one_shot import OneShot
-from glue_sparse.methods.schedules import Schedule
-from glue_sparse.scores.scores import fisher, magnitude, noise
-from glue_sparse.training.trainer import SparseTrainer
+Names are imported when they are first asked for, so that reading a result or asking for help loads no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from glue_sparse.core.active import attach as attach
+    from glue_sparse.core.block_layer import BlockSparseLinear as BlockSparseLinear
+    from glue_sparse.core.masks import select as select
+    from glue_sparse.core.parametrization import detach as detach
+    from glue_sparse.core.reindexing import reindex as reindex
+    from glue_sparse.diffs.diff import SparseDiff as SparseDiff
+    from glue_sparse.diffs.identity import DiffInfo as DiffInfo
+    from glue_sparse.methods.base import SparseMethod as SparseMethod
+    from glue_sparse.methods.fixed_mask import FixedMask as FixedMask
+    from glue_sparse.methods.gates.diff_gates import DiffGates as DiffGates
+    from glue_sparse.methods.leaky_mask import LeakyMask as LeakyMask
+    from glue_sparse.methods.moving.alternate import Alternate as Alternate
+    from glue_sparse.methods.moving.drop_grow import DropGrow as DropGrow
+    from glue_sparse.methods.moving.plain_loop import SparseOptimizer as SparseOptimizer
+    from glue_sparse.methods.moving.plain_loop import sparsify_model as sparsify_model
+    from glue_sparse.methods.moving.rules import DYNSPARSE as DYNSPARSE
+    from glue_sparse.methods.moving.rules import RIGL as RIGL
+    from glue_sparse.methods.moving.rules import SET as SET
+    from glue_sparse.methods.moving.rules import SNFS as SNFS
+    from glue_sparse.methods.moving.rules import STATIC as STATIC
+    from glue_sparse.methods.moving.rules import Connections as Connections
+    from glue_sparse.methods.moving.rules import Rule as Rule
+    from glue_sparse.methods.one_shot import OneShot as OneShot
+    from glue_sparse.methods.registry import Method as Method
+    from glue_sparse.methods.registry import register_method as register_method
+    from glue_sparse.methods.schedules import Schedule as Schedule
+    from glue_sparse.scores.scores import fisher as fisher
+    from glue_sparse.scores.scores import magnitude as magnitude
+    from glue_sparse.scores.scores import noise as noise
+    from glue_sparse.tasks.registry import TaskRecord as TaskRecord
+    from glue_sparse.tasks.registry import register_task as register_task
+    from glue_sparse.training.trainer import SparseTrainer as SparseTrainer
 
 __version__ = "0.1.0"
-__all__ = [
-    "BlockSparseLinear",
-    "Connections",
-    "DiffInfo",
-    "DropGrow",
-    "FixedMask",
-    "OneShot",
-    "RIGL",
-    "Rule",
-    "SET",
-    "SNFS",
-    "STATIC",
-    "Schedule",
-    "SparseDiff",
-    "SparseMethod",
-    "SparseOptimizer",
-    "SparseTrainer",
-    "attach",
-    "detach",
-    "fisher",
-    "magnitude",
-    "noise",
-    "reindex",
-    "select",
-    "sparsify_model",
-]
+
+_MODULES = {
+    "core.active": ("attach",),
+    "core.block_layer": ("BlockSparseLinear",),
+    "core.masks": ("select",),
+    "core.parametrization": ("detach",),
+    "core.reindexing": ("reindex",),
+    "diffs.diff": ("SparseDiff",),
+    "diffs.identity": ("DiffInfo",),
+    "methods.base": ("SparseMethod",),
+    "methods.fixed_mask": ("FixedMask",),
+    "methods.gates.diff_gates": ("DiffGates",),
+    "methods.leaky_mask": ("LeakyMask",),
+    "methods.moving.alternate": ("Alternate",),
+    "methods.moving.drop_grow": ("DropGrow",),
+    "methods.moving.plain_loop": ("SparseOptimizer", "sparsify_model"),
+    "methods.moving.rules": ("Connections", "DYNSPARSE", "RIGL", "Rule", "SET", "SNFS", "STATIC"),
+    "methods.one_shot": ("OneShot",),
+    "methods.registry": ("Method", "register_method"),
+    "methods.schedules": ("Schedule",),
+    "scores.scores": ("fisher", "magnitude", "noise"),
+    "tasks.registry": ("TaskRecord", "register_task"),
+    "training.trainer": ("SparseTrainer",),
+}
+_PLACES = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = sorted(_PLACES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

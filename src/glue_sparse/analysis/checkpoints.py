@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from glue_sparse.diffs.diff import SparseDiff
-from glue_sparse.diffs.diff_file import FILE_NAME
+from glue_sparse.diffs.identity import FILE_NAME
 from glue_sparse.models import loading as models
 from glue_sparse.models import of_diff, sources
 from glue_sparse.writing.words import short_names

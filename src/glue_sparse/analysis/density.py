@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import torch
 
-from glue_sparse.core.masks import Inactive, Masks, num_active
-from glue_sparse.core.params import block_of, kind_of
+from glue_sparse.core.masks import Masks, num_active
+from glue_sparse.core.names import block_of, kind_of
+from glue_sparse.core.options import Inactive
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.writing.tables import markdown
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from glue_sparse.core.params import block_of, encoder_matrices, kind_of
+from glue_sparse.core.names import block_of, kind_of
+from glue_sparse.core.params import encoder_matrices
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -5,8 +5,9 @@ from math import sqrt
 from pathlib import Path
 
 from glue_sparse.core import mask_file
-from glue_sparse.core.masks import Inactive, Masks
-from glue_sparse.core.params import block_of
+from glue_sparse.core.masks import Masks
+from glue_sparse.core.names import block_of
+from glue_sparse.core.options import Inactive
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.diff_file import is_diff
 

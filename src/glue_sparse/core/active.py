@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from glue_sparse.core import sampled, tiles
 from glue_sparse.core.digests import tensor_digest
-from glue_sparse.core.masks import Inactive, Masks
+from glue_sparse.core.masks import Masks
+from glue_sparse.core.options import Inactive
 from glue_sparse.core.parametrization import (
     Entries,
     Parametrization,

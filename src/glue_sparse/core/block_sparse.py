@@ -24,7 +24,7 @@ _MAX_DENSITY = {
     torch.float32: {8: 0.06, 16: 0.26, 32: 0.26, 64: 0.26},
     torch.bfloat16: {16: 0.06, 32: 0.26, 64: 0.26},
 }
-"""Type of the products -> side of a tile -> density up to which `scripts/benchmark.py --block_sparse` shows a gain; it
+"""Type of the products -> side of a tile -> density up to which `glue-sparse benchmark --block_sparse` shows a gain; it
 measures densities up to 0.25."""
 _MIN_WORK = {torch.float32: 2**21, torch.bfloat16: 2**24}
 """tokens x side of the matrix x side of a tile; below it the fixed cost of many products outweighs what they save."""

@@ -1,5 +1,7 @@
 """How many entries may be active. Budgets are integers and are met exactly."""
 
+
+
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
@@ -219,3 +221,11 @@ def _whole(quotas: Mapping[str, float], sizes: Mapping[str, int], total: int) ->
         counts[name] += 1
     assert sum(counts.values()) == total
     return counts
+
+
+def pattern_of(text: str) -> tuple[int, int]:
+    """(kept, group) of a --pattern; ValueError when it is none."""
+    kept, colon, group = text.partition(":")
+    if not (colon and kept.isdecimal() and group.isdecimal()):
+        raise ValueError(f"--pattern is KEPT:GROUP, for example 2:4 (in quotes in a YAML), not {text!r}")
+    return int(kept), int(group)

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from glue_sparse.core import tensor_files
-from glue_sparse.core.masks import Inactive, Masks
+from glue_sparse.core.masks import Masks
+from glue_sparse.core.options import Inactive
 
 FORMAT = "glue_sparse masks 1"
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,8 +13,6 @@ Scores = Mapping[str, Tensor]
 """Parameter name -> worth of each entry; larger = more worth having. May be computed anew whenever it is read."""
 Masks = dict[str, Tensor]
 """Parameter name -> bool, True = active; an absent name is wholly active."""
-Inactive = Literal["frozen", "zero"]
-"""What an entry holds that is not active: the value it had, or zero."""
 
 _HALF = 1 << 16
 

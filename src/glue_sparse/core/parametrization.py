@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from glue_sparse.core.digests import tensor_digest
-from glue_sparse.core.masks import Inactive
+from glue_sparse.core.options import Inactive
 
 
 class Parametrization(nn.Module):

@@ -1,14 +1,11 @@
 """Which parameters may be masked: the head is found by the model's structure, the rest by glob patterns."""
 
-import re
-from fnmatch import fnmatchcase
 
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-BLOCK = re.compile(r"(.*?\.\d+)\.")
-"""The part of a parameter's name that says which block of a stack it is in."""
+from glue_sparse.core.names import block_of
 
 _WEIGHTED = (
     nn.Linear, nn.Bilinear, Conv1D, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention,
@@ -34,11 +31,6 @@ def body_names(model: nn.Module, head: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(
         name for name, p in model.named_parameters() if name not in set(head) and p.is_floating_point()
     )
-
-
-def is_bias(name: str) -> bool:
-    """Whether the last part of a parameter's name says bias (`in_proj_bias` counts, `bias_proj.weight` does not)."""
-    return "bias" in name.rpartition(".")[2]
 
 
 def encoder_matrices(model: nn.Module, head: tuple[str, ...] = ()) -> dict[str, int]:
@@ -99,29 +91,6 @@ def _is_transformer(model: nn.Module) -> bool:
     inside = [m for name, m in model.named_modules() if block_of(f"{name}.") and isinstance(m, _WEIGHTED)]
     experts = any(hasattr(module, "is_transposed") for module in model.modules())
     return experts or bool(inside) and all(isinstance(module, nn.Linear | Conv1D) for module in inside)
-
-
-def match(names: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """Names that match any shell pattern, in the order of `names`.
-
-    Raises:
-        ValueError: a pattern matches nothing, which is nearly always a typing error.
-    """
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise ValueError(f"the pattern {pattern!r} matches no parameter; the first names are {names[:3]}")
-    return tuple(name for name in names if any(fnmatchcase(name, p) for p in patterns))
-
-
-def block_of(name: str) -> str:
-    """The block that a parameter is in, `encoder.layer.3`; empty outside the blocks."""
-    numbered = BLOCK.match(name)
-    return numbered[1] if numbered else ""
-
-
-def kind_of(name: str) -> str:
-    """A parameter's name inside its block, `output.dense.weight`; its whole name outside the blocks."""
-    return name.removeprefix(f"{block_of(name)}.")
 
 
 def layer_numbers(names: tuple[str, ...]) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 import logging
 from functools import lru_cache
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +9,13 @@ from torch import Tensor, nn
 from glue_sparse.core import tiles
 from glue_sparse.core.active import ActiveEntries, active_tensors
 from glue_sparse.core.masks import Masks
+from glue_sparse.core.options import Entrants
 from glue_sparse.core.parametrization import original, read_entries, write_entries
 
 logger = logging.getLogger(__name__)
 
 _SCALES = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "step_size")
 """Means of squared gradients, by which Adam and its kin divide, and Rprop's steps: zero is too much, or nothing."""
-
-
-Entrants = Literal["mean", "zero"]
-"""What an entrant's mean squared gradient starts from: the mean of the survivors', or zero as all its other state."""
 
 
 def reindex(

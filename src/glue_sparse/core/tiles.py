@@ -1,14 +1,12 @@
 """Square tiles of a matrix: scores of tiles from scores of entries, and masks of tiles as masks of entries."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from glue_sparse.core.options import Norm
 from glue_sparse.writing.words import check_one_of
-
-Norm = Literal["l1", "l2", "linf"]
-"""How entries make the score of their tile: sum of magnitudes, root of the sum of squares, or largest magnitude."""
 
 
 def check(name: str, shape: torch.Size | tuple[int, ...], block_size: int) -> None:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from glue_sparse.core import tensor_files
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.parametrization import current_tensors, is_attached, read_entries, write_entries
-from glue_sparse.diffs import diff_file
+from glue_sparse.diffs import diff_file, identity
 from glue_sparse.diffs.diff import SparseDiff
-from glue_sparse.diffs.diff_file import DiffInfo
+from glue_sparse.diffs.identity import DiffInfo
 
 FOLDER = "deltas"
 """In a run's folder."""
@@ -205,7 +205,7 @@ def _replay(state: dict[str, Tensor], folder: Path, chosen: list[int]) -> dict[i
 
 
 def _read(path: Path) -> tuple[SparseDiff, dict[str, Any]]:
-    diff, info = SparseDiff(**diff_file.read(path)), tensor_files.read(path, diff_file.FORMAT)[1]["info"]
+    diff, info = SparseDiff(**diff_file.read(path)), tensor_files.read(path, identity.FORMAT)[1]["info"]
     missing = [key for key in ("step", "follows", "previous", "digest") if key not in info]
     if missing:
         raise ValueError(f"{path} is a diff but no delta: its header lacks {', '.join(missing)}")

@@ -24,7 +24,7 @@ from glue_sparse.core.parametrization import (
     write_entries,
 )
 from glue_sparse.diffs import diff_file, hub
-from glue_sparse.diffs.diff_file import FILE_NAME, DiffInfo
+from glue_sparse.diffs.identity import FILE_NAME, DiffInfo
 
 _STACK = "_glue_sparse_applied"
 

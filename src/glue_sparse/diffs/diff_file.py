@@ -1,8 +1,6 @@
 """The file of a sparse diff: what its header says, and tensors that are checked before anyone uses them."""
 
 import hashlib
-from dataclasses import dataclass, fields, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +9,10 @@ from torch import Tensor
 
 from glue_sparse.core import tensor_files
 from glue_sparse.core.digests import tensor_digest
-from glue_sparse.core.masks import Inactive
+from glue_sparse.diffs.identity import FILE_NAME, FORMAT, PARTS, DiffInfo
 
-FILE_NAME = "sparse_diff.safetensors"
-FORMAT = "glue_sparse diff 1"
 Parts = dict[str, dict[str, Tensor]]
 """`indices`, `values`, `whole` -> parameter name -> tensor."""
-
-
-@dataclass(frozen=True)
-class DiffInfo:
-    """Facts stored in the file's header as JSON."""
-
-    base_model: str = "its base model"
-    """Hub id, folder or alias of the model the diff belongs to."""
-    model_class: str = ""
-    task: str = ""
-    method: str = ""
-    density: float | None = None
-    """Active fraction of the whole model, as asked for."""
-    labels: tuple[str, ...] = ()
-    dtype: str = "float32"
-    inactive: Inactive = "frozen"
-    num_labels: int | None = None
-    vocab_size: int | None = None
-    """Of a model whose base does not say it, because it is random and its tokenizer was trained or given."""
-    base_digest: str = ""
-    """Of all the base's parameters but the head; empty where unknown."""
-    pruned_from: str = ""
-    """Digest of the diff that this one was pruned from."""
 
 
 def write(
@@ -71,21 +44,10 @@ def is_diff(path: str | Path) -> bool:
 def digest(parts: Parts) -> str:
     """SHA-256 of all tensors of a diff."""
     sha = hashlib.sha256()
-    for part in ("indices", "values", "whole"):
+    for part in PARTS:
         for name in sorted(parts[part]):
             sha.update(f"{part} {name} {tensor_digest(parts[part][name])}\n".encode())
     return sha.hexdigest()
-
-
-def identity(path: Path) -> tuple[str, DiffInfo]:
-    """(digest, facts) of a diff's file, read once for as long as the file stays as it is."""
-    return _identity(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _identity(path: Path, changed: int) -> tuple[str, DiffInfo]:
-    found = read(path)
-    return digest({part: found[part] for part in ("indices", "values", "whole")}), found["info"]
 
 
 def _parse(tensors: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Any]:
@@ -93,8 +55,7 @@ def _parse(tensors: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Any]
     for key, tensor in tensors.items():
         part, _, name = key.partition("/")
         parts[part][name] = tensor
-    known = {f.name: header["info"][f.name] for f in fields(DiffInfo) if f.name in header["info"]}
-    info = replace(DiffInfo(**known), labels=tuple(known.get("labels", ())))
+    info = DiffInfo.of(header["info"])
     shapes = {name: tuple(shape) for name, shape in header["shapes"].items()}
     digests = header["digests"]
     if not parts["indices"].keys() == parts["values"].keys() == digests.keys() <= shapes.keys():

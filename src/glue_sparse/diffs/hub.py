@@ -4,7 +4,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from glue_sparse.diffs.diff_file import DiffInfo
+from glue_sparse.diffs.identity import DiffInfo
 
 
 def upload(folder: Path, repo_id: str, card: str, *, private: bool | None = None, token: str | None = None) -> str:

@@ -8,7 +8,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from glue_sparse.core import mask_file
 from glue_sparse.core.active import active_tensors, current_masks
-from glue_sparse.core.masks import Inactive, Masks, density, num_active
+from glue_sparse.core.masks import Masks, density, num_active
+from glue_sparse.core.options import Inactive
 from glue_sparse.core.parametrization import detach
 from glue_sparse.writing import files as whole_files
 

@@ -8,12 +8,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from glue_sparse.arguments.groups import Arguments
-from glue_sparse.diffs import diff_file
-from glue_sparse.diffs.diff_file import FILE_NAME as DIFF_FILE
+from glue_sparse.arguments.run import Arguments
+from glue_sparse.diffs.identity import FILE_NAME as DIFF_FILE
+from glue_sparse.diffs.identity import identity
 from glue_sparse.records import folder as run_folder
 from glue_sparse.records import results
 from glue_sparse.records.results import Result
+from glue_sparse.writing.words import prefixed
+
+TRAIN, PRUNE = ("-m", "glue_sparse.cli.train"), ("-m", "glue_sparse.cli.prune_diff")
+"""What Python is told to run, from any directory."""
 
 START = "start"
 """In a row: the stage, or other row, whose diff (pruned first, for fixed_mask) its runs start from. Not a flag."""
@@ -28,9 +32,11 @@ class Cell:
     seed: int
     arguments: Arguments
     argv: tuple[str, ...]
-    """Script and flags, without those about resuming."""
+    """Flags, without those about resuming."""
     start: "Cell | None" = None
-    """The run whose diff it starts from; for fixed_mask, pruned to its density first."""
+    """The run whose diff it starts from."""
+    prunes_first: bool = False
+    """Whether that diff is pruned before this run starts from it."""
 
     @property
     def name(self) -> str:
@@ -40,7 +46,7 @@ class Cell:
     @property
     def folder(self) -> Path:
         """Where the run lives."""
-        return Path(str(self.arguments.training.output_dir))
+        return Path(str(self.arguments.value("output_dir")))
 
     @property
     def log(self) -> Path:
@@ -60,9 +66,9 @@ class Cell:
         was = result.arguments
         now, pruned, whole = self.arguments.given, self._pruned, self.start and self.start.folder / DIFF_FILE
         if pruned and pruned.exists():
-            digest, info = diff_file.identity(pruned)
+            digest, info = identity(pruned)
             now = {**now, results.START: digest}
-            if self._prunes_first and whole and whole.exists() and info.pruned_from != diff_file.identity(whole)[0]:
+            if self.prunes_first and whole and whole.exists() and info.pruned_from != identity(whole)[0]:
                 name = self.start.name if self.start else ""
                 raise ValueError(f"{self.folder} holds a run that started from an earlier {name}: delete that folder")
         elif self.start:  # nothing to compare with until what it started from is there again
@@ -75,11 +81,6 @@ class Cell:
         """The file that this cell starts from."""
         folder = self.arguments.method.start_diff
         return Path(folder, DIFF_FILE) if self.start and folder else None
-
-    @property
-    def _prunes_first(self) -> bool:
-        """Whether the other run's diff is pruned before this run starts from it."""
-        return self.start is not None and self.arguments.method.method == "fixed_mask"
 
     def is_running(self) -> bool:
         """Whether some process works in the folder right now."""
@@ -107,10 +108,10 @@ class Cell:
 
     def commands(self) -> list[list[str]]:
         """What runs this cell, one after the other: pruning where it starts from another run, and training."""
-        if not (self.start and self._pruned and self._prunes_first):
+        if not (self.start and self._pruned and self.prunes_first):
             return [self._training()]
-        script, density = Path(self.argv[0]).with_name("prune_diff.py"), str(self.arguments.method.density)
-        prune = [sys.executable, str(script), str(self.start.folder), str(self._pruned.parent), "--density", density]
+        density = str(self.arguments.method.density)
+        prune = [sys.executable, *PRUNE, str(self.start.folder), str(self._pruned.parent), "--density", density]
         return [prune, self._training()]
 
     def _training(self) -> list[str]:
@@ -120,7 +121,7 @@ class Cell:
             python += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(merge.num_workers)]
         resume = run_folder.complete_checkpoints(self.folder)
         how = ["--resume_from_checkpoint", "last"] if resume else ["--overwrite", "true"]
-        return [*python, *self.argv, *how]
+        return [*python, *TRAIN, *self.argv, *how]
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,10 @@ class Grid:
     """A table's worth of runs.
 
     Attributes:
-        rows, columns: name -> the settings that differ there, as flags of `scripts/train.py`; a row may name a `start`.
+        rows, columns: name -> the settings that differ there, as flags of a run; a row may name a `start`.
         cells: every run, those that others start from first.
         published: names of files in `published/` whose numbers stand beside ours.
-        figure: what `scripts/figure.py` draws.
+        figure: what `glue-sparse figure` draws.
         family: row -> the row of the YAML whose sweep it belongs to; only for rows of a sweep.
         tuned: the setting that is chosen on held-out data, if there is one.
     """
@@ -158,6 +159,12 @@ class Grid:
         waiting = self.tuned.waiting if self.tuned else ()
         return [cell for cell in self.cells if (cell.row, cell.column) not in waiting]
 
+    def check(self) -> None:
+        """Raise a ValueError for a cell whose flags of the Trainer transformers refuses; loads torch."""
+        for cell in self.cells:
+            with prefixed(cell.name):
+                cell.arguments.training  # noqa: B018
+
     def at(self, row: str, column: str) -> list[Cell]:
         """The cells of one place, in the order of seeds."""
         return [cell for cell in self.cells if (cell.row, cell.column) == (row, column)]
@@ -171,7 +178,7 @@ class Tuned:
         values: in the order of the YAML; of equal ones the first is chosen.
         hold_out, seed: of the trials.
         trials: a run for every row, column and value.
-        scores: (row, column) -> value -> score of its trial, for the trials that are through.
+        found: (row, column) -> value -> its trial, for the trials that are through.
         used: (row, column) -> value of its runs: the best, or, where trials are missing, that of earlier runs.
         waiting: the rows and columns whose trials are not all through.
     """
@@ -181,6 +188,11 @@ class Tuned:
     hold_out: int
     seed: int
     trials: Grid
-    scores: dict[tuple[str, str], dict[float, float]]
+    found: dict[tuple[str, str], dict[float, Result]]
     used: dict[tuple[str, str], float]
     waiting: frozenset[tuple[str, str]]
+
+    @property
+    def scores(self) -> dict[tuple[str, str], dict[float, float]]:
+        """(row, column) -> value -> score of its trial."""
+        return {place: {value: run.score for value, run in runs.items()} for place, runs in self.found.items()}

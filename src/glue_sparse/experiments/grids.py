@@ -10,12 +10,13 @@ from typing import Any
 
 import yaml
 
-from glue_sparse.arguments.command_line import parse, settings_of
+from glue_sparse.arguments.command_line import DEFAULTS
 from glue_sparse.experiments import sweeps, tuning
 from glue_sparse.experiments.cells import START, Cell, Grid, Tuned
-from glue_sparse.methods.registry import check_method
+from glue_sparse.experiments.told import parse, settings_of
+from glue_sparse.methods import registry as methods
 from glue_sparse.records import published
-from glue_sparse.tasks.registry import check_task
+from glue_sparse.tasks import registry as tasks
 from glue_sparse.writing.words import check_one_of, closest, prefixed
 
 KEYS = ("title", "base", "stages", "rows", "columns", "seeds", tuning.KEY, "published", "figure")
@@ -23,7 +24,6 @@ KEYS = ("title", "base", "stages", "rows", "columns", "seeds", tuning.KEY, "publ
 
 def read(
     path: Path,
-    script: Path,
     *,
     tasks: Sequence[str] = (),
     rows: Sequence[str] = (),
@@ -35,21 +35,21 @@ def read(
 ) -> Grid:
     """The grid that a YAML describes; every cell's settings are checked before this returns.
 
-    A setting that the YAML tunes has, for each row and column, the value that the trials which are there choose.
+    What the grid leaves open is in `command_line.DEFAULTS`. A setting that the YAML tunes has, for each row and column,
+    the value that the trials which are there choose.
 
     Args:
-        script: `scripts/train.py`; what the grid leaves open is in `configs/defaults.yaml` beside it.
         tasks, rows: keep only these; a column goes by its task or its name, and the name of a row with a sweep stands
             for all of its values.
         seeds, output_dir: instead of the YAML's seeds, and of the folder runs/GRID/MODEL.
-        flags: further flags of `scripts/train.py` for every cell; they win over the YAML.
+        flags: further flags of `glue-sparse train` for every cell; they win over the YAML.
         more: row with a sweep -> values beside those of the YAML.
         tune_values: instead of the values that the YAML tries for the setting it tunes.
     Raises:
         ValueError: an unknown key, method or task, a duplicate seed, an empty grid, a bad value.
     """
     config, root = _load(path), output_dir or Path("runs", path.stem)
-    part = partial(_grid, path, script=script, tasks=tasks, flags=flags)
+    part = partial(_grid, path, tasks=tasks, flags=flags)
     with prefixed(str(path)):
         tune = tuning.wanted(config, flags, tune_values)
     if not tune:
@@ -81,7 +81,6 @@ def _grid(
     config: dict[str, Any],
     root: Path,
     *,
-    script: Path,
     tasks: Sequence[str],
     flags: Sequence[str],
     rows: Sequence[str] = (),
@@ -102,7 +101,7 @@ def _grid(
             settings |= {**(picked or {}).get((row, column), {}), "seed": seed}
             start = cells[settings.pop(START), column, seed] if START in settings else None
             with prefixed(f"{path}, {row}/{column}"):
-                cells[row, column, seed] = _cell(script, row, column, seed, [*_argv(settings), *flags], root, start)
+                cells[row, column, seed] = _cell(row, column, seed, [*_argv(settings), *flags], root, start)
     shown, title = (kept_rows, kept_columns, all_seeds, tuple(cells.values())), str(config.get("title", path.stem))
     return Grid(path.stem, title, *shown, _sources(path, config), config.get("figure") or {}, family)
 
@@ -238,19 +237,17 @@ def _argv(settings: dict[str, Any]) -> list[str]:
     return words
 
 
-def _cell(
-    script: Path, row: str, column: str, seed: int, argv: list[str], root: Path, start: Cell | None
-) -> Cell:
-    settings = script.parents[1] / "configs" / "defaults.yaml"
-    first = parse(argv, config=settings)
-    check_method(first.method.method)
-    check_task(first.task.task)
+def _cell(row: str, column: str, seed: int, argv: list[str], root: Path, start: Cell | None) -> Cell:
+    first = parse(argv, config=DEFAULTS)
+    tasks.find(first.task.task)
     if first.model.model is None:
         raise ValueError("a model is missing: give --model a hub id, a folder, or minilm")
     if first.merge.merge_every and not first.merge.num_workers:
         raise ValueError("merge_every needs num_workers in a grid")
     folder = root / Path(first.model.model).name / row / column / f"seed{seed}"
     argv = [*argv, "--output_dir", str(folder)]
-    if start:  # fixed_mask starts from a diff that is pruned first; a lottery ticket prunes by itself
-        argv += ["--start_diff", str(folder / "start" if first.method.method == "fixed_mask" else start.folder)]
-    return Cell(row, column, seed, parse(argv, config=settings), (str(script), *argv), start)
+    prunes_start = methods.find(first.method.method).prunes_start
+    if start:
+        argv += ["--start_diff", str(folder / "start" if prunes_start else start.folder)]
+    arguments = parse(argv, config=DEFAULTS)
+    return Cell(row, column, seed, arguments, tuple(argv), start, start is not None and prunes_start)

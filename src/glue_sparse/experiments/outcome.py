@@ -6,16 +6,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from glue_sparse.arguments.groups import Arguments
-from glue_sparse.core.active import active_tensors
+from glue_sparse.arguments.run import Arguments
 from glue_sparse.core.batches import on_device
-from glue_sparse.core.params import block_of
-from glue_sparse.costs import bert_flops
 from glue_sparse.costs.cost import as_facts, cost_of
 from glue_sparse.costs.flops import forward_flops, report
-from glue_sparse.diffs.diff_file import FILE_NAME as DIFF_FILE
-from glue_sparse.diffs.diff_file import DiffInfo
-from glue_sparse.methods.registry import asked_density
+from glue_sparse.diffs.identity import FILE_NAME as DIFF_FILE
+from glue_sparse.diffs.identity import DiffInfo
+from glue_sparse.experiments.settle import asked_density
 from glue_sparse.records import results
 from glue_sparse.records.results import Result
 from glue_sparse.tasks.base import Task
@@ -68,7 +65,7 @@ def result_of(
         command=command,
         date=datetime.now().astimezone().isoformat(timespec="seconds"),
         versions=results.installed_versions(),
-        flops={**_flops(trainer, arguments), **_encoder_flops(trainer, arguments)},
+        flops={**_flops(trainer, arguments), **_more_flops(trainer, task)},
         connections=trainer.method.facts(trainer.network),
         learning_rate=trainer.args.learning_rate,
     )
@@ -88,16 +85,9 @@ def _flops(trainer: SparseTrainer, arguments: Arguments) -> dict[str, float]:
     return report(forward, rule, seen, period)
 
 
-def _encoder_flops(trainer: SparseTrainer, arguments: Arguments) -> dict[str, float]:
-    """Of pre-training also by the formula of `bert_flops`, of the encoder alone; where phases differ there is none."""
-    if arguments.task.task != "masked_lm" or arguments.method.method == "alternate":
-        return {}
-    config: Any = trainer.network.config
-    layers, hidden = config.num_hidden_layers, config.hidden_size
-    num_entries = bert_flops.encoder_entries(layers, hidden, config.intermediate_size)
-    held = [entries for name, entries in active_tensors(trainer.network) if block_of(name) and len(entries.shape) == 2]
-    active = num_entries - sum(one.shape.numel() - one.num_active for one in held if one.inactive == "zero")
-    return bert_flops.report(active, layers, hidden, arguments.task.max_length)
+def _more_flops(trainer: SparseTrainer, task: Task) -> dict[str, float]:
+    """By the task's own formula; where phases differ, the last one's says nothing of the run."""
+    return task.more_flops(trainer.network) if task.more_flops and not trainer.method.has_phases else {}
 
 
 def _examples_seen(trainer: SparseTrainer) -> int:

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Literal
 
-import torch
 from tqdm.auto import tqdm
 
 from glue_sparse.experiments.cells import Cell, Grid
@@ -36,6 +37,7 @@ def missing(grid: Grid) -> list[Cell]:
 
 def dry_run(grid: Grid) -> str:
     """One line of shell per missing cell, in an order that can be followed."""
+    grid.check()
     return "\n".join(" && ".join(map(shlex.join, cell.commands())) for cell in missing(grid))
 
 
@@ -47,6 +49,7 @@ def run_here(grid: Grid, jobs: int = 1) -> list[Cell]:
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the running cells were told to stop.
     """
+    grid.check()
     todo = missing(grid)
     total = len(grid.settled)
     bar = tqdm(total=total, initial=total - len(todo), desc=grid.name, unit="run")
@@ -168,10 +171,16 @@ def _environment(slot: int, jobs: int, takes_processes: bool) -> dict[str, str]:
     if jobs > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     visible = environment.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    gpus = visible.split(",") if visible else _gpus()
     if gpus and (jobs > 1 or not takes_processes):
         environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     return environment
+
+
+@lru_cache(maxsize=1)
+def _gpus() -> list[str]:
+    """Numbers of the GPUs here; torch is loaded for this alone, and not where a table is only shown."""
+    return [str(i) for i in range(import_module("torch").cuda.device_count())]
 
 
 @contextmanager
@@ -201,6 +210,7 @@ def run_slurm(grid: Grid, jobs: int, options: Sequence[str] = (), cluster: str =
         import submitit
     except ImportError as error:
         raise ValueError('--launcher slurm needs submitit: pip install "glue_sparse[slurm]"') from error
+    grid.check()
     todo, logs = missing(grid), Path("runs", grid.name, "slurm")
     if not todo:
         return "nothing to submit: every cell has its result"

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from glue_sparse.arguments.command_line import parse, settings_of
 from glue_sparse.experiments.cells import START, Grid, Tuned
 from glue_sparse.experiments.sweeps import CHAIN, SWEEP, row_name
+from glue_sparse.experiments.told import settings_of, told
 from glue_sparse.records import results
 from glue_sparse.records.results import Result
 from glue_sparse.records.scales import scale_of
@@ -131,12 +130,12 @@ def choose(tune: Tune, trials: Grid, rows: Sequence[str], seeds: Sequence[int], 
         rows, seeds: of the grid.
         root: folder of the grid's runs.
     """
-    scores, used, waiting = {}, {}, []
+    trial_of, used, waiting = {}, {}, []
     for place in ((row, column) for row in rows for column in trials.columns):
         row, column = place
         cells = {v: trials.at(row_name(_family(row, tune.setting), v), column)[0] for v in tune.values}
         found = {value: result for value, cell in cells.items() if (result := cell.result())}
-        scores[place] = {value: result.score for value, result in found.items()}
+        trial_of[place] = found
         if len(found) == len(cells):
             used[place] = max(tune.values, key=lambda value, found=found: _worth(found[value]))
         else:
@@ -144,7 +143,7 @@ def choose(tune: Tune, trials: Grid, rows: Sequence[str], seeds: Sequence[int], 
             model = next(iter(cells.values())).folder.parents[2].name
             used[place] = next(_of_runs(tune.setting, root / model / row / column, seeds), tune.values[0])
     seed = trials.seeds[0]
-    return Tuned(tune.setting, tune.values, tune.hold_out, seed, trials, scores, used, frozenset(waiting))
+    return Tuned(tune.setting, tune.values, tune.hold_out, seed, trials, trial_of, used, frozenset(waiting))
 
 
 def _worth(result: Result) -> float:
@@ -161,18 +160,6 @@ def _of_runs(setting: str, folder: Path, seeds: Sequence[int]) -> Iterator[float
     for path in (folder / f"seed{seed}" / results.FILE_NAME for seed in seeds):
         if path.exists():
             yield told(results.read(path), setting)
-
-
-def told(result: Result, setting: str) -> float:
-    """The value that a run was given for a setting that is a number."""
-    value = result.arguments.get(setting, default_of(setting))
-    return value[0] if isinstance(value, list) else value
-
-
-@lru_cache
-def default_of(setting: str) -> Any:
-    """What a setting is where results do not name it; ValueError where there is none of this name."""
-    return parse(["--config", "none"]).value(setting)
 
 
 def waiting(grid: Grid) -> list[str]:

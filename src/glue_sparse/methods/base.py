@@ -13,7 +13,7 @@ from glue_sparse.core.batches import Batch
 from glue_sparse.core.masks import Masks, Scores
 from glue_sparse.costs.flops import Rule
 from glue_sparse.diffs.diff import SparseDiff
-from glue_sparse.diffs.diff_file import DiffInfo
+from glue_sparse.diffs.identity import DiffInfo
 
 Batches = Callable[[int], Iterable[Batch]]
 """num_samples -> collated batches of that many training examples in all, this rank's share of them."""
@@ -56,6 +56,8 @@ class SparseMethod:
     """Whether other entries become active while training."""
     refuses_merging: str = "this method has hooks that workers which train apart would not call"
     """Why workers that merge cannot train by it; empty where they can, so that a method has to say so."""
+    has_phases: bool = False
+    """Whether how many entries are active differs between phases of a run."""
     without_fp16: bool = False
     """Whether scaled gradients, or steps left out, would break it."""
 

@@ -9,18 +9,16 @@ from torch import nn
 
 from glue_sparse.core import budgets
 from glue_sparse.core.active import Inactive
-from glue_sparse.core.mask_file import load, save
 from glue_sparse.core.masks import Masks, select
-from glue_sparse.core.params import body_names, match
+from glue_sparse.core.names import match
+from glue_sparse.core.params import body_names
 from glue_sparse.diffs.diff import SparseDiff
-from glue_sparse.diffs.diff_file import DiffInfo
+from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
 from glue_sparse.methods.moving import checkpoint as moved
 from glue_sparse.methods.refresh import Refresh
 from glue_sparse.methods.schedules import Period
 from glue_sparse.scores.scores import ScoreFunction
-
-LEGACY_FILE = "legacy_masks.safetensors"
 
 
 class FixedMask(SparseMethod):
@@ -38,8 +36,6 @@ class FixedMask(SparseMethod):
         update_every: choose by the score again after so many steps (below 1: a fraction of the run) or each `epoch`;
             never by default.
         score_of: number of the choice -> score, where it differs between choices, as noise does.
-        legacy_decay: as in the authors' CIFAR-10 code, mask gradients only: weight decay then shrinks the entries that
-            should stay, so everything changes and nothing is saved. For comparison.
         block_size: side of the tiles that given masks are made of, which layers may then compute with alone.
     Raises:
         ValueError: not exactly one of `score`, `masks` and `start`.
@@ -58,7 +54,6 @@ class FixedMask(SparseMethod):
         inactive: Inactive = "frozen",
         update_every: Period | None = None,
         score_of: Callable[[int], ScoreFunction] | None = None,
-        legacy_decay: bool = False,
         block_size: int = 1,
     ):
         if sum(given is not None for given in (score, masks, start)) != 1:
@@ -70,11 +65,10 @@ class FixedMask(SparseMethod):
         self.inactive = start.info.inactive if start else inactive
         self.needs_data = score is not None
         self.update_every: Period | None = update_every
-        self.score_of, self.legacy_decay = score_of, legacy_decay
+        self.score_of = score_of
         self.moves = update_every is not None
         self.block_size = block_size
         self._refresh: Refresh | None = None
-        self._legacy: Masks = {}
 
     def prepare(
         self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine = alone
@@ -94,11 +88,7 @@ class FixedMask(SparseMethod):
 
     def attach(self, model: nn.Module, masks: Masks) -> None:
         """See `SparseMethod.attach`; entries of a diff to start from get its values."""
-        if self.update_every is not None:
-            self._refresh = Refresh(self.update_every, self._choose, model)
-        if self.legacy_decay:
-            self._leak(model, masks)
-            return
+        self._refresh = self.refreshed(model)
         start = self.start.at_base(model) if self.start and self.start_from == "zero" else self.start
         super().attach(model, masks)
         if start is not None:
@@ -106,35 +96,24 @@ class FixedMask(SparseMethod):
 
     def before_step(self, model: nn.Module, moment: Moment) -> None:
         """Choose anew where it is time; see `SparseMethod.before_step`."""
-        if self._refresh and self.legacy_decay:
-            self._legacy = self._refresh.masks(model, moment) or self._legacy
-        elif self._refresh:
+        if self._refresh:
             self._refresh.update(model, moment)
 
-    def _leak(self, model: nn.Module, masks: Masks) -> None:
-        """Mask gradients as they come, before they are clipped, and nothing else."""
-        self._legacy = masks
-        for name in masks:
-            model.get_parameter(name).register_hook(
-                lambda gradient, name=name: gradient * self._legacy[name].to(gradient.device)
-            )
+    def refreshed(self, model: nn.Module) -> Refresh | None:
+        """What chooses anew, from a plain model that is as at the start; none where nothing does."""
+        return None if self.update_every is None else Refresh(self.update_every, self._choose, model)
 
     def save(self, model: nn.Module, info: DiffInfo, folder: Path) -> None:
         """See `SparseMethod.save`."""
-        if self.moves and not self.legacy_decay:
+        if self.moves:
             moved.save(model, info, folder, {})
         else:
             super().save(model, info, folder)
-        if self._legacy:
-            save(self._legacy, folder / LEGACY_FILE)
 
     def restore(self, model: nn.Module, head: tuple[str, ...], folder: Path) -> None:
         """See `SparseMethod.restore`."""
-        if self.update_every is not None and self._refresh is None:
-            self._refresh = Refresh(self.update_every, self._choose, model)
-        if self.legacy_decay:
-            self._leak(model, load(folder / LEGACY_FILE)[0])
-        if self.moves and not self.legacy_decay:
+        self._refresh = self._refresh or self.refreshed(model)
+        if self.moves:
             moved.restore(model, folder)
         else:
             super().restore(model, head, folder)
@@ -146,8 +125,8 @@ class FixedMask(SparseMethod):
             return "workers that merge cannot start from a diff"
         if self.inactive == "zero":
             return "pruned models cannot train as workers that merge"
-        if self.moves or self.legacy_decay:
-            return "workers that merge have `refresh_every` for new masks, and no `legacy_decay`"
+        if self.moves:
+            return "workers that merge have `refresh_every` for new masks"
         return ""
 
     def prepare_shares(

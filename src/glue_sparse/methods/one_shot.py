@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from glue_sparse.core import budgets
 from glue_sparse.core.masks import Masks, Scores, select, select_in_groups
+from glue_sparse.core.names import match
 from glue_sparse.core.parametrization import model_digest
-from glue_sparse.core.params import body_names, encoder_matrices, head_names, match
+from glue_sparse.core.params import body_names, encoder_matrices, head_names
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.methods.base import Batches, Combine, SparseMethod, alone
-from glue_sparse.scores.scores import Computed, ScoreFunction, magnitude
+from glue_sparse.scores.activations import wanda
+from glue_sparse.scores.scores import Computed, ScoreFunction, magnitude, noise
 from glue_sparse.writing.words import check_one_of
 
 Distribution = Literal["global", "uniform", "erk", "row"]
@@ -114,6 +116,42 @@ class OneShot(SparseMethod):
             kept = budgets.remaining(self.sparsity, inputs)
             masks |= select_in_groups({name: scores[name]}, kept, inputs, axes)
         return masks
+
+
+def by_criterion(
+    criterion: str,
+    *,
+    sparsity: float = 0.5,
+    distribution: Distribution | None = None,
+    pattern: str | None = None,
+    tensors: Sequence[str] = (),
+    num_samples: int = 1024,
+    seed: int = 0,
+) -> OneShot:
+    """One-shot pruning by a criterion's name: `magnitude`, `random`, or `wanda` (Sun et al., 2023).
+
+    Args:
+        distribution: by default that of the criterion's paper.
+        pattern: KEPT:GROUP, instead of a sparsity.
+        num_samples: training examples for wanda.
+    Raises:
+        ValueError: an unknown criterion, or as `OneShot`.
+    """
+    criteria: dict[str, tuple[ScoreFunction, Distribution]] = {
+        "magnitude": (magnitude, "global"),
+        "random": (partial(noise, seed=seed), "uniform"),
+        "wanda": (wanda, "row"),
+    }
+    check_one_of("criterion", criterion, criteria)
+    score, usual = criteria[criterion]
+    return OneShot(
+        score,
+        sparsity=sparsity,
+        distribution=distribution or usual,
+        pattern=budgets.pattern_of(pattern) if pattern else None,
+        tensors=tensors,
+        num_samples=num_samples if criterion == "wanda" else 0,
+    )
 
 
 def input_axes(model: nn.Module, head: tuple[str, ...], tensors: Sequence[str] = ()) -> dict[str, int]:

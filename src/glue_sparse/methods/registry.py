@@ -1,242 +1,180 @@
-"""Methods by name. To add one, write a builder (arguments, seed) -> SparseMethod and put it into METHODS."""
+"""Methods by name: what each is told, what it leaves, and where its builder is. Loads no torch until one is built."""
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
-from typing import Any, get_args
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
-from glue_sparse.arguments.method import WITH_DENSITY, MethodArguments, densities_of, pattern_of
-from glue_sparse.core.mask_file import load
-from glue_sparse.core.masks import Masks
-from glue_sparse.core.params import body_names, is_bias
-from glue_sparse.core.randomness import seed_of
-from glue_sparse.core.tensor_files import locate
-from glue_sparse.diffs.diff import SparseDiff
-from glue_sparse.diffs.diff_file import FILE_NAME, identity, is_diff
-from glue_sparse.methods.base import SparseMethod
-from glue_sparse.methods.fixed_mask import FixedMask
-from glue_sparse.methods.gates.diff_gates import DiffGates
-from glue_sparse.methods.gates.hard_concrete import HardConcrete
-from glue_sparse.methods.moving.alternate import Alternate
-from glue_sparse.methods.moving.drop_grow import DropGrow, with_changes
-from glue_sparse.methods.moving.rules import PRESETS, Rule, gradient_magnitude
-from glue_sparse.methods.one_shot import Distribution, OneShot
-from glue_sparse.methods.schedules import Period, period_of
-from glue_sparse.scores.activations import wanda
-from glue_sparse.scores.scores import ScoreFunction, fisher, magnitude, noise
+from glue_sparse.arguments.flags import check_belongs, flags_of
+from glue_sparse.arguments.method import MethodArguments
 from glue_sparse.writing.words import check_one_of
 
+if TYPE_CHECKING:
+    from glue_sparse.methods.base import SparseMethod
 
-def _period(args: MethodArguments) -> Period | None:
-    return None if args.update_every is None else period_of(args.update_every)
+logger = logging.getLogger(__name__)
 
-
-def _scored(args: MethodArguments, score: ScoreFunction, **options: Any) -> SparseMethod:
-    return FixedMask(
-        score, density=args.density, tensors=args.tensors, update_every=_period(args),
-        legacy_decay=args.legacy_decay, **options,
-    )  # fmt: skip
-
-
-def _seed_of_choice(seed: int, number: int) -> int:
-    """The first choice of a run has the run's own seed."""
-    return seed_of(seed, "choice", number) if number else seed
+Builder = Callable[[MethodArguments, int], "SparseMethod"]
+"""(what the method is told, seed) -> the method."""
+ENTRY_POINTS = "glue_sparse.methods"
+"""Where other packages name a `Method` of theirs."""
 
 
-def _fish(args: MethodArguments, seed: int) -> SparseMethod:
-    def score_of(number: int) -> ScoreFunction:
-        how = {"estimator": args.fisher_estimator, "power": args.fisher_power}
-        return partial(fisher, **how, seed=_seed_of_choice(seed, number))
+@dataclass(frozen=True)
+class Method:
+    """All that is known of a method outside of its own file.
 
-    return _scored(args, score_of(0), score_of=score_of, num_samples=args.num_samples)
+    Attributes:
+        build: a `Builder`, or the text `module:function` of one, which is imported when it is needed.
+        help: a phrase for --help.
+        has_density: whether its budget is --density.
+        is_sparse: whether the network is sparse from the start, so that its first mask is as random as its weights.
+        prunes_start: whether what it starts from is pruned first, to its density.
+        is_unpruned: whether its result is the whole of a diff, which is pruned later.
+        takes: flags of other methods that it understands.
+        own: a dataclass of `arguments.flags.arg` fields, flags of its own; the builder finds them in `args.own`.
+        leaves: names of files that it writes into a run's folder beside the diff.
+        folder: settings -> the part of a run's default folder that says what was done; by default its name and density.
+        check: raises a ValueError for settings that contradict each other.
+    """
 
-
-def _random(args: MethodArguments, seed: int) -> SparseMethod:
-    def score_of(number: int) -> ScoreFunction:
-        return partial(noise, seed=_seed_of_choice(seed, number))
-
-    return _scored(args, score_of(0), score_of=score_of)
-
-
-def _magnitude(args: MethodArguments, seed: int) -> SparseMethod:
-    return _scored(args, magnitude)
-
-
-def _only_biases(model: nn.Module, head: tuple[str, ...]) -> Masks:
-    names = [name for name in body_names(model, head) if not is_bias(name)]
-    return {name: torch.zeros_like(model.get_parameter(name), dtype=torch.bool) for name in names}
-
-
-def _bitfit(args: MethodArguments, seed: int) -> SparseMethod:
-    return FixedMask(masks=_only_biases)
-
-
-def _dense(args: MethodArguments, seed: int) -> SparseMethod:
-    return FixedMask(masks={})
-
-
-def _fixed_mask(args: MethodArguments, seed: int) -> SparseMethod:
-    path = args.mask_file
-    if (path is None) == (args.start_diff is None):
-        raise ValueError("--method fixed_mask needs --mask_file (a mask file, or a diff) or --start_diff (a diff)")
-    if path is None:
-        diff = _small_diff(str(args.start_diff))
-        if args.density not in (MethodArguments.density, diff.info.density):
-            raise ValueError(f"--density {args.density} does not go with --start_diff, whose is {diff.info.density}")
-        if args.inactive is not None:
-            raise ValueError("--inactive goes with --mask_file; a diff to start from says itself what the others hold")
-        return FixedMask(start=diff, start_from=args.start_from)
-    if args.start_from != "values":
-        raise ValueError(f"--start_from {args.start_from} goes with --start_diff, not with --mask_file")
-    if is_diff(path):
-        diff = _small_diff(path)
-        return FixedMask(
-            masks=diff.own_masks(), inactive=args.inactive or diff.info.inactive, block_size=args.block_size
-        )
-    masks, inactive = load(path)
-    return FixedMask(masks=masks, inactive=args.inactive or inactive, block_size=args.block_size)
+    name: str
+    build: Builder | str
+    help: str = ""
+    has_density: bool = False
+    is_sparse: bool = False
+    prunes_start: bool = False
+    is_unpruned: bool = False
+    takes: tuple[str, ...] = ()
+    own: type | None = None
+    leaves: tuple[str, ...] = ()
+    folder: Callable[[Mapping[str, Any]], str] | None = None
+    check: Callable[[MethodArguments], None] = lambda args: None
 
 
-def _small_diff(path: str) -> SparseDiff:
-    """A diff to take entries from, unless it is the result of a method that leaves pruning for later."""
-    diff = SparseDiff.from_pretrained(path)
-    if diff.info.method in ("dense", "diff_gates") and diff.info.density is None:
-        raise ValueError(
-            f"{path} holds the whole result of {diff.info.method}, which is yet to be pruned: python "
-            f"scripts/prune_diff.py {path} PRUNED --density 0.005, then give PRUNED instead"
-        )
-    return diff
+METHODS: dict[str, Method] = {}
+"""Those of this package, those of others, and what `register_method` adds; ask `known` for all of them."""
 
 
-def _diff_gates(args: MethodArguments, seed: int) -> SparseMethod:
-    return DiffGates(
-        penalty=args.sparsity_penalty,
-        groups=args.gate_groups,
-        fix_layer=args.fix_layer,
-        concrete=HardConcrete(args.concrete_lower, args.concrete_upper, args.gate_temperature),
-        alpha_init=args.alpha_init,
-        gate_learning_rate=args.gate_learning_rate,
-        gate_schedule=args.gate_schedule,
-        gate_eps=args.gate_eps,
-        as_released=args.as_released,
-        seed=seed,
-    )
+def register_method(method: Method) -> None:
+    """Make a method known by its name, on the command line and in grids too.
+
+    Raises:
+        ValueError: there is one of this name.
+    """
+    if METHODS.get(method.name, method) != method:
+        raise ValueError(f"there is a method {method.name} already")
+    METHODS[method.name] = method
 
 
-def _one_shot(args: MethodArguments, seed: int) -> SparseMethod:
-    criteria: dict[str, tuple[ScoreFunction, Distribution]] = {
-        "magnitude": (magnitude, "global"),
-        "random": (partial(noise, seed=seed), "uniform"),
-        "wanda": (wanda, "row"),
-    }
-    check_one_of("criterion", args.criterion, criteria)
-    score, usual = criteria[args.criterion]
-    return OneShot(
-        score,
-        sparsity=args.sparsity,
-        distribution=_pruned_distribution(args, usual),
-        pattern=pattern_of(args.pattern) if args.pattern else None,
-        tensors=args.tensors,
-        num_samples=args.num_samples if args.criterion == "wanda" else 0,
-    )
+@lru_cache(maxsize=1)
+def _load_entry_points() -> None:
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            register_method(point.load())
+        except Exception as error:  # of a package that is not ours; without it everything else still works
+            logger.warning("the method %s of %s is not to be had: %s", point.name, point.value, error)
 
 
-def _lottery_ticket(args: MethodArguments, seed: int) -> SparseMethod:
-    if args.start_diff is None:
-        raise ValueError("--method lottery_ticket needs --start_diff, the folder of the round before; the first round "
-                         "is --method one_shot --sparsity 0")  # fmt: skip
-    earlier = SparseDiff.from_pretrained(args.start_diff)
-    if earlier.num_active and earlier.info.inactive != "zero":
-        raise ValueError(f"{args.start_diff} holds a run of {earlier.info.method}, which pruned nothing: a ticket "
-                         "starts from a run of one_shot or lottery_ticket")  # fmt: skip
-    distribution = _pruned_distribution(args, "global")
-    return OneShot(earlier=earlier, sparsity=args.sparsity, distribution=distribution, tensors=args.tensors)
+def known() -> Mapping[str, Method]:
+    """All methods by name, those of other packages too."""
+    _load_entry_points()
+    return METHODS
 
 
-def _pruned_distribution(args: MethodArguments, usual: Distribution) -> Distribution:
-    known: dict[str, Distribution] = {name: name for name in get_args(Distribution)}
-    return known[args.distribution] if args.distribution else usual
+def find(name: str) -> Method:
+    """A method by its name; ValueError where there is none."""
+    check_one_of("method", name, known())
+    return METHODS[name]
 
 
-def _drop_grow(args: MethodArguments, seed: int) -> SparseMethod:
-    return DropGrow(
-        _rule(args),
-        density=args.density,
-        distribution=args.distribution or "uniform",
-        power=args.erk_power,
-        densities=densities_of(args.tensor_density),
-        tensors=args.tensors,
-        start=args.start_mask or "magnitude",
-        variance=args.variance,
-        initial=args.weight_init,
-        inactive=args.inactive or "zero",
-        group_lasso=args.group_lasso,
-        weight_decay=args.sparse_weight_decay,
-        seed=seed,
-    )
+def check(args: MethodArguments) -> None:
+    """Raise a ValueError for flags that the method would ignore, or that contradict each other."""
+    method = find(args.method)
+    check_belongs(flags_of(MethodArguments, ""), lambda flag: getattr(args, flag), "method", method.name, method.takes)
+    method.check(args)
 
 
-def _rule(args: MethodArguments) -> Rule:
-    preset = PRESETS[args.method]
-    if args.grow == "gradient":
-        preset = replace(preset, grow=gradient_magnitude, gradients="at_updates")
-    rule = with_changes(
-        preset, every=_period(args), until=args.update_until, intervals=args.num_updates,
-        drop_fraction=args.drop_fraction, decay=args.drop_schedule, when=args.update_rule, regrown=args.regrown,
-        entrants=args.entrants, block_size=args.block_size, block_norm=args.block_norm,
-    )  # fmt: skip
-    return replace(rule, redistribute=None) if args.redistribute is False else rule
-
-
-def _alternate(args: MethodArguments, seed: int) -> SparseMethod:
-    return Alternate(
-        args.num_phases,
-        first=args.first_phase,
-        density=args.density,
-        selection=args.selection,
-        inactive=args.inactive or "zero",
-        tensors=args.tensors,
-        block_size=args.block_size,
-        entrants=args.entrants or "mean",
-        seed=seed,
-    )
-
-
-METHODS: dict[str, Callable[[MethodArguments, int], SparseMethod]] = {
-    "dense": _dense,
-    "fish": _fish,
-    "random": _random,
-    "bitfit": _bitfit,
-    "magnitude": _magnitude,
-    "fixed_mask": _fixed_mask,
-    "diff_gates": _diff_gates,
-    "one_shot": _one_shot,
-    "lottery_ticket": _lottery_ticket,
-    **dict.fromkeys(PRESETS, _drop_grow),
-    "alternate": _alternate,
-}
-
-
-def asked_density(args: MethodArguments) -> float | None:
-    """The density that a run is asked for, by itself or by the diff it starts from; none for methods without one."""
-    if args.start_diff is not None:
-        return identity(locate(args.start_diff, FILE_NAME))[1].density
-    return args.density if args.method in WITH_DENSITY else None
-
-
-def check_method(name: str) -> None:
-    """Raise a ValueError for a method that does not exist."""
-    check_one_of("method", name, METHODS)
-
-
-def build_method(args: MethodArguments, seed: int) -> SparseMethod:
+def build_method(args: MethodArguments, seed: int) -> "SparseMethod":
     """The method that `args.method` names.
 
     Raises:
         ValueError: unknown method, or arguments that do not fit it.
     """
-    check_method(args.method)
-    return METHODS[args.method](args, seed)
+    check(args)
+    build = find(args.method).build
+    if isinstance(build, str):
+        module, _, function = build.partition(":")
+        build = getattr(import_module(module), function)
+    return build(args, seed)
+
+
+def default_folder(values: Mapping[str, Any]) -> str:
+    """What a run's default folder says of its method: its name, and the settings that tell it from others."""
+    method = find(values["method"])
+    if method.folder is not None:
+        return method.folder(values)
+    return f"{method.name}-{values['density']}" if method.has_density else method.name
+
+
+def _ticket_folder(values: Mapping[str, Any]) -> str:
+    return f"lottery_ticket-{values['sparsity']}"
+
+
+def _given_folder(values: Mapping[str, Any]) -> str:
+    start = values["start_diff"]
+    return f"fixed_mask-{Path(start).name if start else values['density']}"
+
+
+def _pruned_folder(values: Mapping[str, Any]) -> str:
+    parts = (values["criterion"], values["distribution"], values["pattern"] or values["sparsity"])
+    return "-".join(["one_shot", *(str(part).replace(":", "of") for part in parts if part is not None)])
+
+
+def _check_distribution(args: MethodArguments, choices: tuple[str, ...]) -> None:
+    if args.distribution is not None and args.distribution not in choices:
+        raise ValueError(f"--method {args.method} has no --distribution {args.distribution}: {', '.join(choices)}")
+
+
+def _check_pruned(args: MethodArguments) -> None:
+    _check_distribution(args, ("global", "uniform", "erk", "row"))
+
+
+def _check_sparse(args: MethodArguments) -> None:
+    _check_distribution(args, ("uniform", "first_dense", "er", "erk"))
+    in_intervals = args.num_updates is not None or args.method == "dynsparse" and args.update_every is None
+    if args.update_until is not None and in_intervals:
+        raise ValueError("--update_until goes with --update_every: the intervals of --num_updates fill the run")
+
+
+_BUILDERS = "glue_sparse.methods.builders"
+_SPARSE: dict[str, Any] = {
+    "build": f"{_BUILDERS}:drop_grow", "has_density": True, "is_sparse": True, "check": _check_sparse,
+    "leaves": ("patterns.safetensors",),
+}  # fmt: skip
+for _method in (
+    Method("dense", f"{_BUILDERS}:dense", "all weights", is_unpruned=True),
+    Method("fish", f"{_BUILDERS}:fish", "the largest Fisher information", has_density=True),
+    Method("random", f"{_BUILDERS}:random", "drawn at random", has_density=True),
+    Method("bitfit", f"{_BUILDERS}:bitfit", "the biases"),
+    Method("magnitude", f"{_BUILDERS}:largest", "the largest weights", has_density=True),
+    Method("fixed_mask", f"{_BUILDERS}:fixed_mask", "those of --mask_file or --start_diff", prunes_start=True,
+           folder=_given_folder),
+    Method("diff_gates", f"{_BUILDERS}:diff_gates", "diff pruning, stage 1: gates are learnt", is_unpruned=True,
+           leaves=("gates.safetensors",)),
+    Method("one_shot", f"{_BUILDERS}:one_shot", "prune, then train what is left", folder=_pruned_folder,
+           check=_check_pruned),
+    Method("lottery_ticket", f"{_BUILDERS}:lottery_ticket", "one_shot by what an earlier round left",
+           folder=_ticket_folder, check=_check_pruned),
+    Method("static", help="a network that is sparse from the start", **_SPARSE),
+    Method("set", help="the same, whose weights move: SET", **_SPARSE),
+    Method("snfs", help="SNFS", **_SPARSE),
+    Method("rigl", help="RigL", **_SPARSE),
+    Method("dynsparse", help="tiles of weights that move", **_SPARSE),
+    Method("alternate", f"{_BUILDERS}:alternate", "dense and sparse phases by turns", has_density=True),
+):  # fmt: skip
+    register_method(_method)

@@ -16,11 +16,6 @@ SIZES: dict[str, tuple[int, int]] = {
 _WITHOUT_DROPOUT = ("bert_tiny", "bert_mini", "bert_small")
 
 
-def is_member(model: str) -> bool:
-    """Whether a name, without a seed, is one of the family."""
-    return model in SIZES
-
-
 def config_of(model: str, **options: Any) -> BertConfig:
     """Configuration of a member; `options`, such as `vocab_size`, win over its own.
 

@@ -14,7 +14,7 @@ from transformers.utils.generic import ModelOutput
 
 from glue_sparse.core.randomness import new_weights
 from glue_sparse.models.loading import architecture_of, load_pretrained, new_model
-from glue_sparse.models.sources import scratch_of
+from glue_sparse.models.names import scratch_of
 from glue_sparse.models.tokenizers import SpecialIds
 
 OFFLINE = "use --model bert_mini, or a local folder as --model"

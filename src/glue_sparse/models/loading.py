@@ -15,10 +15,12 @@ from transformers import (
     PreTrainedModel,
 )
 
-from glue_sparse.core.params import block_of, head_names
+from glue_sparse.core.names import block_of
+from glue_sparse.core.params import head_names
 from glue_sparse.core.randomness import new_weights
 from glue_sparse.models import bert_family
-from glue_sparse.models.sources import DTYPES, OFFLINE, explained, quiet, resolve, scratch_of
+from glue_sparse.models.names import is_bert_size, scratch_of
+from glue_sparse.models.sources import DTYPES, OFFLINE, explained, quiet, resolve
 from glue_sparse.models.tokenizers import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ def architecture_of(model: str, offline: str = OFFLINE, **options: Any) -> PreTr
 
     Raises ValueError as `explained` does, with what to do `offline`.
     """
-    if bert_family.is_member(model):
+    if is_bert_size(model):
         return bert_family.config_of(model, **options)
     folder = resolve(model)
     with explained(model, folder, offline):

@@ -2,10 +2,11 @@
 
 from transformers import PreTrainedModel
 
-from glue_sparse.diffs.diff_file import DiffInfo
+from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.models import bert_pretraining as pretraining
 from glue_sparse.models import vision
 from glue_sparse.models.loading import load_classifier, load_question_answerer
+from glue_sparse.models.names import is_resnet
 
 
 def load_base(info: DiffInfo, model: str) -> PreTrainedModel:
@@ -13,7 +14,7 @@ def load_base(info: DiffInfo, model: str) -> PreTrainedModel:
 
     Raises ValueError when the diff is of another kind of model, or the model is not to be had.
     """
-    if vision.is_scratch(model):
+    if is_resnet(model):
         return vision.load_scratch(model, info.labels, info.dtype)
     if info.model_class.endswith("ForImageClassification") or info.model_class in vision.CLASSES:
         return vision.load_image_classifier(model, info.labels, 0, info.dtype)[0]

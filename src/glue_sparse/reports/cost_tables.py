@@ -1,15 +1,13 @@
 """What the runs of a grid cost: FLOPs, bytes sent, bytes of checkpoints; a header and lines each, read from results."""
 
-from glue_sparse.experiments.cells import Grid
-from glue_sparse.reports.places import column_titles, places
+from glue_sparse.reports.sheet import Sheet
 
 
-def communication(grid: Grid) -> tuple[list[str], list[list[str]]]:
+def communication(sheet: Sheet) -> tuple[list[str], list[list[str]]]:
     """Bytes that each worker sent, for grids whose runs merge; no lines for others."""
     header = ["", "task", "merges", "sent per merge", "sent in all", "a dense run sends", "share"]
-    lines, all_places = [], places(grid)
-    titles = column_titles(grid, all_places)
-    for (row, column), place in all_places.items():
+    lines, titles = [], sheet.titles
+    for (row, column), place in sheet.places.items():
         if not (place.found and place.found[0].communication):
             continue
         sent = place.found[0].communication
@@ -19,12 +17,11 @@ def communication(grid: Grid) -> tuple[list[str], list[list[str]]]:
     return header, lines
 
 
-def checkpoints(grid: Grid) -> tuple[list[str], list[list[str]]]:
+def checkpoints(sheet: Sheet) -> tuple[list[str], list[list[str]]]:
     """Bytes per checkpoint, and the weights that all of them together change, for grids whose runs count them."""
     header = ["", "task", "checkpoints", "mean", "a dense one", "share", "changed in all"]
-    lines, all_places = [], places(grid)
-    titles = column_titles(grid, all_places)
-    for (row, column), place in all_places.items():
+    lines, titles = [], sheet.titles
+    for (row, column), place in sheet.places.items():
         written = place.found[0].checkpoints if place.found else {}
         if written.get("count"):
             size, dense = written["bytes_mean"], written["dense_bytes"]
@@ -38,12 +35,11 @@ def _megabytes(number: float) -> str:
     return f"{number / 1e6:,.2f} MB"
 
 
-def flops(grid: Grid) -> tuple[list[str], list[list[str]]]:
+def flops(sheet: Sheet) -> tuple[list[str], list[list[str]]]:
     """FLOPs of inference and training, for grids in which they differ between rows; no lines for others."""
     header = ["", "task", "forward, per example", "of dense", "training, per example", "of dense"]
-    lines, all_places = [], places(grid)
-    titles = column_titles(grid, all_places)
-    for (row, column), place in all_places.items():
+    lines, titles = [], sheet.titles
+    for (row, column), place in sheet.places.items():
         counted = place.found[0].flops if place.found else {}
         if counted:
             forward = [f"{counted['forward_flops']:.3g}", f"{counted['forward_share']:.3f}"]

@@ -8,7 +8,9 @@ from glue_sparse.analysis.drop_point import Curve, DropPoint
 from glue_sparse.experiments.cells import Grid
 from glue_sparse.records.results import Result
 from glue_sparse.records.scales import PERCENT, scale_of
+from glue_sparse.reports.sheet import Sheet
 from glue_sparse.writing.tables import csv_text, markdown
+from glue_sparse.writing.words import command
 
 SETTING = "sparsity"
 
@@ -50,15 +52,16 @@ def check(grid: Grid) -> None:
         )
 
 
-def lines(grid: Grid) -> list[Line]:
+def lines(sheet: Sheet) -> list[Line]:
     """One per task and method that has the dense runs and another point; raises as `check`."""
+    grid = sheet.grid
     check(grid)
     dense, families, found = dense_row(grid), _families(grid), []
     single = {row: [row] for row in grid.rows if row != dense and row not in grid.family}
     for column in grid.columns:
-        start = _by_seed(grid, dense, column)
+        start = sheet.by_seed(dense, column)
         for method, rows in {**families, **single}.items():
-            later = {_sparsity(grid, row, runs): _scores(runs) for row in rows if (runs := _by_seed(grid, row, column))}
+            later = {_sparsity(grid, row, runs): _scores(runs) for row in rows if (runs := sheet.by_seed(row, column))}
             scores = {0.0: _scores(start), **later}
             if not any(start.keys() & seeds.keys() for seeds in later.values()):
                 continue  # not yet run that far
@@ -91,17 +94,13 @@ def dense_row(grid: Grid) -> str:
     raise ValueError(f"curves need the dense model among the rows of {grid.name}: add the row with sparsity 0.0")
 
 
-def _by_seed(grid: Grid, row: str, column: str) -> dict[int, Result]:
-    return {cell.seed: result for cell in grid.at(row, column) if (result := cell.result())}
-
-
 def _scores(runs: Mapping[int, Result]) -> dict[int, float]:
     """Seed -> percent; ValueError for losses, which have no dense score of a hundred to drop from."""
     for run in runs.values():
         if scale_of(run.main_metric) is not PERCENT:
             raise ValueError(
                 f"a drop point is of scores in percent, and {run.title} is scored by {run.main_metric}: draw its runs "
-                "with scripts/pareto.py or scripts/figure.py"
+                f"with {command('pareto')} or {command('figure')}"
             )
     return {seed: PERCENT.shown(run.score) for seed, run in runs.items()}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from glue_sparse.experiments.tuning import default_of
+from glue_sparse.experiments.told import default_of
 from glue_sparse.records import results
 from glue_sparse.records.results import Result
 from glue_sparse.records.scales import is_loss

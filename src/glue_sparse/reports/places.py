@@ -1,9 +1,8 @@
-"""The places of a grid's table, a row and a column each, and the results that are there; loads no model."""
+"""A place of a grid's table, a row and a column, and the results that are there; loads no model."""
 
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-from glue_sparse.experiments.cells import Grid
 from glue_sparse.records.results import Result
 from glue_sparse.records.scales import Scale, scales_of
 
@@ -42,24 +41,3 @@ class Place:
         spread = "" if self.std is None else f" {plus_minus} {self.scale.text(self.std)}"
         count = str(self.wanted) if self.is_complete else f"{len(self.found)} of {self.wanted}"
         return f"{self.scale.text(self.mean)}{spread} ({count})"
-
-
-def places(grid: Grid) -> dict[tuple[str, str], Place]:
-    """(row, column) -> what was found there."""
-    found = {}
-    for row in grid.rows:
-        for column in grid.columns:
-            cells = [cell.result() for cell in grid.at(row, column)]
-            found[row, column] = Place(tuple(result for result in cells if result), len(cells))
-    return found
-
-
-def column_titles(grid: Grid, all_places: dict[tuple[str, str], Place], with_metric: bool = False) -> dict[str, str]:
-    """Column -> what its results call the data, behind the column's own name where several columns share that."""
-    titles = {}
-    for column in grid.columns:
-        found = [result for row in grid.rows for result in all_places[row, column].found]
-        named = dict.fromkeys(f"{r.title} {r.main_metric}" if with_metric else r.title for r in found)
-        titles[column] = " / ".join(named) or column
-    shared = {column for column, title in titles.items() if [*titles.values()].count(title) > 1}
-    return {column: f"{column}: {title}" if column in shared else title for column, title in titles.items()}

@@ -7,7 +7,7 @@ from statistics import mean
 
 from glue_sparse.analysis.learning_rates import Optimum, factor, num_different, optimum, over_size, over_sparsity
 from glue_sparse.costs.bert_flops import ACTIVE
-from glue_sparse.experiments import tuning
+from glue_sparse.experiments.told import told
 from glue_sparse.records.results import Result
 from glue_sparse.reports.groups import groups, names
 from glue_sparse.writing.tables import csv_text, markdown
@@ -57,7 +57,7 @@ def of_runs(found: Sequence[Result]) -> list[Sweep]:
     sweeps: dict[str, Sweep] = {}
     for group, name in zip(alike, names(alike), strict=True):
         first = group.found[0]
-        rate = tuning.told(first, RATE) if first.learning_rate is None else first.learning_rate
+        rate = told(first, RATE) if first.learning_rate is None else first.learning_rate
         sparsity = 0.0 if group.density is None else 1 - group.density
         series = name.removeprefix(group.name).strip()
         sweep = Sweep(name, f"{group.method} {series}".strip(), group.model, sparsity, first.flops.get(ACTIVE), ())

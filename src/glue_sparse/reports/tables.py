@@ -8,9 +8,10 @@ from glue_sparse.experiments.cells import Grid
 from glue_sparse.records import published
 from glue_sparse.records.published import Published
 from glue_sparse.records.results import Result
-from glue_sparse.records.scales import Scale, scale_of, scales_of
+from glue_sparse.records.scales import Scale, scale_of
 from glue_sparse.reports import cost_tables, trials
-from glue_sparse.reports.places import Place, column_titles, places
+from glue_sparse.reports.places import Place
+from glue_sparse.reports.sheet import Sheet
 from glue_sparse.writing import files as whole_files
 from glue_sparse.writing.tables import csv_text, markdown
 
@@ -52,14 +53,14 @@ def _density(result: Result) -> str:
     return f"{result.density:g}" if result.density is not None else "-"
 
 
-def table(grid: Grid, plus_minus: str = "±") -> tuple[list[str], list[list[str]]]:
+def table(sheet: Sheet, plus_minus: str = "±") -> tuple[list[str], list[list[str]]]:
     """Header and lines: one per row, and below it what was published for it."""
-    all_places = places(grid)
-    several, tuned = _has_mean(grid), [grid.tuned.setting] if grid.tuned else []
-    header = ["", "weights trained", *tuned, *column_titles(grid, all_places, with_metric=True).values()]
+    grid = sheet.grid
+    several, tuned = _has_mean(sheet), [grid.tuned.setting] if grid.tuned else []
+    header = ["", "weights trained", *tuned, *sheet.titles_with_metric.values()]
     lines = []
     for row in grid.rows:
-        line = [all_places[row, column] for column in grid.columns]
+        line = [sheet.places[row, column] for column in grid.columns]
         means = [place.mean for place in line] if all(place.is_complete for place in line) else []
         last = [_mean_text(means, line[0].scale)] if several else []
         told = [trials.told_by([place.found for place in line], setting) for setting in tuned]
@@ -68,12 +69,13 @@ def table(grid: Grid, plus_minus: str = "±") -> tuple[list[str], list[list[str]
     return [*header, *(["mean"] if several else [])], lines
 
 
-def _has_mean(grid: Grid) -> bool:
+def _has_mean(sheet: Sheet) -> bool:
     """Whether columns differ in their data: a mean of the same task under several settings says little.
 
     Nor does one of percents and losses.
     """
-    if len(scales_of(result for place in places(grid).values() for result in place.found)) > 1:
+    grid = sheet.grid
+    if len(sheet.scales) > 1:
         return False
     data = ("task", "data_dir", "train_file", "validation_file")
     firsts = [grid.at(next(iter(grid.rows)), column)[0] for column in grid.columns]
@@ -117,11 +119,11 @@ def _published_line(source: Published, row: str, grid: Grid, several: bool) -> l
     return [f"{row}, {source.name}", "", *([""] if grid.tuned else []), *texts, *last]
 
 
-def captions(grid: Grid) -> list[str]:
+def captions(sheet: Sheet) -> list[str]:
     """What a reader must know to read the table: how cells are written, and where published numbers come from."""
-    units = " or ".join(scale.unit for scale in scales_of(r for place in places(grid).values() for r in place.found))
+    grid, units = sheet.grid, " or ".join(scale.unit for scale in sheet.scales)
     lines = [f"Mean ± sample standard deviation over seeds in {units} (number of seeds); - : no run."]
-    if _has_mean(grid):
+    if _has_mean(sheet):
         lines.append("`mean`: of the columns, where each of them has all its seeds.")
     lines += trials.captions(grid)
     sources = {source.name: source for row in grid.rows for source in comparable(grid, row)}
@@ -130,24 +132,26 @@ def captions(grid: Grid) -> list[str]:
     return lines
 
 
-def as_markdown(grid: Grid) -> str:
+def as_markdown(sheet: Sheet) -> str:
     """The table with its captions, then trials, FLOPs and the bytes of merges and checkpoints where there are any."""
-    parts = [f"## {grid.title}", markdown(*table(grid)), "\n".join(f"* {line}" for line in captions(grid))]
+    grid = sheet.grid
+    parts = [f"## {grid.title}", markdown(*table(sheet)), "\n".join(f"* {line}" for line in captions(sheet))]
     more = {
         f"Trials on held-out data, {trials.unit(grid)}; the chosen one is bold:": trials.table(grid),
-        "FLOPs, multiplications and additions (seed of the first run found):": cost_tables.flops(grid),
-        "Bytes sent by each worker (seed of the first run found):": cost_tables.communication(grid),
-        "Bytes per checkpoint (seed of the first run found):": cost_tables.checkpoints(grid),
+        "FLOPs, multiplications and additions (seed of the first run found):": cost_tables.flops(sheet),
+        "Bytes sent by each worker (seed of the first run found):": cost_tables.communication(sheet),
+        "Bytes per checkpoint (seed of the first run found):": cost_tables.checkpoints(sheet),
     }
     for what, (header, lines) in more.items():
         parts += [what, markdown(header, lines)] if lines else []
     return "\n\n".join(parts) + "\n"
 
 
-def as_csv(grid: Grid) -> str:
+def as_csv(sheet: Sheet) -> str:
     """One line per row, column and source of numbers; what was chosen on held-out data has a column of its own."""
+    grid = sheet.grid
     tuned, lines = [grid.tuned.setting] if grid.tuned else [], []
-    for (row, column), place in places(grid).items():
+    for (row, column), place in sheet.places.items():
         first = place.found[0] if place.found else None
         title, metric = (first.title, first.main_metric) if first else ("", "")
         value = place.mean if first else None
@@ -162,12 +166,12 @@ def as_csv(grid: Grid) -> str:
     return csv_text(header, lines)
 
 
-def as_latex(grid: Grid) -> str:
+def as_latex(sheet: Sheet) -> str:
     """A table for the `booktabs` package."""
-    header, lines = table(grid, plus_minus=r"\pm")
+    header, lines = table(sheet, plus_minus=r"\pm")
     body = [" & ".join(map(_latex, line)) + r" \\" for line in (header, *lines)]
     rules = [rf"\begin{{tabular}}{{ll{'r' * (len(header) - 2)}}}", r"\toprule", body[0], r"\midrule", *body[1:]]
-    notes = [f"% {line}" for line in (grid.title, *captions(grid))]
+    notes = [f"% {line}" for line in (sheet.grid.title, *captions(sheet))]
     return "\n".join([*notes, *rules, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
@@ -177,7 +181,7 @@ def _latex(text: str) -> str:
     return text.replace(r"\pm", r"$\pm$")
 
 
-def write(grid: Grid, folder: Path) -> list[Path]:
+def write(sheet: Sheet, folder: Path) -> list[Path]:
     """Write NAME.md, NAME.csv and NAME.tex; returns their paths."""
-    texts = {"md": as_markdown(grid), "csv": as_csv(grid), "tex": as_latex(grid)}
-    return [whole_files.write_text(folder / f"{grid.name}.{ending}", text) for ending, text in texts.items()]
+    texts = {"md": as_markdown(sheet), "csv": as_csv(sheet), "tex": as_latex(sheet)}
+    return [whole_files.write_text(folder / f"{sheet.grid.name}.{ending}", text) for ending, text in texts.items()]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from glue_sparse.experiments.cells import Grid, Tuned
-from glue_sparse.experiments.tuning import told
+from glue_sparse.experiments.told import told
 from glue_sparse.records.results import Result
 from glue_sparse.records.scales import scales_of
 
@@ -30,7 +30,7 @@ def unit(grid: Grid) -> str:
 
 def _trials(tuned: Tuned, column: str) -> list[Result]:
     """The trials of a column that are through."""
-    return [result for cell in tuned.trials.cells if cell.column == column and (result := cell.result())]
+    return [result for (_, at), runs in tuned.found.items() if at == column for result in runs.values()]
 
 
 def captions(grid: Grid) -> list[str]:
@@ -39,7 +39,7 @@ def captions(grid: Grid) -> list[str]:
         return []
     values, lines = ", ".join(f"{value:g}" for value in tuned.values), []
     if len(tuned.waiting) < len(grid.places):
-        titles = dict.fromkeys(result.title for cell in tuned.trials.cells if (result := cell.result()))
+        titles = dict.fromkeys(result.title for runs in tuned.found.values() for result in runs.values())
         lines.append(
             f"{tuned.setting} chosen on held-out data: for each row and column the one of {values} whose trial scored "
             f"best on {tuned.hold_out:,} training examples that it did not train on (first of equals; seed "

@@ -3,16 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from glue_sparse.analysis.zero_shot import DENSE, Point
 from glue_sparse.reports.figures import plots
 from glue_sparse.writing import files as whole_files
 from glue_sparse.writing.tables import csv_text, markdown
 
+if TYPE_CHECKING:
+    from glue_sparse.analysis.zero_shot import Point
 
-def table(points: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
+DENSE = "dense"
+"""How the column of the model is called in which nothing is pruned."""
+
+
+def table(points: Sequence["Point"]) -> tuple[list[str], list[list[str]]]:
     """Header and lines: one line per sparsity asked for, one column per criterion."""
-    criteria = {point.criterion: point.distribution for point in points if point.criterion != DENSE}
+    criteria = {point.criterion: point.distribution for point in points if not point.is_dense}
     header = ["asked", "pruned of the matrices", "of the whole model"]
     header += [f"{criterion} ({distribution})" for criterion, distribution in criteria.items()] or [DENSE]
     lines = []
@@ -26,18 +32,18 @@ def table(points: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
     return header, lines
 
 
-def as_csv(points: Sequence[Point]) -> str:
+def as_csv(points: Sequence["Point"]) -> str:
     """One line per point, numbers in full."""
     rows = [{k: v for k, v in asdict(point).items() if k != "found"} | asdict(point.found) for point in points]
     return csv_text([*rows[0]], (row.values() for row in rows))
 
 
-def write(points: Sequence[Point], folder: Path, name: str, title: str, captions: Sequence[str]) -> list[Path]:
+def write(points: Sequence["Point"], folder: Path, name: str, title: str, captions: Sequence[str]) -> list[Path]:
     """Write NAME.md, NAME.csv, NAME.png and NAME.svg; returns their paths."""
     text = "\n\n".join([f"## {title}", markdown(*table(points)), "\n".join(f"* {line}" for line in captions)])
     figure, axis = plots.pyplot().subplots(figsize=(6, 4))
-    dense = [point for point in points if point.criterion == DENSE]
-    for criterion in dict.fromkeys(point.criterion for point in points if point.criterion != DENSE) or (DENSE,):
+    dense = [point for point in points if point.is_dense]
+    for criterion in dict.fromkeys(point.criterion for point in points if not point.is_dense) or (DENSE,):
         own = [point for point in points if point.criterion == criterion]
         line = own if criterion == DENSE else [*dense, *own]
         x, y = [100 * point.sparsity for point in line], [point.found.perplexity for point in line]

@@ -52,3 +52,5 @@ class Task:
     """Facts about the data for results.json: where from, rows used and official rows of each split."""
     base_model: str = ""
     """What a diff names as its base, where that is not `--model` itself: `resnet9@0`, `minilm@scratch0`."""
+    more_flops: Callable[[nn.Module], dict[str, float]] | None = None
+    """FLOPs of the trained model by a formula of the task's own, beside those that are counted."""

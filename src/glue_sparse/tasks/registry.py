@@ -1,67 +1,124 @@
-"""Tasks by name."""
+"""Tasks by name: what each is told, and where its loader is. Loads no torch until one is loaded."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Literal
 
-from glue_sparse.arguments.groups import ModelArguments, TaskArguments
-from glue_sparse.models.bert_family import is_member
-from glue_sparse.models.sources import scratch_of
-from glue_sparse.models.vision import SCRATCH, is_scratch
-from glue_sparse.tasks import cifar10, files, glue, tweets
-from glue_sparse.tasks.base import Task
-from glue_sparse.tasks.pretraining import task as masked_lm
-from glue_sparse.tasks.squad import task as squad
+from glue_sparse.arguments.flags import check_belongs, flags_of
+from glue_sparse.arguments.groups import GLUE, ModelArguments, TaskArguments
+from glue_sparse.models.names import RESNETS, is_bert_size, is_resnet, scratch_of
 from glue_sparse.writing.words import check_one_of
 
-Loader = Callable[[str, TaskArguments, ModelArguments, int, bool], Task]
+if TYPE_CHECKING:
+    from glue_sparse.tasks.base import Task
+
+logger = logging.getLogger(__name__)
+
+Loader = Callable[[str, TaskArguments, ModelArguments, int, bool], "Task"]
 """(name, task arguments, model arguments, seed, whether to predict test splits) -> task."""
-
-TASKS: dict[str, Loader] = {
-    **dict.fromkeys(glue.GLUE, glue.load),
-    "squad": squad.load,
-    "tweets": tweets.load,
-    "cifar10": cifar10.load,
-    "masked_lm": masked_lm.load,
-    "file": files.load,
-}
-
-NO_FOLDER = ("tweets", "file")
-"""Tasks that --data_dir says nothing about."""
-
-PRETRAINING = ("hub_dataset", "streaming", "tokenizer", "vocab_size")
-"""Flags of masked_lm alone."""
+ENTRY_POINTS = "glue_sparse.tasks"
+"""Where other packages name a `TaskRecord` of theirs."""
 
 
-def check_task(name: str | None) -> None:
-    """Raise a ValueError for a task that is missing or does not exist."""
+@dataclass(frozen=True)
+class TaskRecord:
+    """All that is known of a task before it is loaded.
+
+    Attributes:
+        load: a `Loader`, or the text `module:function` of one, which is imported when it is needed.
+        help: a phrase for --help.
+        inputs: what its models take.
+        scales_learning_rate: whether a sparse network's learning rate is a multiple of the dense one's by default.
+        takes: flags of other tasks that it understands.
+        own: a dataclass of `arguments.flags.arg` fields, flags of its own; the loader finds them in `task.own`.
+    """
+
+    name: str
+    load: Loader | str
+    help: str = ""
+    inputs: Literal["text", "images"] = "text"
+    scales_learning_rate: bool = False
+    takes: tuple[str, ...] = ()
+    own: type | None = None
+
+
+TASKS: dict[str, TaskRecord] = {}
+"""Those of this package, those of others, and what `register_task` adds; ask `known` for all of them."""
+
+
+def register_task(task: TaskRecord) -> None:
+    """Make a task known by its name, on the command line and in grids too.
+
+    Raises:
+        ValueError: there is one of this name.
+    """
+    if TASKS.get(task.name, task) != task:
+        raise ValueError(f"there is a task {task.name} already")
+    TASKS[task.name] = task
+
+
+@lru_cache(maxsize=1)
+def _load_entry_points() -> None:
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            register_task(point.load())
+        except Exception as error:  # of a package that is not ours; without it everything else still works
+            logger.warning("the task %s of %s is not to be had: %s", point.name, point.value, error)
+
+
+def known() -> Mapping[str, TaskRecord]:
+    """All tasks by name, those of other packages too."""
+    _load_entry_points()
+    return TASKS
+
+
+def find(name: str | None) -> TaskRecord:
+    """A task by its name; ValueError where it is missing or does not exist."""
     if name is None:
-        raise ValueError(f"a task is missing ({', '.join(TASKS)}); your own --train_file needs --task file")
-    check_one_of("task", name, TASKS)
+        raise ValueError(f"a task is missing ({', '.join(known())}); your own --train_file needs --task file")
+    check_one_of("task", name, known())
+    return TASKS[name]
 
 
-def load_task(task: TaskArguments, model: ModelArguments, seed: int, do_predict: bool = False) -> Task:
+def check(task: TaskArguments, model: ModelArguments) -> TaskRecord:
+    """The task that is meant; ValueError for flags that it would ignore, and for a model that it cannot train."""
+    record = find(task.task)
+    check_belongs(flags_of(TaskArguments, ""), lambda flag: getattr(task, flag), "task", record.name, record.takes)
+    if model.model is None:
+        raise ValueError("a model is missing: give --model a hub id, a folder, or minilm")
+    if is_bert_size(scratch_of(model.model)[0]) and record.inputs == "images":
+        raise ValueError(f"{model.model} is a model for text; --task {record.name} needs one for images, such as "
+                         f"{RESNETS[0]}")  # fmt: skip
+    if is_resnet(model.model) and record.inputs == "text":
+        raise ValueError(f"{', '.join(RESNETS)} are networks for images; --task {record.name} needs a model for text")
+    return record
+
+
+def load_task(task: TaskArguments, model: ModelArguments, seed: int, do_predict: bool = False) -> "Task":
     """The task that the arguments describe.
 
     Raises:
         ValueError: an unknown task, arguments that contradict each other, or data or model not to be had.
     """
-    check_task(task.task)
-    assert task.task is not None
-    own = [name for name in ("train_file", "validation_file", "test_file") if getattr(task, name) is not None]
-    if own and task.task != "file" and (task.task != "masked_lm" or own[-1] == "test_file"):
-        raise ValueError(f"--{own[0]} goes with --task file, not with --task {task.task}")
-    if task.data_dir is not None and task.task in NO_FOLDER:
-        raise ValueError(
-            f"--data_dir is a folder of GLUE's, SQuAD's or CIFAR-10's files, which --task {task.task} does not read"
-        )
-    if task.hold_out and task.task != "cifar10":
-        raise ValueError(f"--hold_out goes with --task cifar10, not with --task {task.task}")
-    of_text = [name for name in PRETRAINING if getattr(task, name) != getattr(TaskArguments(), name)]
-    if of_text and task.task != "masked_lm":
-        raise ValueError(f"--{of_text[0]} goes with --task masked_lm, not with --task {task.task}")
-    if model.model is None:
-        raise ValueError("a model is missing: give --model a hub id, a folder, or minilm")
-    if is_member(scratch_of(model.model)[0]) and task.task == "cifar10":
-        raise ValueError(f"{model.model} is a model for text; --task cifar10 needs one for images, such as resnet9")
-    if is_scratch(model.model) and task.task != "cifar10":
-        raise ValueError(f"{', '.join(SCRATCH)} are networks for images; --task {task.task} needs a model for text")
-    return TASKS[task.task](task.task, task, model, seed, do_predict)
+    record = check(task, model)
+    load = record.load
+    if isinstance(load, str):
+        module, _, function = load.partition(":")
+        load = getattr(import_module(module), function)
+    return load(record.name, task, model, seed, do_predict)
+
+
+for _record in (
+    *(TaskRecord(name, "glue_sparse.tasks.glue:load") for name in GLUE),
+    TaskRecord("squad", "glue_sparse.tasks.squad.task:load"),
+    TaskRecord("tweets", "glue_sparse.tasks.tweets:load", "inside the `offline` extra"),
+    TaskRecord("cifar10", "glue_sparse.tasks.cifar10:load", inputs="images"),
+    TaskRecord("masked_lm", "glue_sparse.tasks.pretraining.task:load", "pre-training on text",
+               scales_learning_rate=True),
+    TaskRecord("file", "glue_sparse.tasks.files:load", "your own --train_file and --validation_file"),
+):  # fmt: skip
+    register_task(_record)

@@ -1,7 +1,7 @@
 """SparseTrainer: the Hugging Face Trainer on a model of which only some entries train. It knows no algorithm."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -26,7 +26,7 @@ from glue_sparse.core.randomness import seeded
 from glue_sparse.core.reindexing import take_over
 from glue_sparse.costs.cost import Cost, cost_of
 from glue_sparse.diffs.diff import SparseDiff
-from glue_sparse.diffs.diff_file import DiffInfo
+from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Moment, SparseMethod
 from glue_sparse.training.method_hooks import MethodHooks
 
@@ -161,6 +161,19 @@ class SparseTrainer(Trainer):
             generator=torch.Generator(),  # a loader without one would draw from the global random state
         )
 
+    def start(self, checkpoint: str | None) -> None:
+        """Choose the active entries now, unless a checkpoint has them."""
+        if checkpoint is None:
+            self.choose()
+
+    def fit(self, checkpoint: str | None, interrupted: Callable[[], bool]) -> None:
+        """`train`, from a checkpoint if one is given; it is a callback that stops it when it is interrupted."""
+        self.train(resume_from_checkpoint=checkpoint)
+
+    def facts(self) -> dict[str, Any]:
+        """What a run's result says of this kind of training alone."""
+        return {}
+
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
         """As in `Trainer`, on the active entries; a resumed run takes them from its checkpoint."""
         if not resume_from_checkpoint and not self._has_chosen and not is_attached(self.network):
@@ -215,7 +228,7 @@ class SparseTrainer(Trainer):
             if group.get("schedule") == "constant":
                 if not isinstance(scheduler, LambdaLR):
                     raise ValueError(f"--lr_scheduler_type {self.args.lr_scheduler_type} cannot leave a rate constant")
-                scheduler.lr_lambdas[index] = _constant
+                scheduler.lr_lambdas[index] = lambda step: 1.0
                 group["lr"] = group["initial_lr"]
         return scheduler
 
@@ -225,6 +238,17 @@ class SparseTrainer(Trainer):
         if self.method.moves and self.args.world_size > 1 and self.accelerator.sync_gradients:
             ranks.average_gradients([e.values for _, e in active_tensors(self.network) if e.num_active])
         return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As in `Trainer`, with the method's facts beside the training loss."""
+        extra = self.method.logs(self.network) if "loss" in logs else {}
+        super().log({**logs, **extra}, start_time)
+
+    def sparse_diff(self) -> SparseDiff:
+        """What has been trained so far."""
+        return SparseDiff.from_model(self.network, self.info)
+
+    # Private to transformers 5: tests/training/test_private_hooks.py holds their names and parameters.
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """As in `Trainer`, except for groups with `clipped: apart`, each of which has a norm of its own."""
@@ -236,11 +260,6 @@ class SparseTrainer(Trainer):
         for group in groups:
             nn.utils.clip_grad_norm_(group, self.args.max_grad_norm)
         return norm
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As in `Trainer`, with the method's facts beside the training loss."""
-        extra = self.method.logs(self.network) if "loss" in logs else {}
-        super().log({**logs, **extra}, start_time)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
         """Always in the data's order, by which outputs and rows are matched; `group_by_length` would shuffle it."""
@@ -266,10 +285,6 @@ class SparseTrainer(Trainer):
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, fixed)
         return super()._wrap_model(model, *args, **kwargs)
 
-    def sparse_diff(self) -> SparseDiff:
-        """What has been trained so far."""
-        return SparseDiff.from_model(self.network, self.info)
-
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """A checkpoint's model is its sparse diff: the base does not change, so it is not saved again."""
         if self.args.should_save:
@@ -281,8 +296,3 @@ class SparseTrainer(Trainer):
     def _load_best_model(self) -> None:
         assert self.state.best_model_checkpoint is not None
         self.method.restore(self.network, self.head, Path(self.state.best_model_checkpoint))
-
-
-def _constant(step: int) -> float:
-    """The factor of a rate that no schedule changes."""
-    return 1.0

@@ -41,3 +41,8 @@ def short_names(paths: Sequence[str | Path]) -> list[str]:
     same = {place for place, found in enumerate(zip(*parts, strict=False)) if len(set(found)) == 1}
     names = ["/".join(part for place, part in enumerate(own) if place not in same) for own in parts]
     return [name or Path(path).name for name, path in zip(names, paths, strict=True)]
+
+
+def command(words: str) -> str:
+    """What a reader is to type, for example `command("diff apply RUN FOLDER")`."""
+    return f"glue-sparse {words}"

@@ -12,7 +12,7 @@ from glue_sparse.core.masks import Masks
 from glue_sparse.core.parametrization import is_attached, persistent_buffers, wholly_active
 from glue_sparse.core.params import body_names, layer_numbers, num_blocks
 from glue_sparse.costs.flops import Rule
-from glue_sparse.diffs.diff_file import DiffInfo
+from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
 from glue_sparse.methods.gates.gate_counts import expected_open, report
 from glue_sparse.methods.gates.gate_file import GateFile

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from glue_sparse.core.active import active_tensors
-from glue_sparse.core.masks import Inactive, Masks, select
+from glue_sparse.core.masks import Masks, select
+from glue_sparse.core.options import Entrants, Inactive
 from glue_sparse.core.parametrization import original
 from glue_sparse.core.randomness import seed_of, seeded
-from glue_sparse.core.reindexing import Entrants, reindex
+from glue_sparse.core.reindexing import reindex
 from glue_sparse.costs.flops import Rule
-from glue_sparse.diffs.diff_file import DiffInfo
+from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
 from glue_sparse.methods.moving import checkpoint as moved
 from glue_sparse.methods.moving import phases
@@ -48,7 +49,7 @@ class Alternate(SparseMethod):
     """
 
     needs_data = False
-    moves = True
+    moves = has_phases = True
     refuses_merging = "phases cannot train as workers that merge, which would choose apart"
 
     def __init__(

@@ -12,7 +12,7 @@ from glue_sparse.core.masks import Masks, narrow
 from glue_sparse.core.parametrization import is_attached, original
 from glue_sparse.core.reindexing import reindex
 from glue_sparse.diffs.diff import SparseDiff
-from glue_sparse.diffs.diff_file import DiffInfo
+from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.moving.explored import explored_state, load_explored
 
 FILE_NAME = "moved.safetensors"

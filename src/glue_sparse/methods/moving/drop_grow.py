@@ -8,15 +8,16 @@ from typing import Any, Literal
 from torch import nn
 
 from glue_sparse.core import budgets
-from glue_sparse.core.masks import Inactive, Masks
+from glue_sparse.core.masks import Masks
+from glue_sparse.core.options import Inactive, Initial
 from glue_sparse.costs.flops import Rule as FlopsRule
-from glue_sparse.diffs.diff_file import DiffInfo
+from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
 from glue_sparse.methods.moving import checkpoint as moved
 from glue_sparse.methods.moving import regularization
 from glue_sparse.methods.moving.explored import explored_share, explored_shares, mean_of
 from glue_sparse.methods.moving.history import History, block_statistics
-from glue_sparse.methods.moving.initial import Initial, redraw
+from glue_sparse.methods.moving.initial import redraw
 from glue_sparse.methods.moving.mover import Mover
 from glue_sparse.methods.moving.rules import RIGL, Rule
 from glue_sparse.methods.moving.start import VarianceOf, entry_counts, initial_masks, keep_variance

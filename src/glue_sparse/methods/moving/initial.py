@@ -1,18 +1,17 @@
 """New random values for sparse tensors: truncated normal or Glorot, as functions of the seed and the tensor's name."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from glue_sparse.core.active import active_tensors
 from glue_sparse.core.digests import tensor_digest
+from glue_sparse.core.options import Initial
 from glue_sparse.core.parametrization import original, read_entries, write_entries
 from glue_sparse.core.randomness import seeded
 from glue_sparse.writing.words import check_one_of
-
-Initial = Literal["truncated_normal", "glorot"]
 
 WEIGHT_STD = 0.02
 """Of BERT's weights before their normal distribution is cut at two standard deviations, which leaves 0.0176."""

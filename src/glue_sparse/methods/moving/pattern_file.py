@@ -1,23 +1,54 @@
-"""The file of patterns in a run's folder: how long each tile of each tensor was active."""
+"""The file of patterns in a run's folder: how long each tile of each tensor was active. Loads no torch."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch import Tensor
+import numpy as np
+from safetensors import SafetensorError, safe_open
 
-from glue_sparse.core import tensor_files
+from glue_sparse.core.names import block_of, match
 
 PATTERNS = "patterns.safetensors"
 """In a run's folder: for each tensor the number of intervals between updates that each tile was active in."""
-
 PATTERNS_FORMAT = "glue_sparse patterns 1"
 
 
-def patterns(run: Path) -> dict[str, Tensor]:
-    """Tensor -> [rows / b, columns / b], intervals between updates that each tile was active in.
+def patterns(run: Path) -> dict[str, np.ndarray]:
+    """Tensor -> int16 [rows / b, columns / b], intervals between updates that each tile was active in.
 
     Raises:
-        ValueError: the run's folder holds none.
+        ValueError: the run's folder holds none, or a damaged file.
     """
-    if not (run / PATTERNS).is_file():
+    path = run / PATTERNS
+    if not path.is_file():
         raise ValueError(f"{run} holds no {PATTERNS}: give runs whose active entries move")
-    return tensor_files.read(run / PATTERNS, PATTERNS_FORMAT)[0]
+    try:
+        with safe_open(path, framework="np") as file:
+            if f'"format": "{PATTERNS_FORMAT}"' not in (file.metadata() or {}).get("glue_sparse", ""):
+                raise ValueError(f"{path} is not a {PATTERNS_FORMAT} file")
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} is missing or damaged: {error}") from error
+
+
+def one_of(shapes: Mapping[str, Sequence[int]], pattern: str | None) -> str:
+    """The one tensor that a name or a shell pattern means; by default `second_expansion`."""
+    if pattern is None:
+        return second_expansion(shapes)
+    fitting = [pattern] if pattern in shapes else list(match(tuple(shapes), (pattern,)))
+    if len(fitting) > 1:
+        raise ValueError(f"{pattern} fits {len(fitting)} tensors, such as {fitting[0]}: name one of them")
+    return fitting[0]
+
+
+def second_expansion(shapes: Mapping[str, Sequence[int]]) -> str:
+    """The matrix of the second block with the most outputs per input, of a BERT the first one of its FFN.
+
+    The block of most outputs where blocks are not numbered, and the last where there is only one.
+    """
+    blocks = sorted({block_of(name) for name in shapes}, key=lambda block: (len(block), block))
+    chosen = blocks[min(1, len(blocks) - 1)]
+    inside = [name for name in sorted(shapes) if block_of(name) == chosen and len(shapes[name]) == 2]
+    if not inside:
+        raise ValueError(f"no matrix is in {chosen or 'this network'}: name a `tensor`")
+    return max(inside, key=lambda name: shapes[name][0] / shapes[name][1])

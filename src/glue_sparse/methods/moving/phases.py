@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from glue_sparse.core.masks import Inactive
+from glue_sparse.core.options import Inactive
 from glue_sparse.costs.flops import Forward
 from glue_sparse.methods.schedules import beginning, boundary
 from glue_sparse.writing.words import check_one_of

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from glue_sparse.core import tiles
+from glue_sparse.core import options, tiles
 from glue_sparse.core.masks import select
+from glue_sparse.core.options import Entrants
 from glue_sparse.core.randomness import seeded
-from glue_sparse.core.reindexing import Entrants
 from glue_sparse.methods.schedules import Schedule
 from glue_sparse.writing.words import check_one_of
 
@@ -117,7 +117,7 @@ class Rule:
     entrants: Entrants = "mean"
     schedule: Schedule = field(default_factory=Schedule)
     block_size: int = 1
-    block_norm: tiles.Norm = "l1"
+    block_norm: options.Norm = "l1"
 
     def __post_init__(self):
         tiles.check_norm(self.block_norm)

@@ -12,8 +12,9 @@ from transformers.pytorch_utils import Conv1D
 from glue_sparse.core import budgets, tiles
 from glue_sparse.core.active import active_tensors
 from glue_sparse.core.masks import Masks, select
+from glue_sparse.core.names import match
 from glue_sparse.core.parametrization import original
-from glue_sparse.core.params import body_names, match, sparsifiable
+from glue_sparse.core.params import body_names, sparsifiable
 from glue_sparse.scores.scores import magnitude, noise
 from glue_sparse.writing.words import check_one_of
 

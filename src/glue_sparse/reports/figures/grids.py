@@ -8,8 +8,9 @@ from typing import Any
 from glue_sparse.experiments.cells import Cell, Grid
 from glue_sparse.records.scales import scale_of, scales_of
 from glue_sparse.reports.figures import plots
-from glue_sparse.reports.places import Place, places
-from glue_sparse.writing.words import check_one_of, prefixed
+from glue_sparse.reports.places import Place
+from glue_sparse.reports.sheet import Sheet
+from glue_sparse.writing.words import check_one_of, command, prefixed
 
 PANEL_KEYS = ("x", "label", "where", "line", "names", "level")
 ROW = "row"
@@ -42,9 +43,9 @@ def _members(grid: Grid, panel: dict[str, Any]) -> list[Cell]:
     return [cell for cell in cells if all(cell.value(key) == want for key, want in where.items())]
 
 
-def lines(grid: Grid, panel: dict[str, Any]) -> dict[str, list[tuple[float, Place]]]:
+def lines(sheet: Sheet, panel: dict[str, Any]) -> dict[str, list[tuple[float, Place]]]:
     """Label -> (x, what was found there), sorted by x; places without a run are among them."""
-    found, all_places = {}, places(grid)
+    found, grid, all_places = {}, sheet.grid, sheet.places
     titles = {column: result.title for (_, column), place in all_places.items() for result in place.found}
     for cell in _members(grid, panel):
         parts = [titles.get(cell.column, cell.column)] if len(grid.columns) > 1 or "line" not in panel else []
@@ -59,32 +60,33 @@ def _line(grid: Grid, cell: Cell, setting: str) -> str:
     return grid.family.get(cell.row, cell.row) if setting == ROW else str(cell.value(setting))
 
 
-def _levels(grid: Grid, panel: dict[str, Any]) -> list[float]:
+def _levels(sheet: Sheet, panel: dict[str, Any]) -> list[float]:
     """Scores of the row that a panel draws as a horizontal line, in the columns that it shows."""
-    columns = {cell.column for cell in _members(grid, panel)}
-    found = [place for (row, column), place in places(grid).items() if row == panel.get("level") and column in columns]
+    columns = {cell.column for cell in _members(sheet.grid, panel)}
+    found = [place for (row, column), place in sheet.places.items() if row == panel.get("level") and column in columns]
     return [place.mean for place in found if place.found]
 
 
-def draw(grid: Grid, folder: Path) -> list[Path]:
+def draw(sheet: Sheet, folder: Path) -> list[Path]:
     """Draw NAME.png and NAME.svg; returns their paths.
 
     Raises:
         ValueError: matplotlib is missing, or there is nothing to draw yet.
     """
+    grid = sheet.grid
     panels = check(grid)
     if not panels:
         raise ValueError(f"figure of {grid.name}: no row has {grid.figure['panels'][0].get('where')}")
-    if not any(place.found for place in places(grid).values()):
-        raise ValueError(f"{grid.name} has no finished run yet: python scripts/table.py run configs/{grid.name}.yaml")
+    if not sheet.found:
+        raise ValueError(f"{grid.name} has no finished run yet: {command(f'table run {grid.name}.yaml')}")
     figure, axes = plots.pyplot().subplots(1, len(panels), figsize=(5 * len(panels), 4), sharey=True, squeeze=False)
     for index, (axis, panel) in enumerate(zip(axes[0], panels, strict=True)):
-        for mean in _levels(grid, panel):
+        for mean in _levels(sheet, panel):
             axis.axhline(mean, color="black", linestyle="--", linewidth=1, label=panel["level"])
-        _panel(axis, panel, lines(grid, panel))
+        _panel(axis, panel, lines(sheet, panel))
         if index == 0:
-            axis.set_ylabel(fill(_score_label(grid), 45), fontsize=8)
-    spread = any(place.std is not None for place in places(grid).values())
+            axis.set_ylabel(fill(_score_label(sheet), 45), fontsize=8)
+    spread = any(place.std is not None for place in sheet.places.values())
     title = f"{grid.title}{' (mean and standard deviation over seeds)' if spread else ''}"
     figure.suptitle(fill(title, 70 * len(panels)), fontsize=10)
     return plots.write(figure, folder, grid.name)
@@ -118,8 +120,8 @@ def _seeds(line: Sequence[Place]) -> str:
     return f"{number} seed{'s' if wanted > 1 else ''}"
 
 
-def _score_label(grid: Grid) -> str:
-    results = [result for place in places(grid).values() for result in place.found]
+def _score_label(sheet: Sheet) -> str:
+    results = sheet.found
     titles, metrics = ({getattr(r, field): None for r in results} for field in ("title", "main_metric"))
     task = f"{next(iter(titles))} " if len(titles) == 1 else ""
     scales = scales_of(results)

@@ -1,14 +1,12 @@
 """Figures of runs whose active entries move: their updates, where tiles were active, and losses; loads no model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from glue_sparse.core.params import block_of, match
-from glue_sparse.methods.moving.pattern_file import patterns
+from glue_sparse.methods.moving.pattern_file import one_of, patterns
 from glue_sparse.records.results import Result
 from glue_sparse.reports.figures import plots
 
@@ -98,8 +96,8 @@ def pattern_images(
         ValueError: no patterns in a run's folder, or not exactly one such tensor.
     """
     counts = {label: patterns(place) for label, (place, _) in runs.items()}
-    names = {label: _one(tuple(found), tensor, found) for label, found in counts.items()}
-    images = {label: counts[label][chosen].numpy() for label, chosen in names.items()}
+    names = {label: one_of({n: t.shape for n, t in found.items()}, tensor) for label, found in counts.items()}
+    images = {label: counts[label][chosen] for label, chosen in names.items()}
     most = max(1, *(int(image.max()) for image in images.values()))
     figure = plots.pyplot().figure(figsize=(max(9, 1 + 3.5 * len(runs)), 9))
     places = figure.add_gridspec(2, len(runs) + 1, width_ratios=[*[1] * len(runs), 0.05])
@@ -114,29 +112,6 @@ def pattern_images(
     shares = {label: run.connections.get("explored", {}) for label, (_, run) in runs.items()}
     _explored_bars(figure.add_subplot(places[1, :]), shares)
     return plots.write(figure, folder, name)
-
-
-def _one(names: tuple[str, ...], pattern: str | None, found: Mapping[str, Tensor]) -> str:
-    """The one tensor meant."""
-    if pattern is None:
-        return second_expansion({name: tuple(tensor.shape) for name, tensor in found.items()})
-    fitting = [pattern] if pattern in names else list(match(names, (pattern,)))
-    if len(fitting) > 1:
-        raise ValueError(f"--tensor {pattern} fits {len(fitting)} tensors, such as {fitting[0]}: name one of them")
-    return fitting[0]
-
-
-def second_expansion(shapes: Mapping[str, Sequence[int]]) -> str:
-    """The matrix of the second block with the most outputs per input, of a BERT the first one of its FFN.
-
-    The block of most outputs where blocks are not numbered, and the last where there is only one.
-    """
-    blocks = sorted({block_of(name) for name in shapes}, key=lambda block: (len(block), block))
-    chosen = blocks[min(1, len(blocks) - 1)]
-    inside = [name for name in sorted(shapes) if block_of(name) == chosen and len(shapes[name]) == 2]
-    if not inside:
-        raise ValueError(f"no matrix is in {chosen or 'this network'}: name a tensor with --tensor")
-    return max(inside, key=lambda name: shapes[name][0] / shapes[name][1])
 
 
 def _explored_bars(axis: Any, shares: Mapping[str, Mapping[str, float]]) -> None:

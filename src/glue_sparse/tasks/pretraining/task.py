@@ -1,15 +1,19 @@
 """Pre-training of BERT on text: masked words and next sentences (Devlin et al., 2019, arXiv 1810.04805)."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from torch import nn
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
+from glue_sparse.core.active import active_tensors
+from glue_sparse.core.names import block_of
+from glue_sparse.costs import bert_flops
 from glue_sparse.models import bert_pretraining as pretraining
-from glue_sparse.models.bert_family import is_member
-from glue_sparse.models.sources import base_name, scratch_of
+from glue_sparse.models.names import base_name, is_bert_size, scratch_of
 from glue_sparse.models.tokenizers import SpecialIds
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.pretraining import wordpiece
@@ -51,15 +55,26 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         collate=MaskingCollator(masking, seed, task.max_length if task.streaming else None),
         metrics=_metrics,
         main_metric="mlm_loss",
-        source={
-            "kind": "hub" if task.hub_dataset else "files",
-            "name": split.train.title,
-            "train": trained,
-            "validation": scored,
-            "tokenizer": {"size": len(tokenizer), "sha256": wordpiece.digest(tokenizer)},
-        },
+        source=_source(split, tokenizer, {"train": trained, "validation": scored}, bool(task.hub_dataset)),
         base_model=base,
+        more_flops=partial(encoder_flops, length=task.max_length),
     )
+
+
+def _source(split: Split, tokenizer: PreTrainedTokenizerBase, facts: dict[str, Any], of_hub: bool) -> dict[str, Any]:
+    """Where the text came from, what is in it, and by which tokens."""
+    told = {"size": len(tokenizer), "sha256": wordpiece.digest(tokenizer)}
+    return {"kind": "hub" if of_hub else "files", "name": split.train.title, **facts, "tokenizer": told}
+
+
+def encoder_flops(network: nn.Module, length: int) -> dict[str, float]:
+    """By the formula of `bert_flops`, of the encoder alone, with the weights that are zero left out."""
+    config: Any = network.config
+    layers, hidden = config.num_hidden_layers, config.hidden_size
+    num_entries = bert_flops.encoder_entries(layers, hidden, config.intermediate_size)
+    held = [entries for name, entries in active_tensors(network) if block_of(name) and len(entries.shape) == 2]
+    active = num_entries - sum(one.shape.numel() - one.num_active for one in held if one.inactive == "zero")
+    return bert_flops.report(active, layers, hidden, length)
 
 
 def _check(task: TaskArguments, base: str) -> None:
@@ -83,7 +98,7 @@ def _title(split: Split, trained: dict[str, Any], scored: dict[str, Any]) -> str
 
 def _tokenizer(task: TaskArguments, base: str, corpus: Corpus) -> PreTrainedTokenizerBase:
     """The tokenizer that was given, else the model's own, else one trained on the corpus."""
-    if task.tokenizer is None and is_member(scratch_of(base)[0]):
+    if task.tokenizer is None and is_bert_size(scratch_of(base)[0]):
         return wordpiece.train(corpus, task.vocab_size)
     if task.vocab_size != TaskArguments.vocab_size:
         raise ValueError("--vocab_size is for a tokenizer trained on the text, and this run has another: leave it out")

@@ -14,7 +14,7 @@ from transformers import DataCollatorWithPadding, EvalPrediction
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
 from glue_sparse.core.params import head_names
 from glue_sparse.models.loading import load_question_answerer
-from glue_sparse.models.sources import base_name
+from glue_sparse.models.names import base_name
 from glue_sparse.models.tokenizers import load_tokenizer
 from glue_sparse.tasks import metrics
 from glue_sparse.tasks.base import Task

@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import TrainerState
 
-from glue_sparse.arguments.groups import MergeArguments, RunArguments
+from glue_sparse.arguments.groups import MergeArguments
+from glue_sparse.arguments.training import RunArguments
 from glue_sparse.core import tensor_files
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.masks import Masks, from_positions, positions
@@ -23,6 +24,7 @@ from glue_sparse.core.params import body_names
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.records import folder as run_folder
 from glue_sparse.training.merging.exchange import Ledger, open_exchange, summary
+from glue_sparse.training.merging.limits import check
 from glue_sparse.training.merging.worker import Entries, build_workers, entries_of, run_length
 from glue_sparse.training.trainer import SparseTrainer
 from glue_sparse.writing import files as whole_files
@@ -30,11 +32,6 @@ from glue_sparse.writing import files as whole_files
 logger = logging.getLogger(__name__)
 
 FORMAT = "glue_sparse worker 1"
-REFUSED = (
-    "fp16", "fp16_full_eval", "bf16_full_eval", "load_best_model_at_end", "label_smoothing_factor",
-    "gradient_checkpointing", "torch_compile",
-)  # fmt: skip
-"""Flags of the Trainer that this kind of training does not honour."""
 
 class MergedTraining:
     """Several workers, one merged model.
@@ -54,7 +51,7 @@ class MergedTraining:
         assert plan.merge_every is not None and isinstance(trainer.args, RunArguments)
         self.trainer, self.method, self.plan, self.args = trainer, trainer.method, plan, trainer.args
         self.exchange = open_exchange(plan, self.args.world_size)
-        _check(self.args, plan, self.exchange.num_workers)
+        check(self.args, plan, self.exchange.num_workers)
         if self.method.refuses_merging:
             raise ValueError(f"{self.method.refuses_merging}: leave `merge_every` out")
         self.merge_every = plan.merge_every
@@ -72,18 +69,26 @@ class MergedTraining:
         if plan.dense_steps and not self.needs_data and any(self._choose(0)):
             raise ValueError("--dense_steps is for methods that choose by a score")
 
-    def run(self, checkpoint: str | None = None, interrupted: Callable[[], bool] = lambda: False) -> None:
-        """Train, from a checkpoint if one is given; the trainer's model is the merged one afterwards.
+    def run(self, checkpoint: str | None = None) -> None:
+        """`start` and `fit`."""
+        self.start(checkpoint)
+        self.fit(checkpoint)
+
+    def start(self, checkpoint: str | None) -> None:
+        """Choose the workers' active entries, or take them from a checkpoint."""
+        if checkpoint:
+            self._load(Path(checkpoint))
+        else:
+            self._start()
+
+    def fit(self, checkpoint: str | None = None, interrupted: Callable[[], bool] = lambda: False) -> None:
+        """Train after `start`; the trainer's model is the merged one afterwards.
 
         Args:
             interrupted: asked after each merge; when true, a checkpoint is saved and training ends early.
         Raises:
             RuntimeError: processes ended with different models.
         """
-        if checkpoint:
-            self._load(Path(checkpoint))
-        else:
-            self._start()
         bar = tqdm(
             total=self.num_steps, initial=self.step, desc="merged training", unit="step",
             disable=self.args.disable_tqdm or self.exchange.local[0] > 0,
@@ -219,6 +224,10 @@ class MergedTraining:
         """The merged model against the base."""
         return SparseDiff.between(self.base, self.workers[0].model, self.trainer.head, self.trainer.info)
 
+    def facts(self) -> dict[str, Any]:
+        """What a run's result says of this kind of training."""
+        return {"communication": self.communication()}
+
     def communication(self) -> dict[str, Any]:
         """What all workers sent, beside what they would have sent with everything training; all ranks must call it."""
         dense = sum(4 * tensor.numel() for tensor in self.base.values() if tensor.is_floating_point())
@@ -289,12 +298,3 @@ class MergedTraining:
         return list(shares.values())
 
 
-def _check(args: RunArguments, plan: MergeArguments, num_workers: int) -> None:
-    for flag in REFUSED:
-        if getattr(args, flag):
-            raise ValueError(f"--{flag} does not work with --merge_every")
-    if num_workers >= 4 and plan.merge_rule == "sum":
-        logger.warning(
-            "%d workers whose updates are summed: in the FISH authors' logs runs with 4 and 8 workers diverged; "
-            "--merge_rule mean is the safe choice", num_workers,
-        )  # fmt: skip

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, get_scheduler
 
-from glue_sparse.arguments.groups import MergeArguments, RunArguments
+from glue_sparse.arguments.groups import MergeArguments
+from glue_sparse.arguments.training import RunArguments
 from glue_sparse.core.active import active_tensors, attach
 from glue_sparse.core.batches import Batch
 from glue_sparse.core.masks import Masks

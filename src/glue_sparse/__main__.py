@@ -1,0 +1,8 @@
+"""`python -m glue_sparse` is `glue-sparse`."""
+
+import sys
+
+from glue_sparse.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

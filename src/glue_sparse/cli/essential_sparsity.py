@@ -1,0 +1,126 @@
+"""Score over sparsity: run the grid, add points where the score drops, and compute the drop point: for example
+
+    glue-sparse drop-point run --model minilm --data_dir path/to/glue --tasks mrpc rte --seeds 0 1
+    glue-sparse drop-point run --tasks mrpc --seeds 0 1 --rows dense magnitude-0.2 magnitude-0.5
+    glue-sparse drop-point show --model minilm --data_dir path/to/glue --tasks mrpc rte --seeds 0 1
+
+`run` does the missing runs, then halves, --refine times, the step in which each method's mean score first falls more
+than --eps below the dense one. Both verbs end with the table of drop points, all points as CSV, and the figure, in
+results/NAME.{md,csv,png,svg}. Stopped, the same command goes on. Other flags are those of
+`glue-sparse train`, for all runs.
+"""
+
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+
+from glue_sparse.analysis.drop_point import check_eps
+from glue_sparse.cli.grid_flags import add_grid_flags, add_run_flags
+from glue_sparse.experiments import grids, runner
+from glue_sparse.experiments.cells import Grid
+from glue_sparse.experiments.sweeps import row_name
+from glue_sparse.reports import curves
+from glue_sparse.reports.figures import drop_points as curve_figures
+from glue_sparse.reports.sheet import Sheet
+from glue_sparse.writing import files as whole_files
+from glue_sparse.writing.ending import one_sentence
+
+CONFIG = Path("configs", "essential_sparsity.yaml")
+
+
+def parser(prog: str | None = None) -> ArgumentParser:
+    """The command line."""
+    top = ArgumentParser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    verbs = top.add_subparsers(dest="verb", required=True)
+    run = verbs.add_parser("run", help="do the missing runs, refine, and show", allow_abbrev=False)
+    run.add_argument("--refine", type=int, default=2, help="how often to halve the step around each drop point")
+    run.add_argument("--least_step", type=float, default=0.02, help="do not halve steps this small")
+    add_run_flags(run)
+    show = verbs.add_parser("show", help="drop points, points and figure of the finished runs", allow_abbrev=False)
+    for verb in (run, show):
+        verb.add_argument("--config", type=Path, default=CONFIG, help="a grid with a sweep over sparsity")
+        verb.add_argument("--eps", type=float, default=1.0, help="drop that counts, in points of a hundred")
+        verb.add_argument("--relative", action="store_true", help="--eps is percent of the dense score instead")
+        verb.add_argument("--name", help="of the files; default: GRID_drop_points")
+        add_grid_flags(verb)
+    return top
+
+
+def read_grid(arguments: Namespace, flags: list[str], extra: bool) -> Grid:
+    """The chosen part of the grid; with `extra`, also the points that earlier calls have added."""
+    chosen = {key: getattr(arguments, key) for key in ("tasks", "rows", "seeds", "output_dir", "tune_values")}
+    grid = grids.read(arguments.config, **chosen, flags=flags)
+    if not extra:
+        return grid
+    chosen_families = {grid.family[row] for row in grid.rows if row in grid.family}
+    found = grids.further_values(arguments.config, grid)
+    more = {family: values for family, values in found.items() if family in chosen_families}
+    names = [row_name(family, value) for family, values in more.items() for value in values]
+    chosen["rows"] = [*arguments.rows, *names] if arguments.rows else []
+    return grids.read(arguments.config, **chosen, flags=flags, more=more)
+
+
+def refine(arguments: Namespace, flags: list[str]) -> list[runner.Cell]:
+    """Run one more point around every drop point that is not known well enough; returns the runs that failed."""
+    grid = read_grid(arguments, flags, extra=True)
+    chained = {grid.family[cell.row] for cell in grid.cells if cell.start and cell.row in grid.family}
+    found = curves.lines(Sheet.of(grid))
+    wanted = curves.refinements(found, chained, arguments.eps, arguments.relative, arguments.least_step)
+    failed = []
+    for column, values in wanted.items():
+        task = grid.at(next(iter(grid.rows)), column)[0].arguments.task.task
+        rows = [row_name(family, value) for family, value in values.items()]
+        more = {family: [value] for family, value in values.items()}
+        part = grids.read(
+            arguments.config, tasks=[str(task)], rows=rows, seeds=grid.seeds, output_dir=arguments.output_dir,
+            flags=flags, more=more,
+        )  # fmt: skip
+        failed += runner.run_here(part, arguments.jobs)
+    return failed
+
+
+def show(arguments: Namespace, flags: list[str]) -> None:
+    """Print and write drop points, points and figure."""
+    grid = read_grid(arguments, flags, extra=True)
+    found = curves.lines(Sheet.of(grid))
+    name, folder = arguments.name or f"{grid.name}_drop_points", arguments.results_dir
+    paths = curve_figures.draw(found, arguments.eps, arguments.relative, folder, name, grid.title)
+    text = curves.as_markdown(found, arguments.eps, arguments.relative)
+    paths += [whole_files.write_text(folder / f"{name}.md", text)]
+    paths += [whole_files.write_text(folder / f"{name}.csv", curves.as_csv(found))]
+    print(f"{text}\nwritten: {', '.join(map(str, paths))}")
+
+
+def run(arguments: Namespace, flags: list[str]) -> int:
+    """The grid, its refinements, and what they show; 1 when a run failed."""
+    if arguments.jobs < 1 or arguments.refine < 0:
+        raise ValueError("--jobs must be at least 1 and --refine at least 0")
+    grid = read_grid(arguments, flags, extra=False)
+    curves.check(grid)
+    if arguments.dry_run:
+        print(runner.dry_run(grid))
+        return 0
+    failed = runner.run_here(grid, arguments.jobs)
+    for _ in range(arguments.refine):
+        failed = failed or refine(arguments, flags)
+    for cell in failed:
+        print(f"failed: {cell.name}, log: {cell.log}", file=sys.stderr)
+    show(arguments, flags)
+    if failed:
+        print(f"error: {len(failed)} runs failed; the same command tries them again", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Parse and do it."""
+    arguments, flags = parser(prog).parse_known_args(argv)
+    with one_sentence():
+        check_eps(arguments.eps)
+        if not arguments.rows and arguments.config == CONFIG:
+            arguments.rows = ["dense", "magnitude", "random"]  # the study; the others are there to be asked for
+        if arguments.verb == "run":
+            return run(arguments, flags)
+        show(arguments, flags)
+    return 0
+

@@ -1,0 +1,42 @@
+"""`glue-sparse`: the sub-commands by name, each imported only when it is called."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+COMMANDS = {
+    "train": ("train", "train, evaluate and save one model"),
+    "table": ("table", "run a grid of experiments, or print its table"),
+    "figure": ("figure", "draw a grid, or how runs went"),
+    "diff": ("diff", "look at diffs, compare, prune, apply or restore them"),
+    "masks": ("masks", "choose the weights that pruning would keep, and compare masks"),
+    "drop-point": ("essential_sparsity", "score over sparsity, and where it drops"),
+    "pareto": ("pareto", "loss over FLOPs beside a dense family, and best learning rates"),
+    "weights": ("weights", "count small weights over training, or compare two models"),
+    "zero-shot": ("zero_shot", "prune a language model without training, and measure its perplexity"),
+    "benchmark": ("benchmark", "measure what sparse training costs here"),
+}
+"""Name -> module of this package, and what it does."""
+
+
+def usage() -> str:
+    """The page that `--help` shows."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name.ljust(width)}  {what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: glue-sparse COMMAND ...", "", "Train networks in which only some weights are active.", "", *lines, "",
+         "`glue-sparse COMMAND --help` explains a command."]
+    )  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Call a sub-command; returns the exit status."""
+    words = sys.argv[1:] if argv is None else [*argv]
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if words else 2
+    name, *rest = words
+    if name not in COMMANDS:
+        print(f"error: unknown command {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return import_module(f"glue_sparse.cli.{COMMANDS[name][0]}").main(rest, f"glue-sparse {name}")

@@ -1,0 +1,123 @@
+"""Run a grid of experiments and print its table: for example
+
+    glue-sparse table run configs/table_1.yaml --model minilm --data_dir path/to/glue --tasks rte mrpc
+    glue-sparse table show configs/table_1.yaml --model minilm --data_dir path/to/glue --tasks rte mrpc
+    glue-sparse table show runs/quickstart
+
+`run` does the runs that are missing and can be stopped and started again at any time; a failed run is listed with its
+log and tried again by the next call. Then, as `show` does, it prints the table, writes it to results/NAME.{md,csv,tex}
+and draws the figure if the grid has one. `show` also takes a folder, and prints all runs below it. Other flags
+(--num_train_epochs 3 --bf16 true ...) are those of `glue-sparse train`, for all runs.
+
+A grid with `tune` chooses a setting for each row and column first: `run` does a trial of each value, scored on held-out
+training examples, below runs/GRID/tune, prints them, and then does the grid's runs with the best values. The setting
+as a flag (--learning_rate 0.1) is used for all runs instead.
+"""
+
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+
+from glue_sparse.cli.grid_flags import add_grid_flags, add_run_flags, read_grid
+from glue_sparse.experiments import grids, runner, tuning
+from glue_sparse.records import results
+from glue_sparse.reports import tables, trials
+from glue_sparse.reports.figures import grids as figures
+from glue_sparse.reports.sheet import Sheet
+from glue_sparse.writing import tables as text_tables
+from glue_sparse.writing.ending import one_sentence
+
+
+def parser(prog: str | None = None) -> ArgumentParser:
+    """The command line."""
+    top = ArgumentParser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    verbs = top.add_subparsers(dest="verb", required=True)
+    run = verbs.add_parser("run", help="do the missing runs of a grid", allow_abbrev=False)
+    run.add_argument("config", type=Path, help="a grid, for example configs/table_1.yaml")
+    add_run_flags(run)
+    run.add_argument("--launcher", choices=("local", "slurm"), default="local", help="slurm: submit an array job")
+    run.add_argument(
+        "--slurm", nargs="+", default=[], metavar="NAME=VALUE", help="options of the array job: gpus_per_node=1 ..."
+    )
+    add_grid_flags(run)
+    show = verbs.add_parser("show", help="print a grid's table, or all runs below a folder", allow_abbrev=False)
+    show.add_argument("config", type=Path, help="a grid, or a folder of runs")
+    add_grid_flags(show)
+    return top
+
+
+def run_grid(arguments: Namespace, flags: list[str]) -> int:
+    """Do what is missing, then show it; 1 when a run failed."""
+    if arguments.jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, got {arguments.jobs}")
+    grid = read_grid(arguments.config, arguments, flags)
+    if grid.figure:
+        figures.check(grid)
+    if arguments.dry_run or arguments.launcher == "slurm":
+        return hand_out(grid, arguments)
+    failed = []
+    if grid.tuned:
+        failed += runner.run_here(grid.tuned.trials, arguments.jobs)
+        grid = read_grid(arguments.config, arguments, flags)  # with the values that the trials have chosen
+        print(text_tables.markdown(*trials.table(grid)))
+    failed += runner.run_here(grid, arguments.jobs)
+    for cell in failed:
+        print(f"failed: {cell.name}, log: {cell.log}", file=sys.stderr)
+    waiting = report_waiting(grid)
+    if failed:
+        total = len(grid.cells) + (len(grid.tuned.trials.cells) if grid.tuned else 0)
+        print(f"error: {len(failed)} of {total} runs failed; the same command tries them again", file=sys.stderr)
+    show_grid(grid, arguments.results_dir)
+    return 1 if failed or waiting else 0
+
+
+def hand_out(grid: grids.Grid, arguments: Namespace) -> int:
+    """Print the commands of what can run now, or submit it; what waits for trials is left to a later call."""
+    parts = [part for part in (grid.tuned and grid.tuned.trials, grid) if part and runner.missing(part)]
+    for part in parts or [grid]:
+        if arguments.dry_run:
+            print(runner.dry_run(part))
+        else:
+            print(runner.run_slurm(part, arguments.jobs, arguments.slurm))
+    report_waiting(grid)
+    return 0
+
+
+def report_waiting(grid: grids.Grid) -> list[str]:
+    """Say which places wait for trials."""
+    lines = tuning.waiting(grid)
+    for line in lines:
+        print(f"waiting: {line}; the same command goes on", file=sys.stderr)
+    return lines
+
+
+def show_grid(grid: grids.Grid, folder: Path) -> Sheet:
+    """Print and write the table; draw the figure where there is one and something to draw."""
+    sheet = Sheet.of(grid)
+    paths = tables.write(sheet, folder)
+    print(paths[0].read_text())
+    if grid.figure and figures.check(grid) and sheet.results:
+        paths += figures.draw(sheet, folder)
+    print(f"written: {', '.join(map(str, paths))}")
+    return sheet
+
+
+def show(arguments: Namespace, flags: list[str]) -> int:
+    """A grid's table, or all runs below a folder."""
+    if not arguments.config.is_dir():
+        show_grid(read_grid(arguments.config, arguments, flags), arguments.results_dir)
+        return 0
+    if flags:
+        raise ValueError(f"{flags[0]} goes with a grid, not with a folder of runs")
+    print(text_tables.markdown(tables.HEADER, tables.rows(results.collect(arguments.config))))
+    return 0
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Parse and do it."""
+    arguments, flags = parser(prog).parse_known_args(argv)
+    with one_sentence():
+        return run_grid(arguments, flags) if arguments.verb == "run" else show(arguments, flags)
+    return 1
+

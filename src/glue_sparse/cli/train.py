@@ -1,0 +1,32 @@
+"""Train, evaluate and save one model: for example
+
+    glue-sparse train --task rte --model minilm --data_dir path/to/glue --method fish --density 0.005
+
+On several GPUs: `accelerate launch scripts/train.py ...`; on CPU `torchrun --nproc_per_node 2 scripts/train.py ...`.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from glue_sparse.arguments.command_line import DEFAULTS
+from glue_sparse.experiments.outcome import summary
+from glue_sparse.experiments.run import run
+from glue_sparse.experiments.told import parse
+from glue_sparse.writing.ending import one_sentence
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """One run; a problem the user can mend ends it with one sentence."""
+    words = sys.argv[1:] if argv is None else argv
+    with one_sentence(status=2):
+        arguments = parse(words, __doc__ or "", DEFAULTS, prog)
+        arguments.training  # noqa: B018  # transformers checks its own flags when they are first asked for
+    with one_sentence():
+        result = run(arguments, " ".join([prog or sys.argv[0], *words]))
+    if arguments.training.should_save:
+        print(summary(result, str(arguments.training.output_dir)))
+    return 0
+
+
+if __name__ == "__main__":  # as the runs of a grid are started
+    sys.exit(main())

@@ -150,7 +150,7 @@ def test_tiles_are_chosen_whole(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_phases": 1}, "--num_phases must be at least 2"),
+        ({"num_phases": 1}, "`num_phases` must be at least 2"),
         ({"first": "frozen"}, "unknown first phase 'frozen'"),
         ({"selection": "largest"}, "unknown selection 'largest'"),
     ],
@@ -161,7 +161,7 @@ def test_options_that_do_not_exist(changes: dict[str, Any], message: str):
 
 
 def test_what_cannot_work_is_one_sentence(tmp_path: Path):
-    with pytest.raises(ValueError, match="--num_phases 13 needs at least as many steps, and this run has 12"):
+    with pytest.raises(ValueError, match="`num_phases` 13 needs at least as many steps, and this run has 12"):
         trainer(tmp_path, bert(), Alternate(13)).train()
     with pytest.raises(ValueError, match="cannot train as workers"):
         Alternate().prepare_shares(bert(), (), lambda count: [], 2)

@@ -225,7 +225,7 @@ def test_legacy_decay_shrinks_what_should_stay_and_the_right_way_does_not(tmp_pa
 
 
 def test_what_cannot_work_is_one_sentence(tmp_path: Path):
-    with pytest.raises(ValueError, match="--bf16"):
+    with pytest.raises(ValueError, match="use `bf16`"):
         trainer(tmp_path, bert(), method("rigl"), fp16=True)
     with pytest.raises(ValueError, match="load_best_model_at_end"):
         trainer(tmp_path, bert(), scored(), eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True)

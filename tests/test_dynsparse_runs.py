@@ -152,11 +152,11 @@ def test_flags_that_do_not_go_together(flags: dict[str, Any], message: str):
 
 
 def test_what_cannot_work_is_one_sentence(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"^--num_updates 13 needs at least as many steps, and this run has 12: lower"):
+    with pytest.raises(ValueError, match=r"^`num_updates` 13 needs at least as many steps, and this run has 12: lower"):
         finished(tmp_path, method({"intervals": 13}))
     with pytest.raises(ValueError, match=r"^tiles of 6x6 do not divide bert.encoder.layer.0.attention.self.query"):
         finished(tmp_path, method({"block_size": 6}))
-    with pytest.raises(ValueError, match="^--weight_init and --variance change active weights alone"):
+    with pytest.raises(ValueError, match="^`weight_init` and `variance` change active weights alone"):
         method(inactive="frozen", initial="glorot")
     with pytest.raises(ValueError, match="^--group_lasso cannot be below 0, got -1$"):
         method(group_lasso=-1)

@@ -101,7 +101,7 @@ def test_thresholds_that_make_no_sense(tau: float):
 
 
 def test_a_threshold_given_twice():
-    with pytest.raises(ValueError, match="twice: --tau 0.1 0.2 0.1"):
+    with pytest.raises(ValueError, match="twice: `tau` 0.1 0.2 0.1"):
         emergence.check_thresholds([0.1, 0.2, 0.1])
 
 

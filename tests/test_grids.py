@@ -44,9 +44,9 @@ def finished(cell: grids.Cell, score: float = 0.5, **changes: Any) -> Result:
     result = Result(
         task=str(arguments.task.task), title=str(arguments.task.task).upper(), method=arguments.method.method,
         density=None, seed=cell.seed, model="minilm", main_metric="accuracy",
-        metrics={"validation": {"accuracy": score}}, history=[], seconds={}, source={},
+        metrics={"validation": {"accuracy": score}}, history=[], source={},
         arguments={**arguments.given, "world_size": 1}, command="", date="",
-        **{"cost": {"trainable": 5, "num_entries": 1000}, **changes},
+        **{"seconds": {}, "cost": {"trainable": 5, "num_entries": 1000}, **changes},
     )  # fmt: skip
     results.write(result, cell.folder)
     return result
@@ -128,7 +128,7 @@ def test_a_result_counts_only_with_the_same_settings(tmp_path: Path):
     elsewhere = grids.read(write(tmp_path), output_dir=tmp_path / "runs", flags=["--data_dir", "x"])
     assert elsewhere.cells[0].result() is not None  # where data lies is not a setting
     other = grids.read(write(tmp_path), output_dir=tmp_path / "runs", flags=["--learning_rate", "1"])
-    with pytest.raises(ValueError, match=r"holds a run with --learning_rate 0.01, not --learning_rate 1.0"):
+    with pytest.raises(ValueError, match=r"holds a run with `learning_rate` 0.01, not `learning_rate` 1.0"):
         other.cells[0].result()
 
 

@@ -170,7 +170,7 @@ def test_a_run_that_cannot_be_deletes_nothing(tmp_path: Path, tiny_bert: str):
     settings: dict[str, Any] = {"data_dir": folder_of_text(tmp_path), "from_scratch": "true", "save_model": "false"}
     train(tmp_path / "run", tiny_bert, max_steps=1, **settings)
     settings |= {"overwrite": "true", "density": 0.3, "method": "dynsparse"}
-    with pytest.raises(ValueError, match="^--num_updates 9 needs at least as many steps, and this run has 8: lower it"):
+    with pytest.raises(ValueError, match="^`num_updates` 9 needs at least as many steps, and this run has 8: lower it"):
         train(tmp_path / "run", tiny_bert, max_steps=8, num_updates=9, **settings)
     with pytest.raises(ValueError, match="^tiles of 5x5 do not divide bert.encoder.layer.0"):
         train(tmp_path / "run", tiny_bert, max_steps=8, num_updates=4, block_size=5, **settings)
@@ -283,7 +283,7 @@ def test_bad_tokenizers_and_models(tmp_path: Path):
         ({"streaming": "true", "max_steps": 4, "merge_every": 2}, "leave --merge_every out$"),
         ({"do_predict": "true"}, "^masked_lm has nothing to predict"),
         ({"task": "rte", "model": "bert_mini"}, "^bert_mini is an architecture without a tokenizer"),
-        ({"task": "rte", "vocab_size": 300}, "^--vocab_size goes with --task masked_lm, not with --task rte$"),
+        ({"task": "rte", "vocab_size": 300}, "^--vocab_size goes with --task masked_lm, not with rte$"),
         ({"task": "cifar10", "model": "bert_mini"}, "^bert_mini is a model for text"),
     ],
 )

@@ -74,7 +74,7 @@ def test_unknown_dtype(tiny_bert: str):
 @pytest.mark.parametrize("name", ["no/such-model", "no-such-folder/at/all"])
 def test_model_out_of_reach(name: str):
     for load in (tokenizers.load_tokenizer, lambda name: models.load_classifier(name, 2, ("a", "b"))):
-        with pytest.raises(ValueError, match=f"{name} .*--model minilm --task tweets.*--data_dir") as raised:
+        with pytest.raises(ValueError, match=f"{name} .*`model` minilm `task` tweets.*`data_dir`") as raised:
             load(name)
         assert "\n" not in str(raised.value)
 

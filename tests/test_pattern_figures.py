@@ -116,7 +116,7 @@ def test_the_usual_tensor_is_the_first_of_the_second_ffn():
     assert second_expansion(shapes) == second_expansion({tenth: (32, 8), **shapes}) == UP
     assert second_expansion({FIRST: (32, 8)}) == FIRST
     assert second_expansion({"0.weight": (3, 9), "2.weight": (9, 3), "2.bias": (9,)}) == "2.weight"
-    with pytest.raises(ValueError, match="name a tensor with --tensor"):
+    with pytest.raises(ValueError, match="name a `tensor`"):
         second_expansion({"conv.weight": (3, 3, 3, 3)})
 
 

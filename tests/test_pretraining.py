@@ -199,7 +199,7 @@ def test_random_weights_depend_on_the_name_and_the_vocabulary():
 
 
 def test_a_member_without_a_tokenizer_is_not_for_other_tasks():
-    with pytest.raises(ValueError, match="^bert_mini is an architecture without a tokenizer: pre-train it with --task"):
+    with pytest.raises(ValueError, match="^bert_mini is an architecture without a tokenizer: pre-train it with `task`"):
         tokenizers.load_tokenizer("bert_mini@scratch7")
 
 
@@ -209,6 +209,6 @@ def test_models_that_cannot_be_pre_trained(tmp_path: Path, tiny_bert: str):
     with pytest.raises(ValueError, match="is of type gpt2; masked_lm trains models of type bert"):
         pretraining.load(str(tmp_path), tokenizer)
     tokenizer.add_tokens(["zebra"])
-    with pytest.raises(ValueError, match="the tokenizer has 63 tokens and model .* 62: leave --tokenizer out"):
+    with pytest.raises(ValueError, match="the tokenizer has 63 tokens and model .* 62: leave `tokenizer` out"):
         pretraining.load(tiny_bert, tokenizer)
     assert pretraining.load(f"{tiny_bert}@scratch7", tokenizer).config.vocab_size == 63

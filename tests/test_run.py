@@ -156,7 +156,7 @@ def test_workers_that_merge_leave_what_a_run_leaves(tiny_bert, rte, tmp_path, mo
         ({"density": "abc"}, 2, "argument --density: invalid float value: 'abc'"),
         ({"density": 1e-4}, 1, "the head alone has"),
         ({"task": "rtee"}, 1, "did you mean rte?"),
-        ({"method": "fsh"}, 1, "did you mean fish?"),
+        ({"method": "fsh"}, 2, "did you mean fish?"),
         ({"methd": "fish"}, 2, "unknown argument --methd; did you mean --method?"),
         ({"task": "mrpc"}, 1, "MRPC"),
         ({"data_dir": "nowhere"}, 1, "nowhere"),

@@ -124,7 +124,7 @@ def test_updates_end_equal_intervals():
     for n, steps in ((7, 50), (3, 10), (8, 12), (5, 5), (160, 757), (1, 9)):
         schedule = Schedule(intervals=n).in_steps(steps)
         assert sum(schedule.is_update(step) for step in range(steps)) == n - 1 == schedule.num_updates
-    with pytest.raises(ValueError, match="^--num_updates 11 needs at least as many steps, and this run has 10"):
+    with pytest.raises(ValueError, match="^`num_updates` 11 needs at least as many steps, and this run has 10"):
         Schedule(intervals=11).in_steps(10)
 
 

@@ -116,7 +116,7 @@ def test_a_run_with_another_value_than_the_trials_choose_does_not_pass_for_it(tm
     grid = read(tmp_path, **GRID)
     finished(grid.at("dense", "rte")[0])  # with 0.4
     try_all(grid)
-    with pytest.raises(ValueError, match=r"holds a run with --learning_rate 0.4, not --learning_rate 0.08"):
+    with pytest.raises(ValueError, match=r"holds a run with `learning_rate` 0.4, not `learning_rate` 0.08"):
         runner.missing(read(tmp_path, **GRID))
 
 

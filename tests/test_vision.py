@@ -114,7 +114,7 @@ def test_what_is_no_image_classifier(tiny_bert: str, tmp_path: Path):
         vision.load_image_classifier(tiny_bert, LABELS, 0)
     with pytest.raises(ValueError, match="holds no usable model"):
         vision.load_image_classifier(str(tmp_path), LABELS, 0)
-    with pytest.raises(ValueError, match="without a network use --model resnet9"):
+    with pytest.raises(ValueError, match="without a network use `model` resnet9"):
         vision.load_image_classifier("nobody/no-such-model", LABELS, 0)
     with pytest.raises(ValueError, match="dtype is one of"):
         vision.load_image_classifier("resnet9", LABELS, 0, "float16")

@@ -75,7 +75,7 @@ def test_revisions_are_of_hub_ids(tmp_path: Path):
     found = [(place.label, place.step) for place in find(["a/b"], ["step3", "main", "step_1k"])]
     assert found == [("a/b@step3", 3), ("a/b@main", None), ("a/b@step_1k", 1000)]
     saved(tmp_path, model=bert())
-    with pytest.raises(ValueError, match="--revisions belong to a model on the hub, and .*model is a folder"):
+    with pytest.raises(ValueError, match="`revisions` belong to a model on the hub, and .*model is a folder"):
         find([str(tmp_path / "model")], ["step3"])
 
 

@@ -80,7 +80,7 @@ def _expanded(source: str, revisions: Sequence[str]) -> list[tuple[str, str | No
     if not folder.is_dir():
         return [(source, revision) for revision in revisions or (None,)]
     if revisions:
-        raise ValueError(f"--revisions belong to a model on the hub, and {source} is a folder")
+        raise ValueError(f"`revisions` belong to a model on the hub, and {source} is a folder")
     if _holds_model(folder):
         return [(source, None)]
     steps = {path: step_of(path.name) for path in folder.iterdir() if _holds_model(path)}

@@ -84,9 +84,9 @@ def check_thresholds(thresholds: Sequence[float]) -> None:
     """Raise a ValueError unless all are finite, above 0 and different."""
     for tau in thresholds:
         if not (math.isfinite(tau) and tau > 0):
-            raise ValueError(f"a threshold (--tau) is a finite number above 0, not {tau:g}")
+            raise ValueError(f"a threshold (`tau`) is a finite number above 0, not {tau:g}")
     if len(set(thresholds)) < len(thresholds):
-        raise ValueError(f"a threshold is given twice: --tau {' '.join(f'{tau:g}' for tau in thresholds)}")
+        raise ValueError(f"a threshold is given twice: `tau` {' '.join(f'{tau:g}' for tau in thresholds)}")
 
 
 def check_same(one: str, its: Shapes, other: str, others: Shapes) -> None:

@@ -28,8 +28,12 @@ class Arguments:
 
     @cached_property
     def training(self) -> "RunArguments":
-        """What the Trainer is told, checked by transformers, which is loaded for this alone."""
-        return build(import_module("glue_sparse.arguments.training").RunArguments, self.values)
+        """What the Trainer is told; transformers is loaded for this alone, and a ValueError says what it refuses."""
+        kind = import_module("glue_sparse.arguments.training").RunArguments
+        try:
+            return build(kind, self.values)
+        except (ValueError, TypeError, ImportError) as error:  # what transformers says of its own flags
+            raise ValueError(" ".join(str(error).split())) from error
 
     def value(self, flag: str) -> Any:
         """The value of any flag.

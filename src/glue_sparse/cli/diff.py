@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from glue_sparse.analysis import similarity
 from glue_sparse.analysis.density import density_by_kind, density_by_layer
 from glue_sparse.cli import prune_diff
+from glue_sparse.cli.ending import one_sentence
 from glue_sparse.core.masks import Masks
 from glue_sparse.diffs import deltas, pruned_model
 from glue_sparse.diffs.diff import SparseDiff
@@ -29,7 +30,6 @@ from glue_sparse.models.names import is_bert_size, scratch_of
 from glue_sparse.models.of_diff import load_base
 from glue_sparse.models.tokenizers import load_tokenizer
 from glue_sparse.reports.figures.masks import density_bars
-from glue_sparse.writing.ending import one_sentence
 from glue_sparse.writing.tables import markdown
 from glue_sparse.writing.words import short_names
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glue_sparse.analysis.drop_point import check_eps
+from glue_sparse.cli.ending import one_sentence
 from glue_sparse.cli.grid_flags import add_grid_flags, add_run_flags
 from glue_sparse.experiments import grids, runner
 from glue_sparse.experiments.cells import Grid
@@ -24,7 +25,6 @@ from glue_sparse.reports import curves
 from glue_sparse.reports.figures import drop_points as curve_figures
 from glue_sparse.reports.sheet import Sheet
 from glue_sparse.writing import files as whole_files
-from glue_sparse.writing.ending import one_sentence
 
 CONFIG = Path("configs", "essential_sparsity.yaml")
 

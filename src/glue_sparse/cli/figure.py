@@ -14,6 +14,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from glue_sparse.cli.ending import one_sentence
 from glue_sparse.cli.grid_flags import add_grid_flags, read_grid
 from glue_sparse.records import results
 from glue_sparse.records.results import Result
@@ -21,7 +22,6 @@ from glue_sparse.reports.figures import grids as figures
 from glue_sparse.reports.figures.patterns import loss_curves, losses, pattern_images, update_curves
 from glue_sparse.reports.figures.runs import explored_curves, gate_curves
 from glue_sparse.reports.sheet import Sheet
-from glue_sparse.writing.ending import one_sentence
 from glue_sparse.writing.words import short_names
 
 CURVES: dict[str, Callable[[Mapping[str, Result], Path, str], list[Path]]] = {

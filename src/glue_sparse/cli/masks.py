@@ -22,13 +22,13 @@ from torch import nn
 from glue_sparse.analysis import similarity
 from glue_sparse.analysis.density import of_masks
 from glue_sparse.analysis.similarity import Similarity
+from glue_sparse.cli.ending import one_sentence
 from glue_sparse.core import mask_file
 from glue_sparse.core.masks import digest
 from glue_sparse.methods.one_shot import by_criterion
 from glue_sparse.models.loading import load_encoder
 from glue_sparse.reports.figures.masks import similarity_map
 from glue_sparse.writing import files as whole_files
-from glue_sparse.writing.ending import one_sentence
 from glue_sparse.writing.tables import markdown
 from glue_sparse.writing.words import short_names
 

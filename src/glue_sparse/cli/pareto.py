@@ -26,6 +26,7 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
+from glue_sparse.cli.ending import one_sentence
 from glue_sparse.cli.grid_flags import add_grid_flags, add_run_flags, read_grid
 from glue_sparse.cli.table import run_grid
 from glue_sparse.records import results
@@ -34,7 +35,6 @@ from glue_sparse.reports import dynsparse_tables, pareto, rate_sweeps
 from glue_sparse.reports.figures import pareto as pareto_figures
 from glue_sparse.reports.sheet import Sheet
 from glue_sparse.writing import files as whole_files
-from glue_sparse.writing.ending import one_sentence
 
 CONFIG = Path("configs", "pareto.yaml")
 PUBLISHED = "published: Dietrich et al. (2021)"

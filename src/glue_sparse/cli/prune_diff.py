@@ -14,6 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from glue_sparse.cli.ending import one_sentence
 from glue_sparse.core.params import head_names
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import FILE_NAME, identity
@@ -24,7 +25,6 @@ from glue_sparse.methods.gates.gate_file import GateFile
 from glue_sparse.models.of_diff import load_base
 from glue_sparse.records import folder as run_folder
 from glue_sparse.records import results
-from glue_sparse.writing.ending import one_sentence
 
 
 def read(source: str) -> SparseDiff:

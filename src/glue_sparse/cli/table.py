@@ -19,6 +19,7 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
+from glue_sparse.cli.ending import one_sentence
 from glue_sparse.cli.grid_flags import add_grid_flags, add_run_flags, read_grid
 from glue_sparse.experiments import grids, runner, tuning
 from glue_sparse.records import results
@@ -26,7 +27,6 @@ from glue_sparse.reports import tables, trials
 from glue_sparse.reports.figures import grids as figures
 from glue_sparse.reports.sheet import Sheet
 from glue_sparse.writing import tables as text_tables
-from glue_sparse.writing.ending import one_sentence
 
 
 def parser(prog: str | None = None) -> ArgumentParser:

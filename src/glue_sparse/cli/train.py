@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 
 from glue_sparse.arguments.command_line import DEFAULTS
+from glue_sparse.cli.ending import one_sentence
 from glue_sparse.experiments.outcome import summary
 from glue_sparse.experiments.run import run
 from glue_sparse.experiments.told import parse
-from glue_sparse.writing.ending import one_sentence
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:

@@ -20,9 +20,9 @@ from tqdm.auto import tqdm
 from glue_sparse.analysis import emergence
 from glue_sparse.analysis.checkpoints import Checkpoint, by_step, find
 from glue_sparse.analysis.emergence import Histogram, Measured, Small, per_kind, per_layer, total
+from glue_sparse.cli.ending import one_sentence
 from glue_sparse.reports.figures import weights as weight_figures
 from glue_sparse.writing import files as whole_files
-from glue_sparse.writing.ending import one_sentence
 from glue_sparse.writing.tables import csv_text, markdown
 
 Layers = dict[str, Histogram]

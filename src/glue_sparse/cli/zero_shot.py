@@ -17,12 +17,12 @@ from typing import get_args
 from glue_sparse.analysis import zero_shot
 from glue_sparse.analysis.perplexity import MASKED_SHARE, Tokens, read_text, tokenize, windows
 from glue_sparse.analysis.zero_shot import CRITERIA, DENSE, DISTRIBUTIONS, Point, Sweep
+from glue_sparse.cli.ending import one_sentence
 from glue_sparse.methods.one_shot import Distribution
 from glue_sparse.models.language_models import Kind, LanguageModel, load_language_model
 from glue_sparse.models.sources import DTYPES
 from glue_sparse.reports import zero_shot as zero_shot_report
 from glue_sparse.reports.figures import plots
-from glue_sparse.writing.ending import one_sentence
 
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 

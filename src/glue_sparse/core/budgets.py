@@ -152,7 +152,7 @@ def in_tiles(counts: Mapping[str, int], shapes: Shapes, block_size: int) -> dict
     for name, count in found.items():
         if not count:
             raise ValueError(f"{counts[name] / prod(shapes[name]):.3g} of {name} is less than one of its "
-                             f"{prod(shapes[name]) // size} tiles of {block_size}x{block_size}: use a larger --density "
+                             f"{prod(shapes[name]) // size} tiles of {block_size}x{block_size}: use a larger `density` "
                              "or smaller tiles")  # fmt: skip
     return found
 
@@ -227,5 +227,5 @@ def pattern_of(text: str) -> tuple[int, int]:
     """(kept, group) of a --pattern; ValueError when it is none."""
     kept, colon, group = text.partition(":")
     if not (colon and kept.isdecimal() and group.isdecimal()):
-        raise ValueError(f"--pattern is KEPT:GROUP, for example 2:4 (in quotes in a YAML), not {text!r}")
+        raise ValueError(f"`pattern` is KEPT:GROUP, for example 2:4 (in quotes in a YAML), not {text!r}")
     return int(kept), int(group)

@@ -12,15 +12,15 @@ from glue_sparse.writing.words import check_one_of
 def check(name: str, shape: torch.Size | tuple[int, ...], block_size: int) -> None:
     """Raise a ValueError unless tiles of `block_size` x `block_size` entries cover a tensor exactly."""
     if block_size < 1:
-        raise ValueError(f"--block_size must be at least 1, got {block_size}")
+        raise ValueError(f"`block_size` must be at least 1, got {block_size}")
     if block_size == 1:
         return
     if len(shape) != 2:
-        raise ValueError(f"tiles need a matrix, and {name} has shape {tuple(shape)}: use --block_size 1, or choose "
-                         "other --tensors")  # fmt: skip
+        raise ValueError(f"tiles need a matrix, and {name} has shape {tuple(shape)}: use `block_size` 1, or choose "
+                         "other `tensors`")  # fmt: skip
     if any(size % block_size for size in shape):
         raise ValueError(f"tiles of {block_size}x{block_size} do not divide {name}, a matrix of {shape[0]}x{shape[1]}: "
-                         "choose another --block_size")  # fmt: skip
+                         "choose another `block_size`")  # fmt: skip
 
 
 def check_norm(norm: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from glue_sparse.arguments.command_line import CommandLine
-from glue_sparse.arguments.flags import build
+from glue_sparse.arguments.flags import build, check_belongs, flags_of
 from glue_sparse.arguments.groups import MergeArguments, ModelArguments, TaskArguments
 from glue_sparse.arguments.method import MethodArguments
 from glue_sparse.arguments.run import Arguments
@@ -44,8 +44,17 @@ def parse(
     methods.check(method)
     record = tasks.known().get(task.task or "")
     task.own = record and record.own and build(record.own, values)
+    _check_own(values)
     values["output_dir"] = values["output_dir"] or _default_folder(values)
     return Arguments(task, build(ModelArguments, values), method, build(MergeArguments, values), values, given)
+
+
+def _check_own(values: Mapping[str, Any]) -> None:
+    """Flags that methods and tasks bring are for themselves; the others are checked by `methods` and `tasks`."""
+    records = [*methods.known().values(), *tasks.known().values()]
+    flags = [flag for record in records if record.own for flag in flags_of(record.own, "")]
+    for chosen in ("method", "task"):
+        check_belongs(flags, values.__getitem__, chosen, str(values[chosen]))
 
 
 def _default_folder(values: Mapping[str, Any]) -> str:

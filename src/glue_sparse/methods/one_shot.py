@@ -164,7 +164,7 @@ def input_axes(model: nn.Module, head: tuple[str, ...], tensors: Sequence[str] =
         known = encoder_matrices(model, head)
     except ValueError as error:
         if not tensors:
-            raise ValueError(f"{error}: choose the tensors to prune by --tensors") from error
+            raise ValueError(f"{error}: choose the tensors to prune by `tensors`") from error
         known = {}
     if not tensors:
         return known

@@ -32,7 +32,7 @@ class Schedule:
 
     def __post_init__(self):
         if self.intervals is not None and self.intervals < 1:
-            raise ValueError(f"--num_updates must be at least 1, got {self.intervals}")
+            raise ValueError(f"`num_updates` must be at least 1, got {self.intervals}")
         if not 0 <= self.drop_fraction <= 1:
             raise ValueError(f"drop_fraction must be in [0, 1], got {self.drop_fraction}")
         if self.every != "epoch":
@@ -49,7 +49,7 @@ class Schedule:
         """
         if self.intervals is not None:
             if self.intervals > num_steps:
-                raise ValueError(f"--num_updates {self.intervals} needs at least as many steps, and this run has "
+                raise ValueError(f"`num_updates` {self.intervals} needs at least as many steps, and this run has "
                                  f"{num_steps}: lower it, or train longer")  # fmt: skip
             return replace(self, every=max(1, round(num_steps / self.intervals)), until=num_steps)
         if self.every == "epoch" and not num_epochs:

@@ -17,7 +17,7 @@ from glue_sparse.models.loading import architecture_of, load_pretrained, new_mod
 from glue_sparse.models.names import scratch_of
 from glue_sparse.models.tokenizers import SpecialIds
 
-OFFLINE = "use --model bert_mini, or a local folder as --model"
+OFFLINE = "use `model` bert_mini, or a local folder as `model`"
 
 
 @dataclass
@@ -97,8 +97,8 @@ def load(name: str, tokenizer: PreTrainedTokenizerBase, dtype: str = "float32") 
     """
     stored = configuration(name).vocab_size
     if scratch_of(name)[1] is None and len(tokenizer) > stored:
-        raise ValueError(f"the tokenizer has {len(tokenizer):,} tokens and model {name} {stored:,}: leave --tokenizer "
-                         "out, or give --from_scratch true")  # fmt: skip
+        raise ValueError(f"the tokenizer has {len(tokenizer):,} tokens and model {name} {stored:,}: leave `tokenizer` "
+                         "out, or give `from_scratch` true")  # fmt: skip
     network, pad = load_base(name, len(tokenizer), dtype), SpecialIds.of(tokenizer).pad
     # not before, so that random weights depend on the size of the vocabulary alone
     network.config.pad_token_id = network.bert.embeddings.word_embeddings.padding_idx = pad

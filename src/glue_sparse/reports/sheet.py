@@ -22,8 +22,9 @@ class Sheet:
 
     @classmethod
     def of(cls, grid: Grid) -> "Sheet":
-        """Read the result of every cell, where there is one; raises as `Cell.result`."""
-        found = {(cell.row, cell.column, cell.seed): cell.result() for cell in grid.cells}
+        """Read the result of every cell that a table shows, where there is one; raises as `Cell.result`."""
+        shown = [cell for cell in grid.cells if cell.row in grid.rows]
+        found = {(cell.row, cell.column, cell.seed): cell.result() for cell in shown}
         return cls(grid, {key: result for key, result in found.items() if result is not None})
 
     def result(self, cell: Cell) -> Result | None:

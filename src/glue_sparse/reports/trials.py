@@ -49,7 +49,7 @@ def captions(grid: Grid) -> list[str]:
     if tuned.waiting:
         names = ", ".join("/".join(place) for place in grid.places if place in tuned.waiting)
         lines.append(
-            f"Not chosen here, since trials are missing: {names}. (A run with --tune_values is shown with the same.)"
+            f"Not chosen here, since trials are missing: {names}. (A run with `tune_values` is shown with the same.)"
         )
     return lines
 

@@ -26,7 +26,7 @@ def wanda(model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch]) ->
     modules = {name: model.get_submodule(name.rpartition(".")[0]) for name in names}
     for name, module in modules.items():
         if not isinstance(module, nn.Linear | Conv1D):
-            raise ValueError(f"wanda scores weights of linear layers, and {name} is none: choose others by --tensors")
+            raise ValueError(f"wanda scores weights of linear layers, and {name} is none: choose others by `tensors`")
     squares = {name: _SquaredInputs(module) for name, module in modules.items()}
     try:
         with evaluating(model), torch.no_grad():

@@ -60,9 +60,9 @@ class SparseTrainer(Trainer):
         # division by accumulation steps and processes; they return a plain mean.
         self.model_accepts_loss_kwargs = False
         if args.fp16 and method.without_fp16:
-            raise ValueError("--fp16 scales gradients, by which this method moves entries: use --bf16 true instead")
+            raise ValueError("`fp16` scales gradients, by which this method moves entries: use `bf16` instead")
         if method.moves and method.inactive == "frozen" and args.load_best_model_at_end:
-            raise ValueError("--load_best_model_at_end cannot go back to a mask that was replaced: choose one of them")
+            raise ValueError("`load_best_model_at_end` cannot go back to a mask that was replaced: choose one of them")
         self.method = method
         self._has_chosen = False
         self.cost: Cost | None = None
@@ -227,7 +227,7 @@ class SparseTrainer(Trainer):
         for index, group in enumerate(scheduler.optimizer.param_groups):
             if group.get("schedule") == "constant":
                 if not isinstance(scheduler, LambdaLR):
-                    raise ValueError(f"--lr_scheduler_type {self.args.lr_scheduler_type} cannot leave a rate constant")
+                    raise ValueError(f"`lr_scheduler_type` {self.args.lr_scheduler_type} cannot leave a rate constant")
                 scheduler.lr_lambdas[index] = lambda step: 1.0
                 group["lr"] = group["initial_lr"]
         return scheduler

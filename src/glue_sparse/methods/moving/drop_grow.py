@@ -66,10 +66,10 @@ class DropGrow(SparseMethod):
         seed: int = 0,
     ):
         if inactive == "frozen" and (initial or variance):
-            raise ValueError("--weight_init and --variance change active weights alone, and frozen ones would stay as "
-                             "they are: leave them out, or use --inactive zero")  # fmt: skip
+            raise ValueError("`weight_init` and `variance` change active weights alone, and frozen ones would stay as "
+                             "they are: leave them out, or use `inactive` zero")  # fmt: skip
         if group_lasso < 0:
-            raise ValueError(f"--group_lasso cannot be below 0, got {group_lasso}")
+            raise ValueError(f"`group_lasso` cannot be below 0, got {group_lasso}")
         self.rule, self.density, self.distribution, self.power = rule, density, distribution, power
         self.densities, self.tensors, self.seed = densities or {}, tuple(tensors), seed
         self.start: Literal["magnitude", "random"] = start

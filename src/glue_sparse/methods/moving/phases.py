@@ -27,7 +27,7 @@ class Phases:
     def __post_init__(self):
         check(self.num_phases, self.first)
         if self.num_phases > self.num_steps:
-            raise ValueError(f"--num_phases {self.num_phases} needs at least as many steps, and this run has "
+            raise ValueError(f"`num_phases` {self.num_phases} needs at least as many steps, and this run has "
                              f"{self.num_steps}: lower it, or train longer")  # fmt: skip
 
     def start(self, phase: int) -> int:
@@ -57,7 +57,7 @@ class Phases:
 def check(num_phases: int, first: str) -> None:
     """Raise a ValueError for fewer than two phases, or an unknown kind of phase."""
     if num_phases < 2:
-        raise ValueError(f"--num_phases must be at least 2, one dense and one sparse, got {num_phases}")
+        raise ValueError(f"`num_phases` must be at least 2, one dense and one sparse, got {num_phases}")
     check_one_of("first phase", first, get_args(First))
 
 

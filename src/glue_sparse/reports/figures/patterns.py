@@ -56,7 +56,7 @@ def loss_curves(runs: Mapping[str, Result], folder: Path, name: str) -> list[Pat
     lines = {label: losses(run) for label, run in runs.items()}
     for label, found in lines.items():
         if not found:
-            raise ValueError(f"{label} logged no masked-LM loss: give runs of --task masked_lm with --eval_strategy")
+            raise ValueError(f"{label} logged no masked-LM loss: give runs of `task` masked_lm with `eval_strategy`")
     splits = list(dict.fromkeys(split for found in lines.values() for split in found))
     figure, axis = plots.pyplot().subplots(figsize=(9, 4.5))
     for label, found in lines.items():

@@ -40,7 +40,7 @@ def gate_curves(runs: Mapping[str, Result], folder: Path, name: str) -> list[Pat
     for (label, run), colour in zip(runs.items(), plots.pyplot().cm.tab10.colors * len(runs), strict=False):
         logs = [log for log in run.history if "expected_density" in log]
         if not logs:
-            raise ValueError(f"{label}, a run of {run.method}, logged no gates: give runs of --method diff_gates")
+            raise ValueError(f"{label}, a run of {run.method}, logged no gates: give runs of `method` diff_gates")
         for key, style in zip(GATE_CURVES, ("-", "--"), strict=True):
             values = [100 * log[key] for log in logs]
             axis.plot([log["step"] for log in logs], values, style, color=colour, label=f"{label}, {GATE_CURVES[key]}")

@@ -184,15 +184,15 @@ def open_exchange(plan: MergeArguments, world_size: int) -> Exchange:
     """
     if plan.simulate:
         if world_size > 1:
-            raise ValueError("--simulate runs all workers in one process: start it without torchrun or accelerate")
+            raise ValueError("`simulate` runs all workers in one process: start it without torchrun or accelerate")
         assert plan.num_workers is not None
         return InProcess(plan.num_workers)
     if world_size == 1 or plan.num_workers not in (None, world_size):
         count = plan.num_workers or 2
         raise ValueError(
-            f"--merge_every trains one worker per process, and here {'is' if world_size == 1 else 'are'} "
+            f"`merge_every` trains one worker per process, and here {'is' if world_size == 1 else 'are'} "
             f"{world_size}: start it with torchrun --nproc_per_node {count} scripts/train.py ..., or add "
-            f"--simulate true --num_workers {count}"
+            f"`simulate` true `num_workers` {count}"
         )
     return Processes()
 

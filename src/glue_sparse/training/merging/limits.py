@@ -17,9 +17,9 @@ REFUSED = (
 def check(args: RunArguments, plan: MergeArguments, num_workers: int) -> None:
     for flag in REFUSED:
         if getattr(args, flag):
-            raise ValueError(f"--{flag} does not work with --merge_every")
+            raise ValueError(f"`{flag}` does not work with `merge_every`")
     if num_workers >= 4 and plan.merge_rule == "sum":
         logger.warning(
             "%d workers whose updates are summed: in the FISH authors' logs runs with 4 and 8 workers diverged; "
-            "--merge_rule mean is the safe choice", num_workers,
+            "`merge_rule` mean is the safe choice", num_workers,
         )  # fmt: skip

@@ -67,7 +67,7 @@ class MergedTraining:
         self.num_steps, self.steps_per_pass = run_length(self.args, len(data))
         self.workers = build_workers(trainer, plan, self.exchange, self.num_steps)
         if plan.dense_steps and not self.needs_data and any(self._choose(0)):
-            raise ValueError("--dense_steps is for methods that choose by a score")
+            raise ValueError("`dense_steps` is for methods that choose by a score")
 
     def run(self, checkpoint: str | None = None) -> None:
         """`start` and `fit`."""

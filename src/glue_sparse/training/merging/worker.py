@@ -122,7 +122,7 @@ class Worker:
         assert not isinstance(options, str)  # TrainingArguments has parsed it
         scheduler: Any = get_scheduler(kind, self.optimizer, warmup, self.num_steps, options)
         if not hasattr(scheduler, "lr_lambdas"):
-            raise ValueError(f"--lr_scheduler_type {kind} depends on scores, not steps alone")
+            raise ValueError(f"`lr_scheduler_type` {kind} depends on scores, not steps alone")
         return scheduler.lr_lambdas[0]
 
     @property

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from languages import language_model
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from glue_sparse.models.language_models import LanguageModel
+from languages import language_model
 
 torch.set_num_threads(1)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from networks import bert, collate, distilbert, examples, gpt2, roberta
-from plain_loop import batch, conv_net, sparse, train
 from transformers import TrainingArguments
 
 from glue_sparse.core.active import current_masks
+from networks import bert, collate, distilbert, examples, gpt2, roberta
+from plain_loop import batch, conv_net, sparse, train
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)

@@ -1,0 +1,84 @@
+"""Two real worker processes (gloo on the CPU) against one process with the same global batch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from glue_sparse import SparseDiff
+from networks import bert
+
+HELPERS = Path(__file__).parents[1] / "helpers"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(folder of the single process, folder of the two workers)."""
+    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    script = str(HELPERS / "two_workers.py")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for command in ([sys.executable, script, str(one), "8"], [*torchrun, script, str(two), "4"]):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr[-3000:]
+    return one, two
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def test_ranks_agree_with_each_other_and_with_one_process(runs: tuple[Path, Path]):
+    one, two = runs
+    alone, first, second = read(one / "rank0.json"), read(two / "rank0.json"), read(two / "rank1.json")
+    assert (alone["world"], first["world"], second["world"]) == (1, 2, 2)
+    assert first["digest"] == second["digest"] == alone["digest"]
+    assert first["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+    diffs = [SparseDiff.from_pretrained(path) for path in (one / "rank0", two / "rank0", two / "rank1")]
+    for name, values in diffs[1].values.items():
+        assert torch.equal(values, diffs[2].values[name])
+        torch.testing.assert_close(values, diffs[0].values[name], rtol=1e-4, atol=1e-6)
+
+
+def test_ranks_see_the_same_gates(runs: tuple[Path, Path]):
+    """Noise and penalty are those of a single process with the same global batch."""
+    one, two = runs
+    alone, first, second = (SparseDiff.from_pretrained(p) for p in (one / "gates0", two / "gates0", two / "gates1"))
+    assert first.num_active > 1000
+    for name, values in first.values.items():
+        assert torch.equal(first.indices[name], second.indices[name]) and torch.equal(values, second.values[name])
+    fresh, other = bert(), bert()
+    alone.merge_into(fresh)
+    first.merge_into(other)
+    for name, tensor in fresh.named_parameters():
+        torch.testing.assert_close(other.get_parameter(name), tensor, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["static", "set", "snfs", "rigl", "dynsparse", "tiles", "phases", "refreshed"])
+def test_ranks_move_to_the_same_entries(runs: tuple[Path, Path], name: str):
+    """Growth gradients are averaged over ranks, and chance does not depend on the rank (RigL, appendix M)."""
+    one, two = runs
+    alone, *ranks = (SparseDiff.from_pretrained(p) for p in (one / f"{name}0", two / f"{name}0", two / f"{name}1"))
+    assert ranks[0].digest() == ranks[1].digest()
+    masks, same = alone.own_masks(), 0
+    for key, mask in ranks[0].own_masks().items():
+        same += int((mask & masks[key]).sum())
+    heads = [diff.whole["classifier.weight"] for diff in (ranks[0], alone)]
+    torch.testing.assert_close(*heads, rtol=1e-2, atol=1e-4)
+    assert same >= 0.97 * alone.num_active  # gradients that differ by rounding may change places at the border
+
+
+def test_only_active_values_and_the_head_cross_the_wire(runs: tuple[Path, Path]):
+    report = read(runs[1] / "rank0.json")
+    assert report["bytes_per_step"] == 4 * report["trainable"]
+    assert report["buffer_bytes_per_step"] == 0
+
+
+def test_one_rank_writes(runs: tuple[Path, Path]):
+    checkpoint = runs[1] / "run" / "checkpoint-6"
+    assert sorted(p.name for p in checkpoint.glob("*diff*")) == ["sparse_diff.safetensors"]
+    assert len(list(checkpoint.glob("rng_state_*.pth"))) == 2

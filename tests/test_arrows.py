@@ -97,7 +97,7 @@ def test_there_is_no_circle_of_modules():
     done: set[str] = set()
 
     def visit(module: str, above: tuple[str, ...]) -> None:
-        assert module not in above, f"a circle: {' -> '.join([*above[above.index(module):], module])}"
+        assert module not in above, f"a circle: {' -> '.join([*above[above.index(module) :], module])}"
         if module not in done:
             for other in sorted(graph.get(module, ())):
                 visit(other, (*above, module))

@@ -97,9 +97,7 @@ def call(*words: str) -> None:
     assert masks_script.main(words) == 0
 
 
-def test_make_show_and_compare(
-    tmp_path: Path, tiny_bert: str, capsys: pytest.CaptureFixture[str]
-):
+def test_make_show_and_compare(tmp_path: Path, tiny_bert: str, capsys: pytest.CaptureFixture[str]):
     low, high, noise = (str(tmp_path / f"{name}.safetensors") for name in ("low", "high", "noise"))
     call("make", tiny_bert, low, "--sparsity", "0.2")
     printed = capsys.readouterr().out

@@ -235,9 +235,7 @@ def test_a_comparison_is_of_two_models(tmp_path: Path):
         script.show_histograms([str(tmp_path / "run"), str(tmp_path / "other")], [0.01], False, tmp_path, "h")
 
 
-def test_main_reads_flags_and_ends_with_a_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_main_reads_flags_and_ends_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     saved(tmp_path, model=bert())
     flags = ["emergence", str(tmp_path / "model"), "--relative", "--results_dir", str(tmp_path), "--name", "m", "--tau"]
     assert script.main([*flags, "0.5"]) == 0

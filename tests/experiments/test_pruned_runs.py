@@ -124,6 +124,7 @@ def test_a_diff_of_a_pruned_run_restores_zeros_exactly(tmp_path: Path):
         assert float((model.get_parameter("bert.encoder.layer.0.output.dense.weight") == 0).float().mean()) > 0.5
     assert all(torch.equal(parameter, kept[name]) for name, parameter in model.named_parameters())
 
+
 def run_once(folder: Path, glue: Path, model: str, *words: str) -> Any:
     """A short run through the command line's own path."""
     common = ["--task", "rte", "--data_dir", str(glue), "--max_steps", "4", "--per_device_train_batch_size", "8",

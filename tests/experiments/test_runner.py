@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -13,6 +12,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from forked import SUBPROCESS, Forked
 from glue_sparse import SparseDiff
 from glue_sparse.experiments import grids, runner
 from glue_sparse.records import results
@@ -35,13 +35,17 @@ def config(tiny_bert: str, rte: Path, tmp_path: Path) -> Path:
     return path
 
 
-def start(config: Path, *more: str) -> subprocess.Popen:
+def start(config: Path, *more: str) -> Forked:
     """scripts/table.py run, in a process group of its own."""
     command = [sys.executable, str(ROOT / "scripts" / "table.py"), "run", str(config), *more]
     runs = ["--output_dir", str(config.parent / "runs")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    options: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    return subprocess.Popen([*command, *runs], env=environment, **options)
+    return Forked([*command, *runs], env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True)
+
+
+@pytest.fixture(autouse=True)
+def quick_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of grids that run here too."""
+    monkeypatch.setattr(runner, "subprocess", SUBPROCESS)
 
 
 def until(happened: Any, seconds: float = 120) -> None:

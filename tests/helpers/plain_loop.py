@@ -39,7 +39,12 @@ def optimizer_of(model: nn.Module, name: str = "sgd", weight_decay: float = 0.01
 
 
 def sparse(
-    rule: Rule, *, sparsity: float = 0.8, num_steps: int = 40, optimizer: str = "sgd", weight_decay: float = 0.01,
+    rule: Rule,
+    *,
+    sparsity: float = 0.8,
+    num_steps: int = 40,
+    optimizer: str = "sgd",
+    weight_decay: float = 0.01,
     **options: Any,
 ) -> tuple[nn.Module, SparseOptimizer]:
     """A sparse network and its optimizer."""

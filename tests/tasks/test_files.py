@@ -31,9 +31,7 @@ def write(path: Path, rows: list[tuple[Any, Any]]) -> Path:
     return path
 
 
-def load(
-    model: str, train: Path, validation: Path, test: Path | None = None, do_predict=False, **options: Any
-) -> Task:
+def load(model: str, train: Path, validation: Path, test: Path | None = None, do_predict=False, **options: Any) -> Task:
     task = TaskArguments(
         task="file",
         train_file=str(train),

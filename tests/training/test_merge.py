@@ -1,9 +1,6 @@
 """Workers that merge: against a plain reference, in one process and in two, resumed, refreshed, counted."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from forked import run_ranks
 from glue_sparse import SparseDiff
 from glue_sparse.core.active import active_tensors
 from glue_sparse.core.parametrization import current_tensors
@@ -39,11 +37,7 @@ def assert_same_diff(one: SparseDiff, two: SparseDiff, tolerance: float = 0.0) -
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes wrote for every plan."""
     out = tmp_path_factory.mktemp("processes")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [*torchrun, str(HELPERS / "merging.py"), str(out)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_ranks(HELPERS / "merging.py", str(out), count=2)
     return out
 
 

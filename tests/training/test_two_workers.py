@@ -1,14 +1,12 @@
 """Two real worker processes (gloo on the CPU) against one process with the same global batch."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from forked import run_ranks
 from glue_sparse import SparseDiff
 from networks import bert
 
@@ -19,12 +17,8 @@ HELPERS = Path(__file__).parents[1] / "helpers"
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(folder of the single process, folder of the two workers)."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    script = str(HELPERS / "two_workers.py")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    for command in ([sys.executable, script, str(one), "8"], [*torchrun, script, str(two), "4"]):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stderr[-3000:]
+    run_ranks(HELPERS / "two_workers.py", str(one), "8")
+    run_ranks(HELPERS / "two_workers.py", str(two), "4", count=2)
     return one, two
 
 

@@ -7,11 +7,10 @@ On several GPUs: `accelerate launch scripts/train.py ...`; on CPU `torchrun --np
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from glue_sparse.arguments.command_line import DEFAULTS
 from glue_sparse.cli.ending import one_sentence
-from glue_sparse.experiments.outcome import summary
-from glue_sparse.experiments.run import run
 from glue_sparse.experiments.told import parse
 
 
@@ -21,10 +20,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     with one_sentence(status=2):
         arguments = parse(words, __doc__ or "", DEFAULTS, prog)
         arguments.training  # noqa: B018  # transformers checks its own flags when they are first asked for
-    with one_sentence():
-        result = run(arguments, " ".join([prog or sys.argv[0], *words]))
+    with one_sentence():  # torch and transformers take seconds to import: help and wrong flags do not wait for them
+        experiments = import_module("glue_sparse.experiments.run")
+        result = experiments.run(arguments, " ".join([prog or sys.argv[0], *words]))
     if arguments.training.should_save:
-        print(summary(result, str(arguments.training.output_dir)))
+        print(import_module("glue_sparse.experiments.outcome").summary(result, str(arguments.training.output_dir)))
     return 0
 
 

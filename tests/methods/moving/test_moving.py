@@ -152,7 +152,7 @@ def test_a_weight_used_twice_has_the_sum_of_both_gradients():
     steps.mover.before_step(model, 1)
     x, layer = torch.ones(2, 6), model["a"]
     (layer(layer(x)) ** 2).sum().backward()
-    (name, entries), = active_tensors(model)
+    ((name, entries),) = active_tensors(model)
     weight = original(model, name).clone().requires_grad_()
     (F.linear(F.linear(x, weight, layer.bias), weight, layer.bias) ** 2).sum().backward()  # type: ignore[arg-type]
     torch.testing.assert_close(entries.dense_gradient, weight.grad)

@@ -8,7 +8,7 @@ usage: bash run_diff_pruning.sh TASK SEED DENSITY [--flag value ...]
   SEED     for example 0
   DENSITY  active fraction of all weights at the end, head included, for example 0.005
 
-Further flags go to scripts/train.py, for all stages; settings per task and method are in configs/defaults.yaml. Runs are in
+Further flags go to scripts/train.py, for all stages; settings per task and method are in src/glue_sparse/arguments/defaults.yaml. Runs are in
 runs/diff_pruning_stages/MODEL; STAGES=runs/mine before the command chooses another folder. Stop it and repeat the command: it goes on with the first unfinished stage. For example
   bash run_diff_pruning.sh mrpc 0 0.005
   bash run_diff_pruning.sh mrpc 0 0.005 --model minilm --data_dir path/to/glue --num_train_epochs 3

@@ -9,7 +9,7 @@ usage: bash run_sparse_updates.sh "DATASETS" SEED DENSITY NUM_SAMPLES [--flag va
   DENSITY      active fraction of all weights, for example 0.005
   NUM_SAMPLES  training examples for the Fisher, for example 1024
 
-Further flags go to scripts/train.py; settings per task are in configs/defaults.yaml. For example
+Further flags go to scripts/train.py; settings per task are in src/glue_sparse/arguments/defaults.yaml. For example
   bash run_sparse_updates.sh "rte mrpc" 0 0.005 1024
   bash run_sparse_updates.sh "rte mrpc" 0 0.005 1024 --model minilm --data_dir path/to/glue
 USAGE

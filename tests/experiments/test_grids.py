@@ -27,7 +27,7 @@ def test_cells_are_base_then_column_then_row(tmp_path: Path):
     assert [cell.seed for cell in grid.at("long", "cola")] == [0, 1]
     first = grid.cells[0]
     assert first.folder == tmp_path / "runs" / "minilm" / "random" / "rte" / "seed0"
-    assert first.arguments.training.learning_rate == 1e-2  # from configs/defaults.yaml, for random on minilm
+    assert first.arguments.training.learning_rate == 1e-2  # from defaults.yaml, for random on minilm
 
 
 def test_flags_choose_tasks_rows_and_seeds_and_win_over_the_yaml(tmp_path: Path):

@@ -138,7 +138,7 @@ class MethodArguments(MovingArguments, _ChoiceArguments):
     """Which entries are active, and when that changes."""
 
     own: Any = None
-    """Flags of the method's own, where it brings some; see `methods.registry.records.Method`."""
+    """Flags of the method's own, where it brings some; see `methods.registry.Method`."""
 
     def __post_init__(self):
         check_bounds(self)

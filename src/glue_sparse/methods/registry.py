@@ -1,27 +1,19 @@
 """Methods by name: what each is told, what it leaves, and where its builder is. Loads no torch until one is built."""
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glue_sparse.arguments.flags import check_belongs, flags_of
 from glue_sparse.arguments.method import MethodArguments
-from glue_sparse.writing.words import check_one_of
+from glue_sparse.arguments.registry import Registry, imported
 
 if TYPE_CHECKING:
     from glue_sparse.methods.base import SparseMethod
 
-logger = logging.getLogger(__name__)
-
 Builder = Callable[[MethodArguments, int], "SparseMethod"]
 """(what the method is told, seed) -> the method."""
-ENTRY_POINTS = "glue_sparse.methods"
-"""Where other packages name a `Method` of theirs."""
 
 
 @dataclass(frozen=True)
@@ -56,40 +48,18 @@ class Method:
     check: Callable[[MethodArguments], None] = lambda args: None
 
 
-METHODS: dict[str, Method] = {}
-"""Those of this package, those of others, and what `register_method` adds; ask `known` for all of them."""
+METHODS = Registry[Method]("method", "glue_sparse.methods")
+"""Those of this package, those of others by the entry point `glue_sparse.methods`, and what is registered."""
+known, find = METHODS.known, METHODS.find
 
 
 def register_method(method: Method) -> None:
     """Make a method known by its name, on the command line and in grids too.
 
     Raises:
-        ValueError: there is one of this name.
+        ValueError: there is another of this name.
     """
-    if METHODS.get(method.name, method) != method:
-        raise ValueError(f"there is a method {method.name} already")
-    METHODS[method.name] = method
-
-
-@lru_cache(maxsize=1)
-def _load_entry_points() -> None:
-    for point in entry_points(group=ENTRY_POINTS):
-        try:
-            register_method(point.load())
-        except Exception as error:  # of a package that is not ours; without it everything else still works
-            logger.warning("the method %s of %s is not to be had: %s", point.name, point.value, error)
-
-
-def known() -> Mapping[str, Method]:
-    """All methods by name, those of other packages too."""
-    _load_entry_points()
-    return METHODS
-
-
-def find(name: str) -> Method:
-    """A method by its name; ValueError where there is none."""
-    check_one_of("method", name, known())
-    return METHODS[name]
+    METHODS.register(method)
 
 
 def check(args: MethodArguments) -> None:
@@ -106,11 +76,7 @@ def build_method(args: MethodArguments, seed: int) -> "SparseMethod":
         ValueError: unknown method, or arguments that do not fit it.
     """
     check(args)
-    build = find(args.method).build
-    if isinstance(build, str):
-        module, _, function = build.partition(":")
-        build = getattr(import_module(module), function)
-    return build(args, seed)
+    return imported(find(args.method).build)(args, seed)
 
 
 def default_folder(values: Mapping[str, Any]) -> str:

@@ -1,27 +1,19 @@
 """Tasks by name: what each is told, and where its loader is. Loads no torch until one is loaded."""
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Literal
 
 from glue_sparse.arguments.flags import check_belongs, flags_of
 from glue_sparse.arguments.groups import GLUE, ModelArguments, TaskArguments
+from glue_sparse.arguments.registry import Registry, imported
 from glue_sparse.models.names import RESNETS, is_bert_size, is_resnet, scratch_of
-from glue_sparse.writing.words import check_one_of
 
 if TYPE_CHECKING:
     from glue_sparse.tasks.base import Task
 
-logger = logging.getLogger(__name__)
-
 Loader = Callable[[str, TaskArguments, ModelArguments, int, bool], "Task"]
 """(name, task arguments, model arguments, seed, whether to predict test splits) -> task."""
-ENTRY_POINTS = "glue_sparse.tasks"
-"""Where other packages name a `TaskRecord` of theirs."""
 
 
 @dataclass(frozen=True)
@@ -46,42 +38,25 @@ class TaskRecord:
     own: type | None = None
 
 
-TASKS: dict[str, TaskRecord] = {}
-"""Those of this package, those of others, and what `register_task` adds; ask `known` for all of them."""
+TASKS = Registry[TaskRecord]("task", "glue_sparse.tasks")
+"""Those of this package, those of others by the entry point `glue_sparse.tasks`, and what is registered."""
+known = TASKS.known
 
 
 def register_task(task: TaskRecord) -> None:
     """Make a task known by its name, on the command line and in grids too.
 
     Raises:
-        ValueError: there is one of this name.
+        ValueError: there is another of this name.
     """
-    if TASKS.get(task.name, task) != task:
-        raise ValueError(f"there is a task {task.name} already")
-    TASKS[task.name] = task
-
-
-@lru_cache(maxsize=1)
-def _load_entry_points() -> None:
-    for point in entry_points(group=ENTRY_POINTS):
-        try:
-            register_task(point.load())
-        except Exception as error:  # of a package that is not ours; without it everything else still works
-            logger.warning("the task %s of %s is not to be had: %s", point.name, point.value, error)
-
-
-def known() -> Mapping[str, TaskRecord]:
-    """All tasks by name, those of other packages too."""
-    _load_entry_points()
-    return TASKS
+    TASKS.register(task)
 
 
 def find(name: str | None) -> TaskRecord:
     """A task by its name; ValueError where it is missing or does not exist."""
     if name is None:
         raise ValueError(f"a task is missing ({', '.join(known())}); your own --train_file needs --task file")
-    check_one_of("task", name, known())
-    return TASKS[name]
+    return TASKS.find(name)
 
 
 def check(task: TaskArguments, model: ModelArguments) -> TaskRecord:
@@ -105,11 +80,7 @@ def load_task(task: TaskArguments, model: ModelArguments, seed: int, do_predict:
         ValueError: an unknown task, arguments that contradict each other, or data or model not to be had.
     """
     record = check(task, model)
-    load = record.load
-    if isinstance(load, str):
-        module, _, function = load.partition(":")
-        load = getattr(import_module(module), function)
-    return load(record.name, task, model, seed, do_predict)
+    return imported(record.load)(record.name, task, model, seed, do_predict)
 
 
 for _record in (

@@ -1,5 +1,6 @@
 """What all tests share: no network, one thread, and a BERT small enough to train in a moment."""
 
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported
@@ -21,6 +22,12 @@ WORDS = """
     woman child city river house sleeps runs eats sees likes hates reads writes who what where when why how
     yes no very too one two three ##s ##ed ##ing . , ?
 """
+
+
+def pytest_collection_finish() -> None:
+    """Every training ends with a garbage collection, which would walk through all that the libraries hold."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

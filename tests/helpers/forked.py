@@ -5,6 +5,7 @@ start dozens. What is forked is what `python -m` would run, as `__main__` and wi
 environment, output and exit status. No thread of torch has run in the server, which a fork would not survive.
 """
 
+import gc
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -85,6 +86,7 @@ SUBPROCESS = SimpleNamespace(Popen=Forked, STDOUT=subprocess.STDOUT)
 def _main(words: list[str], outputs: tuple[Path, Path], env: dict[str, str], new_session: bool) -> None:
     # The address is inherited, but Python would start a second server from here.
     setattr(multiprocessing.forkserver._forkserver, "ensure_running", lambda: None)  # noqa: B010
+    gc.freeze()
     if new_session:
         os.setsid()
     for number, path in enumerate(outputs, 1):

@@ -33,6 +33,9 @@ def assert_same_diff(one: SparseDiff, two: SparseDiff, tolerance: float = 0.0) -
         torch.testing.assert_close(one.whole[name], two.whole[name], rtol=0, atol=tolerance)
 
 
+ONE_WORKER = pytest.mark.xdist_group("processes")  # so that their fixture is made once
+
+
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes wrote for every plan."""
@@ -41,6 +44,7 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@ONE_WORKER
 @pytest.mark.parametrize("name", PLANS)
 def test_processes_and_simulation_give_the_same_weights_and_ledger(name: str, processes: Path, tmp_path: Path):
     merged = build(tmp_path, **PLANS[name])
@@ -54,6 +58,7 @@ def test_processes_and_simulation_give_the_same_weights_and_ledger(name: str, pr
         assert found[key] == reports[0][key] == reports[1][key]
 
 
+@ONE_WORKER
 @pytest.mark.parametrize("name", PLANS)
 def test_the_ledger_counts_what_the_collectives_were_given(name: str, processes: Path):
     for rank in (0, 1):

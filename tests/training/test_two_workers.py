@@ -10,6 +10,7 @@ from forked import run_ranks
 from glue_sparse import SparseDiff
 from networks import bert
 
+pytestmark = pytest.mark.xdist_group("two_workers")  # so that its fixture is made once
 HELPERS = Path(__file__).parents[1] / "helpers"
 
 

@@ -1,10 +1,12 @@
 """From a command line to values: a YAML gives defaults, flags win, unknown keys are errors. Loads no torch."""
 
 from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, NoReturn
 
 import yaml
@@ -104,20 +106,32 @@ class CommandLine:
         Raises:
             ValueError: an unknown flag or key (with the closest one), a value of the wrong type.
         """
-        parser = self.parser(description, prog)
-        plain = vars(parser.parse_args([]))
-        self._add_help(parser, argv)
+        if not {"-h", "--help", "--help_all"}.isdisjoint(argv):
+            helpful = self.parser(description, prog)
+            self._add_help(helpful, argv)
+            helpful.parse_args(argv)
+        parser, plain, lock = self._reader
+        with lock:
+            final = self._read(parser, argv, config)
+        return final, {key: value for key, value in final.items() if value != plain[key]}
+
+    def _read(self, parser: ArgumentParser, argv: Sequence[str], config: Path | None) -> dict[str, Any]:
         first, unknown = parser.parse_known_args(argv)
         if unknown:
             hint = closest(unknown[0].lstrip("-"), self.flags, "--")
             raise ValueError(f"unknown argument {unknown[0]}{hint}")
-        path = Path(first.config) if first.config else config
+        path, defaults = Path(first.config) if first.config else config, {}
         if path and first.config != "none":
             defaults = _layered(path, vars(first), set(self.settings_of(argv)), [*self.flags])
-            actions = {action.dest: action for action in parser._actions}
-            parser.set_defaults(**{key: _as_typed(actions[key], value) for key, value in defaults.items()})
-        final = vars(parser.parse_args(argv))
-        return final, {key: value for key, value in final.items() if value != plain[key]}
+        with _defaults(parser, defaults):
+            return vars(parser.parse_args(argv))
+
+    @cached_property
+    def _reader(self) -> tuple[ArgumentParser, dict[str, Any], Lock]:
+        """One parser for all runs of a grid, the values of an empty command line, and a lock for its defaults."""
+        parser = self.parser()
+        self._add_help(parser, ())
+        return parser, vars(parser.parse_args([])), Lock()
 
     def _add_help(self, parser: ArgumentParser, argv: Sequence[str]) -> None:
         parser.usage = "%(prog)s --task TASK --model MODEL --method METHOD [--flag value ...]"
@@ -127,6 +141,18 @@ class CommandLine:
                 action.help = SUPPRESS
         parser.add_argument("-h", "--help", action="help", help="Show this page.")
         parser.add_argument("--help_all", action="help", help="Show rare flags, and all of transformers, too.")
+
+
+@contextmanager
+def _defaults(parser: ArgumentParser, values: Mapping[str, Any]) -> Iterator[None]:
+    """Other defaults, for as long as it lasts."""
+    actions = {action.dest: action for action in parser._actions}
+    before = {key: actions[key].default for key in values}
+    parser.set_defaults(**{key: _as_typed(actions[key], value) for key, value in values.items()})
+    try:
+        yield
+    finally:
+        parser.set_defaults(**before)
 
 
 def _add(group: Any, flag: Flag) -> None:

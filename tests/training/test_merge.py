@@ -16,6 +16,7 @@ from glue_sparse.training.merging.exchange import InProcess
 from glue_sparse.training.merging.worker import LocalOrder
 from merging import PLANS, build
 from networks import ImageNet, bert
+from shared_runs import made_once
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 
@@ -33,18 +34,14 @@ def assert_same_diff(one: SparseDiff, two: SparseDiff, tolerance: float = 0.0) -
         torch.testing.assert_close(one.whole[name], two.whole[name], rtol=0, atol=tolerance)
 
 
-ONE_WORKER = pytest.mark.xdist_group("processes")  # so that their fixture is made once
-
-
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes wrote for every plan."""
-    out = tmp_path_factory.mktemp("processes")
-    run_ranks(HELPERS / "merging.py", str(out), count=2)
-    return out
+    return made_once(
+        tmp_path_factory, "processes", lambda out: run_ranks(HELPERS / "merging.py", str(out), count=2)
+    )
 
 
-@ONE_WORKER
 @pytest.mark.parametrize("name", PLANS)
 def test_processes_and_simulation_give_the_same_weights_and_ledger(name: str, processes: Path, tmp_path: Path):
     merged = build(tmp_path, **PLANS[name])
@@ -58,7 +55,6 @@ def test_processes_and_simulation_give_the_same_weights_and_ledger(name: str, pr
         assert found[key] == reports[0][key] == reports[1][key]
 
 
-@ONE_WORKER
 @pytest.mark.parametrize("name", PLANS)
 def test_the_ledger_counts_what_the_collectives_were_given(name: str, processes: Path):
     for rank in (0, 1):

@@ -9,18 +9,21 @@ import torch
 from forked import run_ranks
 from glue_sparse import SparseDiff
 from networks import bert
+from shared_runs import made_once
 
-pytestmark = pytest.mark.xdist_group("two_workers")  # so that its fixture is made once
 HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(folder of the single process, folder of the two workers)."""
-    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    run_ranks(HELPERS / "two_workers.py", str(one), "8")
-    run_ranks(HELPERS / "two_workers.py", str(two), "4", count=2)
-    return one, two
+    def make(folder: Path) -> None:
+        for name, batch, count in (("one", "8", 1), ("two", "4", 2)):
+            (folder / name).mkdir()
+            run_ranks(HELPERS / "two_workers.py", str(folder / name), batch, count=count)
+
+    folder = made_once(tmp_path_factory, "two_workers", make)
+    return folder / "one", folder / "two"
 
 
 def read(path: Path) -> dict:

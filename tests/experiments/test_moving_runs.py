@@ -91,7 +91,7 @@ def test_the_leak_of_the_original_changes_every_weight(tiny_bert: str, rte: Path
         (("--method", "fish", "--update_every", "2", "--merge_every", "2", "--simulate", "true", "--num_workers", "2"),
          "refresh_every"),
         (("--method", "fish", "--delta_checkpoints", "true", "--merge_every", "2", "--simulate", "true",
-          "--num_workers", "2"), "leave --merge_every out"),
+          "--num_workers", "2"), "leave `merge_every` out"),
         (("--method", "dense", "--dataloader_drop_last", "true", "--per_device_train_batch_size", "64"),
          "40 training examples do not fill a batch of 64"),
         (("--method", "static", "--tensors", "*.nowhere"), "matches no parameter"),

@@ -204,9 +204,9 @@ def test_grids_that_decide_what_they_tune(tmp_path: Path, changes: dict[str, Any
 @pytest.mark.parametrize(
     ("tune", "options", "message"),
     [
-        (None, {"tune_values": [0.1]}, "--tune_values is for a grid that tunes a setting"),
+        (None, {"tune_values": [0.1]}, "`tune_values` is for a grid that tunes a setting"),
         (TUNE, {"tune_values": [0.1, 0.1]}, "`tune` names 0.1 twice"),
-        (TUNE, {"tune_values": [0.1], "flags": ["--learning-rate=1"]}, "leave --tune_values out"),
+        (TUNE, {"tune_values": [0.1], "flags": ["--learning-rate=1"]}, "leave `tune_values` out"),
         (TUNE, {"flags": ["--hold_out", "7"]}, "--hold_out is decided by `tune`"),
     ],
 )

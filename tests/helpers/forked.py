@@ -10,6 +10,7 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -46,11 +47,11 @@ class Forked:
         start_new_session: bool = False,
     ) -> None:
         assert command[0] == sys.executable
-        if stdout is None:
-            folder = Path(mkdtemp())
-            self.outputs = (folder / "stdout", folder / "stderr")
+        self.folder = Path(mkdtemp()) if stdout is None else None
+        if self.folder:
+            self.outputs = (self.folder / "stdout", self.folder / "stderr")
         else:
-            assert stderr == subprocess.STDOUT
+            assert stdout and stderr == subprocess.STDOUT
             self.outputs = (Path(stdout.name),) * 2
         settings = (command[1:], self.outputs, dict(os.environ) if env is None else env, start_new_session)
         self.process: ForkServerProcess = _CONTEXT.Process(target=_main, args=settings)
@@ -70,6 +71,8 @@ class Forked:
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         self.wait(timeout)
         out, err = (path.read_text() if path.exists() else "" for path in self.outputs)
+        if self.folder:
+            shutil.rmtree(self.folder)
         return out, err
 
     def terminate(self) -> None:

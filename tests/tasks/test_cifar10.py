@@ -178,7 +178,7 @@ def no_parquet(path: Path) -> Path:
         (partly([0, 1, 2, 10]), {"hold_out": 2, "max_train_samples": 1}, r"row 3 of .* has the label 10, which"),
         (partly(["cat", "dog", "cat"]), {"hold_out": 1}, r"row 0 of .* has the label 'cat', which"),
         (lambda path: save(path, pictures(1, side=28), pictures(1)), {}, "has 28x28 pixels; 32x32 are expected"),
-        (lambda path: save(path, pictures(2)), {"hold_out": 2}, "--hold_out 2 leaves none of the 2 training images"),
+        (lambda path: save(path, pictures(2)), {"hold_out": 2}, "`hold_out` 2 leaves none of the 2 training images"),
         (lambda path: save(path, pictures(2), pictures(2)), {"max_eval_samples": 0}, "max_eval_samples must be at"),
     ],
 )
@@ -237,7 +237,7 @@ def test_img_that_is_a_number(tmp_path: Path):
 def test_contradictions(folder: Path, tiny_bert: str):
     with pytest.raises(ValueError, match="is not an image classifier"):
         load(folder, model=tiny_bert)
-    with pytest.raises(ValueError, match="--task rte needs a model for text"):
+    with pytest.raises(ValueError, match="`task` rte needs a model for text"):
         load_task(TaskArguments(task="rte"), ModelArguments(model="resnet9@1"), 0)
     with pytest.raises(ValueError, match="--hold_out goes with --task cifar10, not with rte"):
         load_task(TaskArguments(task="rte", hold_out=3), ModelArguments(model=tiny_bert), 0)

@@ -116,7 +116,7 @@ def test_predictions_are_label_names(tiny_bert: str, tmp_path: Path):
 
 def test_nothing_to_predict(tmp_path: Path):
     train = write(tmp_path / "train.csv", ROWS)
-    with pytest.raises(ValueError, match="give --test_file"):
+    with pytest.raises(ValueError, match="give `test_file`"):
         load("no-model-is-looked-for", train, train, do_predict=True)
 
 

@@ -266,7 +266,7 @@ def test_hub(tiny_bert: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 
 def test_hub_out_of_reach():
-    with pytest.raises(ValueError, match="--data_dir .*--task tweets.*--task file") as raised:
+    with pytest.raises(ValueError, match="`data_dir` .*`task` tweets.*`task` file") as raised:
         load("no-model-is-looked-for", "rte", None)
     assert "\n" not in str(raised.value)
 

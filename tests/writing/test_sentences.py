@@ -11,7 +11,7 @@ from glue_sparse.experiments.told import command_line
 from glue_sparse.writing.ending import as_typed, one_sentence
 
 PACKAGE = Path(__file__).parents[2] / "src" / "glue_sparse"
-LIBRARY = ("core", "scores", "costs", "diffs", "methods", "training", "models", "analysis", "records", "reports")
+LIBRARY = {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"arguments", "cli", "benchmarks", "__pycache__"}
 TOLD_BY_FLAGS = {"methods/builders.py", "methods/registry.py"}
 """The only two files of methods that know flags."""
 

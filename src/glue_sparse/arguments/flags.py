@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -58,15 +59,11 @@ class Flag:
     aliases: tuple[str, ...] = ()
 
 
-def flags_of(group: type, title: str) -> list[Flag]:
-    """The flags that a dataclass of `arg` fields describes."""
+@lru_cache(maxsize=64)
+def flags_of(group: type, title: str = "") -> tuple[Flag, ...]:
+    """The flags that a dataclass of `arg` fields describes; every run of a grid asks for them."""
     hints = get_type_hints(group)
-    return [_flag(one, hints[one.name], title) for one in fields(group) if one.init and one.metadata]
-
-
-def default_of(one: Field) -> Any:
-    """What a field holds when nothing is given."""
-    return one.default_factory() if one.default_factory is not MISSING else one.default
+    return tuple(_flag(one, hints[one.name], title) for one in fields(group) if one.init and one.metadata)
 
 
 def _flag(one: Field, hint: Any, title: str) -> Flag:
@@ -78,7 +75,8 @@ def _flag(one: Field, hint: Any, title: str) -> Flag:
     if get_origin(kind) is Literal:
         choices = get_args(kind)
         kind = type(choices[0])
-    return Flag(one.name, title, kind, default_of(one), many=many, optional=optional, choices=choices, **one.metadata)
+    default = one.default_factory() if one.default_factory is not MISSING else one.default
+    return Flag(one.name, title, kind, default, many=many, optional=optional, choices=choices, **one.metadata)
 
 
 def _is_union(hint: Any) -> bool:

@@ -107,7 +107,7 @@ class MergeArguments:
     merge_every: int | None = arg(
         None,
         "Train as several workers, each on its own for this many steps before their updates are merged. A worker is a "
-        "process: torchrun --nproc_per_node 2 scripts/train.py ... Default: one ordinary run.",
+        "process: torchrun --nproc_per_node 2 -m glue_sparse.cli.train ... Default: one ordinary run.",
         least=1,
     )
     num_workers: int | None = arg(None, "Number of workers; needed with --simulate only.", least=1)

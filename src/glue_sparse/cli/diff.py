@@ -165,7 +165,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     if words[:1] == ["prune"]:
         return prune_diff.main(words[1:], f"{prog or 'diff'} prune")
     arguments = _parser(prog).parse_args(words)
-    with one_sentence():
+    with one_sentence(arguments):
         if arguments.verb == "show":
             show(arguments.diff)
         elif arguments.verb == "figure":

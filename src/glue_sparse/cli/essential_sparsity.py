@@ -115,7 +115,7 @@ def run(arguments: Namespace, flags: list[str]) -> int:
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Parse and do it."""
     arguments, flags = parser(prog).parse_known_args(argv)
-    with one_sentence():
+    with one_sentence(arguments):
         check_eps(arguments.eps)
         if not arguments.rows and arguments.config == CONFIG:
             arguments.rows = ["dense", "magnitude", "random"]  # the study; the others are there to be asked for

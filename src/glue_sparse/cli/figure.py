@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     add_grid_flags(parser)
     arguments, flags = parser.parse_known_args(argv)
     first, *others = arguments.config
-    with one_sentence():
+    with one_sentence(arguments):
         if first.is_dir() and flags:
             raise ValueError(f"{flags[0]} goes with a grid, not with folders of runs")
         if first.is_dir():

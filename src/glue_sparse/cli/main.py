@@ -4,6 +4,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from glue_sparse.writing.ending import one_sentence
+from glue_sparse.writing.words import check_one_of
+
 COMMANDS = {
     "train": ("train", "train, evaluate and save one model"),
     "table": ("table", "run a grid of experiments, or print its table"),
@@ -36,7 +39,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(usage())
         return 0 if words else 2
     name, *rest = words
-    if name not in COMMANDS:
-        print(f"error: unknown command {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
-        return 2
+    with one_sentence(status=2):
+        check_one_of("command", name, COMMANDS)
     return import_module(f"glue_sparse.cli.{COMMANDS[name][0]}").main(rest, f"glue-sparse {name}")

@@ -110,7 +110,7 @@ def parser(prog: str | None = None) -> ArgumentParser:
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Parse and run one verb."""
     arguments = parser(prog).parse_args(argv)
-    with one_sentence():
+    with one_sentence(arguments):
         if arguments.verb == "make":
             make(arguments)
         elif arguments.verb == "show":

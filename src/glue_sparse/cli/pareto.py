@@ -130,7 +130,7 @@ def run(arguments: Namespace, flags: list[str]) -> int:
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Parse and do it."""
     arguments, flags = parser(prog).parse_known_args(argv)
-    with one_sentence():
+    with one_sentence(arguments):
         if arguments.verb == "run":
             return run(arguments, flags)
         if flags:

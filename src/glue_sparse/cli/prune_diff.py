@@ -12,16 +12,13 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor
-
 from glue_sparse.cli.ending import one_sentence
 from glue_sparse.core.params import head_names
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import FILE_NAME, identity
 from glue_sparse.diffs.prune import Pruned, prune
 from glue_sparse.diffs.storage import emptied
-from glue_sparse.methods.gates.gate_file import FILE_NAME as GATES_FILE
-from glue_sparse.methods.gates.gate_file import GateFile
+from glue_sparse.methods.gates.gate_file import raw_values
 from glue_sparse.models.of_diff import load_base
 from glue_sparse.records import folder as run_folder
 from glue_sparse.records import results
@@ -33,16 +30,6 @@ def read(source: str) -> SparseDiff:
     if folder.is_dir() and not (folder / FILE_NAME).exists() and run_folder.complete_checkpoints(folder):
         raise ValueError(f"{source} holds an unfinished run: finish it first with --resume_from_checkpoint last")
     return SparseDiff.from_pretrained(source)
-
-
-def raw_values(source: str, diff: SparseDiff, base: dict[str, Tensor]) -> dict[str, Tensor]:
-    """w0 + d of a run `--as_released`, from which the authors' third stage starts; else nothing."""
-    place = Path(source)
-    folder = place if place.is_dir() else place.parent
-    if diff.info.method != "diff_gates" or not (folder / GATES_FILE).is_file():
-        return {}
-    gates = GateFile.read(folder)
-    return {name: base[name].float() + d for name, d in gates.diffs().items()} if gates.as_released else {}
 
 
 def check_target(folder: Path, source: str) -> None:
@@ -84,7 +71,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     how.add_argument("--threshold", type=float, help="keep every change above this instead")
     parser.add_argument("--model", help="the base, where it is not what the diff names")
     arguments = parser.parse_args(argv)
-    with one_sentence():
+    with one_sentence(arguments):
         check_target(arguments.folder, arguments.source)
         diff = read(arguments.source)
         if is_done(arguments.folder, diff, arguments.density):
@@ -92,7 +79,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             return 0
         model = load_base(diff.info, arguments.model or diff.info.base_model)
         base = {name: tensor.detach() for name, tensor in model.named_parameters()}
-        values, head = raw_values(arguments.source, diff, base), head_names(model)
+        values, head = raw_values(Path(arguments.source), diff.info, base), head_names(model)
         how_much = {"density": arguments.density, "threshold": arguments.threshold}
         pruned = prune(diff, model, head, **how_much, values=values)
         path = pruned.diff.save_pretrained(arguments.folder)

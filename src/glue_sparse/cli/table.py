@@ -117,7 +117,7 @@ def show(arguments: Namespace, flags: list[str]) -> int:
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Parse and do it."""
     arguments, flags = parser(prog).parse_known_args(argv)
-    with one_sentence():
+    with one_sentence(arguments):
         return run_grid(arguments, flags) if arguments.verb == "run" else show(arguments, flags)
     return 1
 

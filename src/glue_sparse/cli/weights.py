@@ -167,7 +167,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     add_common_flags(verb, "histograms")
     given = parser.parse_args(argv)
     how = (given.tau, given.relative, given.results_dir, given.name)
-    with one_sentence():
+    with one_sentence(given):
         if given.verb == "emergence":
             show_emergence(given.sources, given.revisions, *how)
         else:

@@ -120,7 +120,7 @@ def measure(arguments: Namespace, sweep: Sweep) -> list[Path]:
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Parse and measure."""
     arguments = parser(prog).parse_args(argv)
-    with one_sentence():
+    with one_sentence(arguments):
         sparsities = arguments.sparsities or (() if arguments.pattern else SPARSITIES)
         sweep = Sweep(
             tuple(arguments.criteria), tuple(sparsities), arguments.distribution, arguments.pattern, arguments.seed

@@ -225,7 +225,7 @@ def _no_clash(path: Path, flags: Sequence[str], varied: set[str]) -> None:
     """A flag that overrode what stages, rows or columns differ in would make them the same run."""
     for name, word in settings_of(flags).items():
         if name in {*varied, "seed", "output_dir"}:
-            raise ValueError(f"{word} is decided by {path}: choose rows, --tasks, --seeds or --output_dir of the grid")
+            raise ValueError(f"{word} is decided by {path}: choose rows, `tasks`, `seeds` or `output_dir` of the grid")
 
 
 def _argv(settings: dict[str, Any]) -> list[str]:
@@ -241,7 +241,7 @@ def _cell(row: str, column: str, seed: int, argv: list[str], root: Path, start: 
     first = parse(argv, config=DEFAULTS)
     tasks.find(first.task.task)
     if first.model.model is None:
-        raise ValueError("a model is missing: give --model a hub id, a folder, or minilm")
+        raise ValueError("a model is missing: give `model` a hub id, a folder, or minilm")
     if first.merge.merge_every and not first.merge.num_workers:
         raise ValueError("merge_every needs num_workers in a grid")
     folder = root / Path(first.model.model).name / row / column / f"seed{seed}"

@@ -109,7 +109,7 @@ def _trainer(settled: Settled, method: Any, task: Task, guard: SaveOnSignal) -> 
     needed = args.per_device_train_batch_size * args.world_size
     if args.dataloader_drop_last and not streaming and len(task.train) < needed:
         raise ValueError(f"{len(task.train)} training examples do not fill a batch of {needed}, and with "
-                         "--dataloader_drop_last nothing is left: lower --per_device_train_batch_size")  # fmt: skip
+                         "`dataloader_drop_last` nothing is left: lower `per_device_train_batch_size`")  # fmt: skip
     return SparseTrainer(
         task.model,  # pyright: ignore[reportArgumentType]
         args,
@@ -167,7 +167,7 @@ def _train(
             raise OSError(f"cannot write a checkpoint to {args.output_dir}: is the disk full?") from error
     if guard.received and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(f"stopped after step {trainer.state.global_step}; to go on, repeat the command with "
-                          f"--resume_from_checkpoint last (checkpoint in {args.output_dir})")  # fmt: skip
+                          f"`resume_from_checkpoint` last (checkpoint in {args.output_dir})")  # fmt: skip
     return {"choose": chosen - started, "train": time.perf_counter() - chosen}
 
 

@@ -209,7 +209,7 @@ def run_slurm(grid: Grid, jobs: int, options: Sequence[str] = (), cluster: str =
     try:
         import submitit
     except ImportError as error:
-        raise ValueError('--launcher slurm needs submitit: pip install "glue_sparse[slurm]"') from error
+        raise ValueError('`launcher` slurm needs submitit: pip install "glue_sparse[slurm]"') from error
     grid.check()
     todo, logs = missing(grid), Path("runs", grid.name, "slurm")
     if not todo:
@@ -245,7 +245,7 @@ def _waves(todo: Sequence[Cell]) -> list[list[Cell]]:
 def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise ValueError(f"--slurm takes NAME=VALUE pairs, not {text!r}")
+        raise ValueError(f"`slurm` takes NAME=VALUE pairs, not {text!r}")
     return name, int(value) if value.isdecimal() else value
 
 

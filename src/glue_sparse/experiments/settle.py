@@ -62,12 +62,12 @@ def _check(arguments: Arguments) -> None:
         raise ValueError(f"{training.n_gpu} GPUs are visible to one process: use accelerate launch for all of them, or "
                          "choose one with CUDA_VISIBLE_DEVICES=0")  # fmt: skip
     if streaming and (training.max_steps < 1 or merges):
-        wrong = "leave --merge_every out" if merges else "give --max_steps"
-        raise ValueError(f"--streaming makes pairs without an end, so nobody knows how long an epoch is: {wrong}")
+        wrong = "leave `merge_every` out" if merges else "give `max_steps`"
+        raise ValueError(f"`streaming` makes pairs without an end, so nobody knows how long an epoch is: {wrong}")
     if streaming and training.dataloader_num_workers > 1:
-        raise ValueError("--streaming makes its pairs one after the other: give --dataloader_num_workers 0 or 1")
+        raise ValueError("`streaming` makes its pairs one after the other: give `dataloader_num_workers` 0 or 1")
     if training.delta_checkpoints and merges:
-        raise ValueError("--delta_checkpoints is for a single run: leave --merge_every out")
+        raise ValueError("`delta_checkpoints` is for a single run: leave `merge_every` out")
 
 
 def _with_first_mask(arguments: Arguments) -> MethodArguments:
@@ -77,7 +77,7 @@ def _with_first_mask(arguments: Arguments) -> MethodArguments:
     is_random = names.is_random(name)
     for flag in ("variance", "weight_init"):
         if getattr(method, flag) and not is_random:
-            raise ValueError(f"--{flag} is for random weights; pretrained ones keep theirs: leave it out")
+            raise ValueError(f"`{flag}` is for random weights; pretrained ones keep theirs: leave it out")
     if methods.find(method.method).is_sparse and method.start_mask is None and is_random:
         return replace(method, start_mask="random")
     return method

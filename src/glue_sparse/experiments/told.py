@@ -52,7 +52,7 @@ def parse(
 def _check_own(values: Mapping[str, Any]) -> None:
     """Flags that methods and tasks bring are for themselves; the others are checked by `methods` and `tasks`."""
     records = [*methods.known().values(), *tasks.known().values()]
-    flags = [flag for record in records if record.own for flag in flags_of(record.own, "")]
+    flags = [flag for record in records if record.own for flag in flags_of(record.own)]
     for chosen in ("method", "task"):
         check_belongs(flags, values.__getitem__, chosen, str(values[chosen]))
 

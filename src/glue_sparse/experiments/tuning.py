@@ -56,16 +56,16 @@ def wanted(config: Mapping[str, Any], flags: Sequence[str], values: Sequence[flo
     """
     if config.get(KEY) is None:
         if values:
-            raise ValueError(f"--tune_values is for a grid that tunes a setting, for example {_EXAMPLE}")
+            raise ValueError(f"`tune_values` is for a grid that tunes a setting, for example {_EXAMPLE}")
         return None
     tune = _read(config[KEY])
     given = settings_of(flags)
     if tune.setting in given:
         if values:
-            raise ValueError(f"{given[tune.setting]} says which value to use: leave --tune_values out")
+            raise ValueError(f"{given[tune.setting]} says which value to use: leave `tune_values` out")
         return None
     if HOLD_OUT in given:
-        raise ValueError(f"{given[HOLD_OUT]} is decided by `{KEY}`: leave it out, or give --{tune.setting} too")
+        raise ValueError(f"{given[HOLD_OUT]} is decided by `{KEY}`: leave it out, or give `{tune.setting}` too")
     return Tune(tune.setting, _values(tune.setting, list(values)), tune.hold_out, tune.seed) if values else tune
 
 

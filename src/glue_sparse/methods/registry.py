@@ -65,7 +65,7 @@ def register_method(method: Method) -> None:
 def check(args: MethodArguments) -> None:
     """Raise a ValueError for flags that the method would ignore, or that contradict each other."""
     method = find(args.method)
-    check_belongs(flags_of(MethodArguments, ""), lambda flag: getattr(args, flag), "method", method.name, method.takes)
+    check_belongs(flags_of(MethodArguments), lambda flag: getattr(args, flag), "method", method.name, method.takes)
     method.check(args)
 
 

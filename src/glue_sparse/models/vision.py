@@ -27,6 +27,7 @@ from glue_sparse.models.loading import load_pretrained, new_model
 from glue_sparse.models.names import RESNETS, base_name, is_resnet, scratch_of
 from glue_sparse.models.pixels import Pixels
 from glue_sparse.models.sources import DTYPES, explained, resolve
+from glue_sparse.writing.words import check_one_of
 
 logger = logging.getLogger(__name__)
 
@@ -180,8 +181,7 @@ def load_scratch(name: str, labels: Sequence[str], dtype: str = "float32") -> Pr
         ValueError: no such network, or no seed.
     """
     architecture, _, seed = name.partition("@")
-    if architecture not in RESNETS:
-        raise ValueError(f"there is no network {architecture}; known are {', '.join(RESNETS)}")
+    check_one_of("network", architecture, RESNETS)
     if not (seed.isascii() and seed.isdecimal()):
         raise ValueError(f"{name} does not say which random weights: give {architecture}@SEED, with a whole number")
     config, network = _NETWORKS[architecture]

@@ -131,7 +131,7 @@ def hold_out(labels: Sequence[int], count: int) -> list[int]:
         ValueError: nothing would be left to train on.
     """
     if count >= len(labels):
-        raise ValueError(f"--hold_out {count} leaves none of the {len(labels)} training images to train on")
+        raise ValueError(f"`hold_out` {count} leaves none of the {len(labels)} training images to train on")
     ranks, order = dict.fromkeys(labels, 0), []
     for row in sorted(range(len(labels)), key=lambda row: hashlib.sha1(str(row).encode()).digest()):
         order.append((ranks[labels[row]], labels[row], row))
@@ -169,7 +169,7 @@ def _read(place: str, kind: str, split: str, **options: Any) -> Dataset:
             raise ValueError(f"{place} is not a readable parquet file") from error
         raise ValueError(
             f"{place} is neither in the Hugging Face cache nor to be reached on the hub; without a network give "
-            "--data_dir with train.parquet and test.parquet"
+            "`data_dir` with train.parquet and test.parquet"
         ) from error
     for column in ("img", "label"):
         if column not in table.column_names:

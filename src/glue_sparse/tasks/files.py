@@ -207,7 +207,7 @@ def _files(task: TaskArguments, do_predict: bool) -> dict[str, Path]:
         paths["test"] = task.test_file
     for split, path in paths.items():
         if path is None:
-            raise ValueError(f"the {split} data of --task file is missing: give --{split}_file")
+            raise ValueError(f"the {split} data of `task` file is missing: give `{split}_file`")
     return {split: Path(path) for split, path in paths.items() if path is not None}
 
 

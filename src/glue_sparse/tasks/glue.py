@@ -140,7 +140,7 @@ def _from_hub(name: str, spec: GlueTask, wanted: list[str]) -> tuple[dict[str, D
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{HUB_ID} ({name}) is neither in the Hugging Face cache nor to be reached on the hub; without "
-            "a network use --data_dir with GLUE's files, --task tweets, or --task file with your own files"
+            "a network use `data_dir` with GLUE's files, `task` tweets, or `task` file with your own files"
         ) from error
     assert isinstance(loaded, DatasetDict)
     splits = {}

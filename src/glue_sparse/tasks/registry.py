@@ -55,21 +55,21 @@ def register_task(task: TaskRecord) -> None:
 def find(name: str | None) -> TaskRecord:
     """A task by its name; ValueError where it is missing or does not exist."""
     if name is None:
-        raise ValueError(f"a task is missing ({', '.join(known())}); your own --train_file needs --task file")
+        raise ValueError(f"a task is missing ({', '.join(known())}); your own `train_file` needs `task` file")
     return TASKS.find(name)
 
 
 def check(task: TaskArguments, model: ModelArguments) -> TaskRecord:
     """The task that is meant; ValueError for flags that it would ignore, and for a model that it cannot train."""
     record = find(task.task)
-    check_belongs(flags_of(TaskArguments, ""), lambda flag: getattr(task, flag), "task", record.name, record.takes)
+    check_belongs(flags_of(TaskArguments), lambda flag: getattr(task, flag), "task", record.name, record.takes)
     if model.model is None:
-        raise ValueError("a model is missing: give --model a hub id, a folder, or minilm")
+        raise ValueError("a model is missing: give `model` a hub id, a folder, or minilm")
     if is_bert_size(scratch_of(model.model)[0]) and record.inputs == "images":
-        raise ValueError(f"{model.model} is a model for text; --task {record.name} needs one for images, such as "
+        raise ValueError(f"{model.model} is a model for text; `task` {record.name} needs one for images, such as "
                          f"{RESNETS[0]}")  # fmt: skip
     if is_resnet(model.model) and record.inputs == "text":
-        raise ValueError(f"{', '.join(RESNETS)} are networks for images; --task {record.name} needs a model for text")
+        raise ValueError(f"{', '.join(RESNETS)} are networks for images; `task` {record.name} needs a model for text")
     return record
 
 

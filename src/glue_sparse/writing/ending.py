@@ -32,7 +32,7 @@ def one_sentence(status: int = 1, flags: Callable[[], Collection[str]] = tuple) 
         print(f"error: {as_typed(str(error), flags())}", file=sys.stderr)
         sys.exit(status)
     except (Interrupted, KeyboardInterrupt) as error:
-        print(f"interrupted: {error or 'nothing was saved'}", file=sys.stderr)
+        print(f"interrupted: {as_typed(str(error), flags()) or 'nothing was saved'}", file=sys.stderr)
         sys.exit(130)
 
 

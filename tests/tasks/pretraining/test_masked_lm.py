@@ -226,11 +226,11 @@ GOOD = text(8)
         ({"valid": "a cat\n\na dog"}, {}, "^no document of wiki.valid.txt has two sentences"),
         ({}, {"max_length": 129}, "^max_length must be from 8 to this model's 128 tokens, got 129"),
         ({}, {"max_length": 7}, "^max_length must be from 8 to this model's 128 tokens, got 7"),
-        ({}, {"vocab_size": 500}, "^--vocab_size is for a tokenizer trained on the text, and this run has another"),
+        ({}, {"vocab_size": 500}, "^`vocab_size` is for a tokenizer trained on the text, and this run has another"),
         ({}, {"max_train_samples": 0}, "max_train_samples must be at least 1"),
-        ({}, {"max_train_samples": 5, "streaming": True}, "^--max_train_samples counts pairs"),
-        ({}, {"train_file": "a.txt"}, "^masked_lm needs exactly one of .* got --data_dir and --train_file$"),
-        ({}, {"validation_file": "a.txt"}, "^--validation_file goes with --train_file"),
+        ({}, {"max_train_samples": 5, "streaming": True}, "^`max_train_samples` counts pairs"),
+        ({}, {"train_file": "a.txt"}, "^masked_lm needs exactly one of .* got `data_dir` and `train_file`$"),
+        ({}, {"validation_file": "a.txt"}, "^`validation_file` goes with `train_file`"),
         ({}, {"data_dir": None}, "^masked_lm needs exactly one of .* got none$"),
         ({}, {"data_dir": "no/such/folder"}, "^no/such/folder does not exist$"),
         ({}, {"data_dir": None, "hub_dataset": "no/such:set"}, "^the data set no/such:set is neither"),
@@ -265,12 +265,12 @@ def test_bad_files(tmp_path: Path, tiny_bert: str):
 
 def test_bad_tokenizers_and_models(tmp_path: Path):
     folder = folder_of_text(tmp_path)
-    with pytest.raises(ValueError, match="^--vocab_size must be at least 256, got 20$"):
+    with pytest.raises(ValueError, match="^`vocab_size` must be at least 256, got 20$"):
         load("bert_tiny", data_dir=folder, vocab_size=20)
     tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate([*wordpiece.SPECIAL, "cat", "dog"])})
     tokenizer.mask_token = None
     tokenizer.save_pretrained(tmp_path / "words")
-    with pytest.raises(ValueError, match="has no mask token, which masked_lm needs: give another --tokenizer"):
+    with pytest.raises(ValueError, match="has no mask token, which masked_lm needs: give another `tokenizer`"):
         load("bert_tiny", data_dir=folder, tokenizer=str(tmp_path / "words"))
     with pytest.raises(ValueError, match="resnet9, resnet34 are networks for images"):
         load("resnet9", data_dir=folder)
@@ -279,8 +279,8 @@ def test_bad_tokenizers_and_models(tmp_path: Path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"streaming": "true"}, "^--streaming makes pairs without an end, .*: give --max_steps$"),
-        ({"streaming": "true", "max_steps": 4, "merge_every": 2}, "leave --merge_every out$"),
+        ({"streaming": "true"}, "^`streaming` makes pairs without an end, .*: give `max_steps`$"),
+        ({"streaming": "true", "max_steps": 4, "merge_every": 2}, "leave `merge_every` out$"),
         ({"do_predict": "true"}, "^masked_lm has nothing to predict"),
         ({"task": "rte", "model": "bert_mini"}, "^bert_mini is an architecture without a tokenizer"),
         ({"task": "rte", "vocab_size": 300}, "^--vocab_size goes with --task masked_lm, not with rte$"),

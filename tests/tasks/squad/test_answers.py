@@ -124,7 +124,7 @@ def test_a_long_question_is_cut_and_the_log_says_so(words: Any, caplog: pytest.L
 
 def test_what_leaves_no_room_or_does_not_fit_is_one_sentence(words: Any):
     data = rows(("the cat", "cat", 4))
-    with pytest.raises(ValueError, match="--doc_stride 5 is too large for --max_length 23, .* at least 24"):
+    with pytest.raises(ValueError, match="`doc_stride` 5 is too large for `max_length` 23, .* at least 24"):
         encode(data, words, 23, 5, False)
     assert len(encode(data, words, 24, 5, False)) == 1
     left = BertTokenizer(vocab=words.get_vocab(), padding_side="left")

@@ -1,11 +1,13 @@
 """The file of gates that are being learnt: diffs, logits and head, for a run that goes on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from glue_sparse.core import tensor_files
+from glue_sparse.diffs.identity import DiffInfo
 
 FILE_NAME = "gates.safetensors"
 FORMAT = "glue_sparse gates 1"
@@ -13,7 +15,7 @@ FORMAT = "glue_sparse gates 1"
 
 @dataclass(frozen=True)
 class GateFile:
-    """What a checkpoint of `--method diff_gates` holds.
+    """What a checkpoint of diff_gates holds.
 
     Attributes:
         tensors: `diff/NAME`, `alpha/NAME`, `group/NAME` and, for the head and buffers, `whole/NAME`.
@@ -42,3 +44,16 @@ class GateFile:
     def diffs(self) -> dict[str, Tensor]:
         """Parameter name -> d, whatever its gates."""
         return {key.removeprefix("diff/"): t for key, t in self.tensors.items() if key.startswith("diff/")}
+
+
+def raw_values(source: Path, info: DiffInfo, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """w0 + d of a run `as_released`, from which the authors' third stage starts; nothing for other runs.
+
+    Args:
+        source: the run's folder, or its diff, of which `info` is.
+    """
+    folder = source if source.is_dir() else source.parent
+    if info.method != "diff_gates" or not (folder / FILE_NAME).is_file():
+        return {}
+    gates = GateFile.read(folder)
+    return {name: base[name].float() + d for name, d in gates.diffs().items()} if gates.as_released else {}

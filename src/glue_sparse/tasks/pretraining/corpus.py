@@ -95,10 +95,10 @@ def open_split(task: TaskArguments) -> Split:
     """
     given = [name for name in ("data_dir", "train_file", "hub_dataset") if getattr(task, name) is not None]
     if len(given) != 1:
-        raise ValueError("masked_lm needs exactly one of --data_dir, --train_file and --hub_dataset, got "
-                         f"{' and '.join(f'--{name}' for name in given) or 'none'}")  # fmt: skip
+        raise ValueError("masked_lm needs exactly one of `data_dir`, `train_file` and `hub_dataset`, got "
+                         f"{' and '.join(f'`{name}`' for name in given) or 'none'}")  # fmt: skip
     if task.validation_file is not None and given == ["data_dir"]:
-        raise ValueError("--validation_file goes with --train_file; a --data_dir has its own files whose names say "
+        raise ValueError("`validation_file` goes with `train_file`; a `data_dir` has its own files whose names say "
                          "valid, dev or test")  # fmt: skip
     if task.hub_dataset is not None:
         train, validation = _of_hub(task.hub_dataset, task.streaming)
@@ -116,13 +116,13 @@ def _held_out(corpus: Corpus, streaming: bool) -> Split:
         held = HELD_OUT_OF_STREAM
         if next(iter(corpus.part(held)), None) is None:
             raise ValueError(f"the first {held:,} documents of a stream are scored, and {corpus.title} has no more: "
-                             "leave --streaming out, or give --validation_file")  # fmt: skip
+                             "leave `streaming` out, or give `validation_file`")  # fmt: skip
         return Split(corpus.part(held), corpus.part(0, held), f"first {held:,} documents held out")
     count = sum(1 for _ in corpus)
     held = max(2, round(HELD_OUT * count))
     if count < held + 2:
         raise ValueError(f"{corpus.title} has too few documents, {count}: at least 4 are needed to train on some and "
-                         "score others; divide them by blank lines, or give --validation_file")  # fmt: skip
+                         "score others; divide them by blank lines, or give `validation_file`")  # fmt: skip
     return Split(corpus.part(0, count - held), corpus.part(count - held), f"last {HELD_OUT:.0%} held out")
 
 
@@ -169,7 +169,7 @@ def _of_hub(dataset: str, streaming: bool) -> tuple[Corpus, Corpus | None]:
     except (OSError, ValueError, DatasetsError) as error:
         reason = next(iter(str(error).splitlines()), "").rstrip(".: ")
         raise ValueError(f"the data set {dataset} is neither in the Hugging Face cache nor to be had from the hub; "
-                         f"without a network give --data_dir or --train_file ({reason})") from error  # fmt: skip
+                         f"without a network give `data_dir` or `train_file` ({reason})") from error  # fmt: skip
     if "train" not in splits:
         raise ValueError(f"the data set {dataset} has no split `train`; found: {', '.join(splits)}")
     validation = next((split for split in splits if any(word in split for word in _VALIDATION)), None)

@@ -33,7 +33,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         ValueError: text, tokenizer or model are not to be had or do not fit each other.
     """
     if do_predict:
-        raise ValueError("masked_lm has nothing to predict: leave --do_predict out")
+        raise ValueError("masked_lm has nothing to predict: leave `do_predict` out")
     base = base_name(model.model or "", seed, model.from_scratch)
     _check(task, base)
     split = open_split(task)
@@ -83,7 +83,7 @@ def _check(task: TaskArguments, base: str) -> None:
     if not 8 <= task.max_length <= longest:
         raise ValueError(f"max_length must be from 8 to this model's {longest} tokens, got {task.max_length}")
     if task.streaming and task.max_train_samples is not None:
-        raise ValueError("--max_train_samples counts pairs, which --streaming makes without an end: give one of them")
+        raise ValueError("`max_train_samples` counts pairs, which `streaming` makes without an end: give one of them")
 
 
 def _title(split: Split, trained: dict[str, Any], scored: dict[str, Any]) -> str:
@@ -101,7 +101,7 @@ def _tokenizer(task: TaskArguments, base: str, corpus: Corpus) -> PreTrainedToke
     if task.tokenizer is None and is_bert_size(scratch_of(base)[0]):
         return wordpiece.train(corpus, task.vocab_size)
     if task.vocab_size != TaskArguments.vocab_size:
-        raise ValueError("--vocab_size is for a tokenizer trained on the text, and this run has another: leave it out")
+        raise ValueError("`vocab_size` is for a tokenizer trained on the text, and this run has another: leave it out")
     return wordpiece.load(task.tokenizer or base)
 
 

@@ -32,7 +32,7 @@ def load(source: str) -> PreTrainedTokenizerBase:
     for token in ("mask_token", "cls_token", "sep_token"):
         if getattr(tokenizer, token) is None:
             raise ValueError(f"the tokenizer of {source} has no {token.replace('_', ' ')}, which masked_lm needs: give "
-                             "another --tokenizer, or a model from scratch")  # fmt: skip
+                             "another `tokenizer`, or a model from scratch")  # fmt: skip
     return tokenizer
 
 
@@ -43,7 +43,7 @@ def train(documents: Iterable[Document], vocab_size: int) -> BertTokenizer:
         ValueError: no text, or a vocabulary too small to hold the alphabet.
     """
     if vocab_size < SMALLEST:
-        raise ValueError(f"--vocab_size must be at least {SMALLEST}, got {vocab_size}")
+        raise ValueError(f"`vocab_size` must be at least {SMALLEST}, got {vocab_size}")
     normalizer = normalizers.BertNormalizer(lowercase=True)
     counts: Counter[str] = Counter()
     for sentence in _sentences(documents, "Count characters"):

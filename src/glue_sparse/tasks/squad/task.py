@@ -44,7 +44,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         ValueError: the data or the model is not to be had, does not fit this task, or a file is malformed.
     """
     if task.max_predict_samples is not None:
-        raise ValueError("--max_predict_samples is not for squad, whose predictions are of the validation questions")
+        raise ValueError("`max_predict_samples` is not for squad, whose predictions are of the validation questions")
     data, source = _from_hub() if task.data_dir is None else _from_folder(Path(task.data_dir))
     splits = {split: cut(rows, split, task, seed) for split, rows in data.items()}
     base = base_name(model.model or "", seed, model.from_scratch)
@@ -82,7 +82,7 @@ def _from_hub() -> tuple[dict[str, Dataset], dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{HUB_ID} is neither in the Hugging Face cache nor to be reached on the hub; without a network use "
-            f"--data_dir with {' and '.join(FILES.values())}"
+            f"`data_dir` with {' and '.join(FILES.values())}"
         ) from error
     assert isinstance(loaded, DatasetDict)
     splits = {split: loaded[split].select_columns(COLUMNS) for split in FILES}

@@ -90,7 +90,7 @@ def _longest_question(tokenizer: PreTrainedTokenizerBase, max_length: int, doc_s
     if longest < LEAST_QUESTION:
         needed = doc_stride + special + 2 * LEAST_QUESTION
         raise ValueError(
-            f"--doc_stride {doc_stride} is too large for --max_length {max_length}, which would have to be at least "
+            f"`doc_stride` {doc_stride} is too large for `max_length` {max_length}, which would have to be at least "
             f"{needed}; usual are 128 and 384"
         )
     return longest

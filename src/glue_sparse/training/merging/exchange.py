@@ -191,7 +191,7 @@ def open_exchange(plan: MergeArguments, world_size: int) -> Exchange:
         count = plan.num_workers or 2
         raise ValueError(
             f"`merge_every` trains one worker per process, and here {'is' if world_size == 1 else 'are'} "
-            f"{world_size}: start it with torchrun --nproc_per_node {count} scripts/train.py ..., or add "
+            f"{world_size}: start it with torchrun --nproc_per_node {count} -m glue_sparse.cli.train ..., or add "
             f"`simulate` true `num_workers` {count}"
         )
     return Processes()

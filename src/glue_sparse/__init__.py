@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from glue_sparse.methods.registry import Method as Method
     from glue_sparse.methods.registry import register_method as register_method
     from glue_sparse.methods.schedules import Schedule as Schedule
-    from glue_sparse.scores.scores import fisher as fisher
+    from glue_sparse.scores.fisher import fisher as fisher
     from glue_sparse.scores.scores import magnitude as magnitude
     from glue_sparse.scores.scores import noise as noise
     from glue_sparse.tasks.registry import TaskRecord as TaskRecord
@@ -61,7 +61,8 @@ _MODULES = {
     "methods.one_shot": ("OneShot",),
     "methods.registry": ("Method", "register_method"),
     "methods.schedules": ("Schedule",),
-    "scores.scores": ("fisher", "magnitude", "noise"),
+    "scores.fisher": ("fisher",),
+    "scores.scores": ("magnitude", "noise"),
     "tasks.registry": ("TaskRecord", "register_task"),
     "training.trainer": ("SparseTrainer",),
 }

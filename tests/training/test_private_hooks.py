@@ -18,6 +18,7 @@ RELIED_ON: dict[str, tuple[str, ...]] = {
     "_get_collator_with_removed_columns": ("data_collator",),
     "_get_dataloader": ("is_training",),
     "_get_eval_sampler": ("eval_dataset",),
+    "_get_num_items_in_batch": ("batch_samples", "device"),
     "_load_best_model": (),
     "_load_from_checkpoint": ("resume_from_checkpoint", "model"),
     "_save": ("output_dir", "state_dict"),

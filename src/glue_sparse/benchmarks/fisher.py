@@ -14,7 +14,7 @@ from glue_sparse.core.batches import example
 from glue_sparse.core.masks import select
 from glue_sparse.core.params import body_names
 from glue_sparse.methods.fixed_mask import FixedMask
-from glue_sparse.scores.scores import fisher
+from glue_sparse.scores.fisher import fisher
 from glue_sparse.tasks.registry import load_task
 from glue_sparse.training.trainer import SparseTrainer
 

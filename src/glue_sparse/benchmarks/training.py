@@ -21,7 +21,8 @@ from glue_sparse.core.params import body_names, head_names
 from glue_sparse.methods.gates.diff_gates import DiffGates
 from glue_sparse.models.loading import load_classifier
 from glue_sparse.models.sources import resolve
-from glue_sparse.scores.scores import fisher, noise
+from glue_sparse.scores.fisher import fisher
+from glue_sparse.scores.scores import noise
 from glue_sparse.writing.tables import markdown
 
 HEADER = (

@@ -1,12 +1,33 @@
-"""Batches of examples: their size, one example of them, and where and how a model sees them."""
+"""Batches of examples: their size, some of them, the loss they train by, and where and how a model sees them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Batches of training examples together with the loss that they are trained by; a score may look at both.
+
+    Attributes:
+        loss: (model, batch) -> scalar.
+        label_names: keys of a batch that are labels.
+    """
+
+    batches: Iterable[Batch]
+    loss: Callable[[nn.Module, Batch], Tensor]
+    label_names: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)  # pyright: ignore[reportArgumentType]
 
 
 def batch_size(batch: Batch) -> int:
@@ -16,8 +37,13 @@ def batch_size(batch: Batch) -> int:
 
 def example(batch: Batch, i: int) -> Batch:
     """Example `i` as a batch of one."""
+    return chosen_examples(batch, slice(i, i + 1))
+
+
+def chosen_examples(batch: Batch, chosen: slice | Sequence[int] | Tensor) -> Batch:
+    """These examples as a batch."""
     size = batch_size(batch)
-    return {k: v[i : i + 1] if isinstance(v, Tensor) and v.dim() and len(v) == size else v for k, v in batch.items()}
+    return {k: v[chosen] if isinstance(v, Tensor) and v.dim() and len(v) == size else v for k, v in batch.items()}
 
 
 def on_device(batch: Batch, model: nn.Module) -> Batch:

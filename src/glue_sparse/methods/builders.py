@@ -26,7 +26,8 @@ from glue_sparse.methods.moving.rules import PRESETS, Rule, gradient_magnitude
 from glue_sparse.methods.one_shot import Distribution, OneShot, by_criterion
 from glue_sparse.methods.registry import known
 from glue_sparse.methods.schedules import Period, period_of
-from glue_sparse.scores.scores import ScoreFunction, fisher, magnitude, noise
+from glue_sparse.scores.fisher import fisher
+from glue_sparse.scores.scores import ScoreFunction, magnitude, noise
 from glue_sparse.writing.words import command
 
 

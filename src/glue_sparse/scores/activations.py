@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from glue_sparse.core.batches import Batch, evaluating, on_device
+from glue_sparse.core.batches import Batch, Examples, evaluating, on_device
 from glue_sparse.core.masks import Scores
 
 
@@ -34,7 +34,10 @@ def wanda(model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch]) ->
                 batch = on_device(batch, model)
                 for inputs in squares.values():
                     inputs.tokens = batch.get("attention_mask")
-                model(**batch)
+                if isinstance(batches, Examples):  # a model may take no labels
+                    batches.loss(model, batch)
+                else:
+                    model(**batch)
     finally:
         for inputs in squares.values():
             inputs.handle.remove()

@@ -1,229 +1,206 @@
-"""Per-example gradients of a batch, squared or absolute and summed over examples, from one backward pass.
+"""Per-example gradients of a batch, squared or absolute and summed over examples.
 
-Each kind of layer has a short rule that rebuilds every example's gradient from the layer's input and the gradient of
-its output (the idea is Goodfellow, 2015, arXiv 1510.01799). What has no rule is done one example at a time.
+There are three ways, and each parameter is done by the fastest that gives what single backward passes give: the rules
+of `rules.py`, which rebuild the gradients of all examples from one backward pass; `torch.func`, vectorised over
+examples; one example at a time.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers.pytorch_utils import Conv1D
 
-from glue_sparse.core.batches import Batch, batch_size, example
+from glue_sparse.core.batches import Batch, batch_size, chosen_examples, example
+from glue_sparse.scores.by_rules import Losses, Watched, only_these_require_grad
+from glue_sparse.scores.parts import Power
+from glue_sparse.scores.recorder import TokenLosses
+from glue_sparse.scores.vectorised import gradients_of_each
 
 logger = logging.getLogger(__name__)
 
-Losses = Callable[[nn.Module, Batch], Iterable[Tensor]]
-"""Scalar losses of a batch, each the sum of one loss per example; they share a graph."""
-Power = Callable[[Tensor], Tensor]
-"""Square or absolute value: both satisfy power(a * b) = power(a) * power(b), which the rules use."""
-
-_CHUNK_ENTRIES = 1 << 22  # per-example gradients held at once on a GPU; on a CPU one at a time stays in its cache
-
-
-def _add_products(total: Tensor, left: Tensor, right: Tensor, power: Power) -> None:
-    """total += sum_n power(left_n^T right_n), with left [n, t, a], right [n, t, b], total [a, b]."""
-    if left.shape[1] == 1:
-        total.addmm_(power(left[:, 0]).T, power(right[:, 0]))
-        return
-    chunk = max(1, _CHUNK_ENTRIES // total.numel()) if total.is_cuda else 1
-    for some_left, some_right in zip(left.split(chunk), right.split(chunk), strict=True):
-        gradient = torch.bmm(some_left.transpose(1, 2), some_right)
-        total += power(gradient).sum(0) if len(gradient) > 1 else power(gradient[0])
-
-
-def _tokens(x: Tensor) -> Tensor:
-    """[n, ..., d] -> [n, t, d]."""
-    return x.reshape(x.shape[0], -1, x.shape[-1])
-
-
-def _linear(module: nn.Module, x: Tensor, grad: Tensor, totals: dict[str, Tensor], power: Power) -> None:
-    x, grad = _tokens(x), _tokens(grad)
-    if "bias" in totals:
-        totals["bias"] += power(grad.sum(1)).sum(0)
-    if "weight" in totals:
-        left, right = (x, grad) if isinstance(module, Conv1D) else (grad, x)
-        _add_products(totals["weight"], left, right, power)
-
-
-def _embedding(module: nn.Module, ids: Tensor, grad: Tensor, totals: dict[str, Tensor], power: Power) -> None:
-    assert isinstance(module, nn.Embedding)
-    num_examples, size = grad.shape[0], module.num_embeddings
-    ids = ids.expand(num_examples, *ids.shape[1:]).reshape(num_examples, -1)
-    if module.padding_idx is not None:
-        grad = grad * (ids != module.padding_idx).view(*grad.shape[:-1], 1)
-    row = ids + size * torch.arange(num_examples, device=ids.device).unsqueeze(1)
-    rows, inverse = row.flatten().unique(return_inverse=True)
-    gradient = grad.new_zeros(len(rows), grad.shape[-1]).index_add_(0, inverse, grad.reshape(-1, grad.shape[-1]))
-    totals["weight"].index_add_(0, rows % size, power(gradient))
-
-
-def _layer_norm(module: nn.Module, x: Tensor, grad: Tensor, totals: dict[str, Tensor], power: Power) -> None:
-    assert isinstance(module, nn.LayerNorm)
-    normalized = F.layer_norm(x, module.normalized_shape, eps=module.eps)
-    _add_affine(normalized.flatten(1, -len(module.normalized_shape) - 1) if x.dim() > 2 else normalized.unsqueeze(1),
-                grad.reshape(grad.shape[0], -1, *module.normalized_shape), totals, power)
-
-
-def _batch_norm(module: nn.Module, x: Tensor, grad: Tensor, totals: dict[str, Tensor], power: Power) -> None:
-    assert isinstance(module, nn.modules.batchnorm._BatchNorm)
-    normalized = F.batch_norm(x, module.running_mean, module.running_var, eps=module.eps)
-    places = (x.shape[0], x.shape[1], -1)
-    _add_affine(normalized.reshape(places).transpose(1, 2), grad.reshape(places).transpose(1, 2), totals, power)
-
-
-def _add_affine(normalized: Tensor, grad: Tensor, totals: dict[str, Tensor], power: Power) -> None:
-    """Scale and shift of a normalisation: [n, places, ...] -> sums over places, then over examples."""
-    if "weight" in totals:
-        totals["weight"] += power((grad * normalized).sum(1)).sum(0)
-    if "bias" in totals:
-        totals["bias"] += power(grad.sum(1)).sum(0)
-
-
-def _convolution(module: nn.Module, x: Tensor, grad: Tensor, totals: dict[str, Tensor], power: Power) -> None:
-    assert isinstance(module, nn.modules.conv._ConvNd)
-    if "bias" in totals:
-        totals["bias"] += power(grad.flatten(2).sum(2)).sum(0)
-    if "weight" in totals:
-        settings = (module.stride, module.padding, module.dilation, module.transposed, module.output_padding)
-        for i in range(len(x)):
-            gradient = torch.ops.aten.convolution_backward(
-                grad[i : i + 1], x[i : i + 1], module.weight.float(), None, *settings, module.groups,
-                [False, True, False],
-            )[1]  # fmt: skip
-            totals["weight"] += power(gradient)
-
-
-def _rule(module: nn.Module) -> Callable[..., None] | None:
-    """The rule for a module, or None where it has none."""
-    if isinstance(module, nn.Linear | Conv1D):
-        return _linear
-    if isinstance(module, nn.LayerNorm):
-        return _layer_norm
-    if isinstance(module, nn.Embedding) and module.max_norm is None and not module.scale_grad_by_freq:
-        return _embedding
-    if isinstance(module, nn.modules.conv._ConvNd) and module.padding_mode == "zeros":
-        return None if isinstance(module.padding, str) else _convolution
-    if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
-        return _batch_norm
-    return None
+_EXACT, _ROUNDED = (1e-3, 3e-4), (0.1, 2e-2)
+"""For float32, and for types with fewer digits: the difference that rounding may make, as a share of a tensor's largest
+power and, of gradients, as a share of the model's largest."""
+_PART_ENTRIES = 1 << 27  # the check holds a few float32 numbers for each entry of a part
 
 
 class PerExample:
     """Adds powers of per-example gradients to `totals`, batch by batch; parameters and their `.grad` stay as they are.
 
+    The first two examples of a batch that uses a parameter in a new way are also done one at a time. The parameter is
+    done by a faster way only if that gives the same.
+
     Args:
         model: in the mode the gradients are wanted in, eval() for dropout and batch normalisation.
-        totals: parameter name -> float32 sums, changed in place.
+        totals: parameter name -> float32 sums, changed in place; zero for what requires no gradient.
         power: `torch.square` or `torch.abs`.
-        losses: what to differentiate.
+        losses: what to differentiate: of a batch either the sum or the mean of its examples' losses.
     """
 
     def __init__(self, model: nn.Module, totals: dict[str, Tensor], power: Power, losses: Losses):
         self.model, self.totals, self.power, self.losses = model, totals, power, losses
-        self.ruled: dict[nn.Module, dict[str, Tensor]] | None = None
-        self.single: list[str] = []
+        self.names = [name for name in totals if model.get_parameter(name).requires_grad]
+        self.ruled: dict[str, frozenset[str]] = {}
+        """Parameter -> the kinds of operations for which the rules were seen to be right."""
+        self.vectorised: set[str] = set()
+        self.singly: set[str] = set()
+        self.is_mean: bool | None = None
+        """Whether a batch's loss is the mean of its examples' losses, or their sum; none before it is known."""
 
-    def add(self, batch: Batch, *, one_by_one: bool = False) -> None:
-        """Add one batch. `one_by_one` when its loss is not a sum over examples (token-level labels)."""
-        if one_by_one:
-            self._add_singly(batch, list(self.totals))
+    def add(self, batch: Batch, by_token: bool = False) -> None:
+        """Add one batch; `by_token` where an example has a label for each of its tokens."""
+        if batch_size(batch) < 2:
+            self._add_singly(batch, self.names, self.totals)
             return
-        if self.ruled is None:
-            self.ruled, self.single = self._plan(batch)
-        if self.ruled:
-            self._add_by_rules(batch, self.ruled)
-        if self.single:
-            self._add_singly(batch, self.single)
+        if not self.ruled and not self.singly and not self.vectorised:
+            self._learn(batch, self.names, by_token)
+        fast = [name for name in self.names if name in self.ruled]
+        done = self._add_by_rules(batch, fast, by_token) if fast else set()
+        rest = [name for name in self.names if name not in done]
+        if set(rest) <= self.vectorised:
+            self._add_vectorised(batch, rest, self.totals)
+        else:  # single passes cost as much for some tensors as for all
+            self._add_singly(batch, rest, self.totals)
 
-    def _add_by_rules(self, batch: Batch, ruled: dict[nn.Module, dict[str, Tensor]]) -> None:
-        with ExitStack() as stack:
-            stack.enter_context(_requires_grad(self.model, ()))
-            anchors: list[Tensor] = []
-            for module, totals in ruled.items():
-                stack.callback(module.register_forward_hook(self._hook(totals, batch_size(batch), anchors)).remove)
-            losses = list(self.losses(self.model, batch))
-            for i, loss in enumerate(losses):
-                torch.autograd.backward(loss, inputs=anchors, retain_graph=i + 1 < len(losses))
+    def _add_by_rules(self, batch: Batch, names: list[str], by_token: bool) -> set[str]:
+        """Add what the rules can; returns the parameters that are done."""
+        with only_these_require_grad(self.model, names) as parameters:
+            watched = Watched(self.model, parameters, batch, self.losses)
+            if by_token and not watched.num_token_losses:
+                return set()
+            new = {name for name in watched.known if not watched.kinds[name] <= self.ruled[name]}
+            if new:
+                self._learn(batch, [name for name in names if name in new], by_token)
+            right = {name for name in watched.known if watched.kinds[name] <= self.ruled.get(name, frozenset())}
+            watched.add(right, self.totals, self.power, self._factor(batch))
+        self._give_up(set(names) - watched.known, "used where no rule sees it")
+        return right
 
-    def _hook(self, totals: dict[str, Tensor], num_examples: int, anchors: list[Tensor]) -> Callable:
-        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            if len(output) != num_examples:  # a table looked up once for the whole batch, such as positions
-                output = output.expand(num_examples, *output.shape[1:])
-            if not output.requires_grad:
-                output = output.detach().requires_grad_()
-                anchors.append(output)
-            x, rule = args[0].detach(), _rule(module)
-            assert rule is not None
-            x = x.float() if x.is_floating_point() else x
-            output.register_hook(lambda grad: rule(module, x, grad.detach().float(), totals, self.power))
-            return output
+    def _factor(self, batch: Batch) -> float:
+        return float(batch_size(batch)) if self.is_mean else 1.0
 
-        return hook
+    def _learn(self, batch: Batch, names: list[str], by_token: bool) -> None:
+        """Find out by the first two examples how to do these parameters, a part of a large model at a time."""
+        part: list[str] = []
+        size = 0
+        for name in names:
+            part.append(name)
+            size += self.totals[name].numel()
+            if size >= _PART_ENTRIES or name == names[-1]:
+                self._learn_part(chosen_examples(batch, slice(2)), part, by_token)
+                part, size = [], 0
 
-    def _plan(self, batch: Batch) -> tuple[dict[nn.Module, dict[str, Tensor]], list[str]]:
-        """Modules whose parameters a rule covers in this model, and the names of all other parameters."""
-        num_examples, calls = batch_size(batch), {}
+    def _learn_part(self, pair: Batch, names: list[str], by_token: bool) -> None:
+        right = self._zeros(names)
+        losses = self._add_singly(pair, names, right)
+        reason = "an operation without a rule"
+        with only_these_require_grad(self.model, names) as parameters:
+            found, known, kinds = self._zeros(names), set(), {}
+            try:
+                watched = Watched(self.model, parameters, pair, self.losses)
+                if self._is_additive(watched, losses, by_token):
+                    watched.add(watched.known, found, self.power, self._factor(pair))
+                    known, kinds = watched.known, watched.kinds
+                else:
+                    reason = "the loss of a batch is neither the sum nor the mean of its examples' losses"
+            except Exception as error:  # models of any kind are watched here; the other ways do not watch
+                reason = f"{type(error).__name__}: {_line(error)}"
+        equal = self._equal(right, found)
+        for name in names:
+            if name in known and name in equal:
+                self.ruled[name] = self.ruled.get(name, frozenset()) | kinds[name]
+        self._slower(pair, right, [name for name in names if name not in known or name not in equal], reason)
 
-        def count(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            fits = isinstance(output, Tensor) and bool(args) and isinstance(args[0], Tensor)
-            fits = fits and (len(output) == len(args[0]) == num_examples
-                             or (isinstance(module, nn.Embedding) and len(output) == 1))  # fmt: skip
-            calls[module] = calls.get(module, 0) + (1 if fits else 2)
+    def _is_additive(self, watched: Watched, losses: list[float], by_token: bool) -> bool:
+        """Whether the loss of two examples follows from those of each; learns how."""
+        if by_token and not watched.num_token_losses:
+            return False  # a mean over tokens may be the mean over two examples by chance
+        together, apart = float(sum(loss.detach() for loss in watched.losses)), sum(losses)
+        tolerance = 3e-3 if all(torch.finfo(loss.dtype).bits >= 32 for loss in watched.losses) else 3e-2
+        close = [abs(factor * together - apart) <= tolerance * (abs(apart) + 1e-6) for factor in (2, 1)]
+        if self.is_mean is None and any(close):
+            self.is_mean = close[0]
+        return any(close) and close[0 if self.is_mean else 1]
 
-        with ExitStack() as stack, torch.no_grad():
-            for module in self.model.modules():
-                stack.callback(module.register_forward_hook(count).remove)
-            list(self.losses(self.model, batch))
-        held_twice = _tied(self.model)
-        ruled: dict[nn.Module, dict[str, Tensor]] = {}
-        single = []
-        for name, total in self.totals.items():
-            module_name, _, attribute = name.rpartition(".")
-            module = self.model.get_submodule(module_name)
-            used_once = calls.get(module, 0) <= 1 and name not in held_twice
-            if used_once and _rule(module) and attribute in ("weight", "bias"):
-                ruled.setdefault(module, {})[attribute] = total
-            else:
-                single.append(name)
-        if single:
-            logger.warning("no per-example rule for %s: done one example at a time", ", ".join(single))
-        return {module: totals for module, totals in ruled.items() if module in calls}, single
+    def _slower(self, pair: Batch, right: dict[str, Tensor], names: list[str], reason: str) -> None:
+        """Do these parameters by `torch.func`, or singly."""
+        if not names:
+            return
+        for name in names:
+            self.ruled.pop(name, None)
+        found = self._zeros(names)
+        try:
+            self._add_vectorised(pair, names, found)
+            equal = self._equal({name: right[name] for name in names}, found, max(map(_largest, right.values())))
+        except Exception as error:  # it refuses what it cannot vectorise with errors of many kinds
+            equal = set()
+            reason = f"{reason}; torch.func: {_line(error)}"
+        self.vectorised |= equal
+        if equal:
+            logger.info("per-example gradients by torch.func for %s (%s)", _listed(sorted(equal)), reason)
+        self._give_up(set(names) - equal, reason)
 
-    def _add_singly(self, batch: Batch, names: list[str]) -> None:
-        with _requires_grad(self.model, names) as parameters:
-            for i in range(batch_size(batch)):
-                losses = list(self.losses(self.model, example(batch, i)))
+    def _give_up(self, names: set[str], reason: str) -> None:
+        for name in names:
+            self.ruled.pop(name, None)
+        self.singly |= names
+        if names:
+            listed = _listed(sorted(names))
+            logger.warning("no per-example rule for %s: done one example at a time (%s)", listed, reason)
+
+    def _equal(self, right: dict[str, Tensor], found: dict[str, Tensor], top: float | None = None) -> set[str]:
+        """The parameters of which both are alike, up to rounding."""
+        top = max(map(_largest, right.values()), default=0.0) if top is None else top
+        equal = set()
+        for name, total in right.items():
+            is_exact = torch.finfo(self.model.get_parameter(name).dtype).bits >= 32
+            relative, floor = _EXACT if is_exact else _ROUNDED
+            limit = relative * _largest(total) + float(self.power(torch.tensor(floor))) * top
+            if not total.numel() or float((found[name] - total).abs().max()) <= limit:
+                equal.add(name)
+        return equal
+
+    def _zeros(self, names: Iterable[str]) -> dict[str, Tensor]:
+        return {name: torch.zeros_like(self.totals[name]) for name in names}
+
+    def _add_vectorised(self, batch: Batch, names: list[str], totals: dict[str, Tensor]) -> None:
+        if not names:
+            return
+        for gradients in gradients_of_each(self.model, names, batch, self.losses):
+            for name, gradient in gradients.items():
+                totals[name] += self.power(gradient.float()).flatten(0, 1).sum(0)
+
+    def _add_singly(self, batch: Batch, names: list[str], totals: dict[str, Tensor]) -> list[float]:
+        """One backward pass for each example; returns their losses."""
+        values: list[float] = []
+        with only_these_require_grad(self.model, names) as parameters:
+            held = {name: parameter.grad for name, parameter in parameters.items()}
+            for i in range(batch_size(batch) if names else 0):
+                with TokenLosses():
+                    found = list(self.losses(self.model, example(batch, i)))
+                losses = [loss for loss in found if loss.requires_grad]
                 for j, loss in enumerate(losses):
-                    gradients = torch.autograd.grad(
-                        loss, parameters, allow_unused=True, retain_graph=j + 1 < len(losses)
-                    )
-                    for name, gradient in zip(names, gradients, strict=True):
-                        if gradient is not None:
-                            self.totals[name] += self.power(gradient.float())
+                    for parameter in parameters.values():
+                        parameter.grad = None
+                    loss.backward(retain_graph=j + 1 < len(losses))  # not `grad`, which checkpointed layers refuse
+                    for name, parameter in parameters.items():
+                        if parameter.grad is not None:
+                            gradient = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
+                            totals[name] += self.power(gradient.float())
+                values.append(float(sum(loss.detach() for loss in found)))
+            for name, parameter in parameters.items():
+                parameter.grad = held[name]
+        return values
 
 
-def _tied(model: nn.Module) -> set[str]:
-    names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    return {name for group in names.values() if len(group) > 1 for name in group}
+def _largest(tensor: Tensor) -> float:
+    return float(tensor.max()) if tensor.numel() else 0.0
 
 
-@contextmanager
-def _requires_grad(model: nn.Module, names: Iterable[str]) -> Iterator[list[nn.Parameter]]:
-    """Within the block only the named parameters require a gradient; yields them."""
-    before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    wanted = {name: model.get_parameter(name) for name in names}
-    try:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in wanted)
-        yield list(wanted.values())
-    finally:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(before[name])
+def _line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "")[:120]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

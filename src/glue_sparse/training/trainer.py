@@ -18,7 +18,7 @@ from transformers.trainer_utils import TrainOutput
 
 from glue_sparse.core import ranks
 from glue_sparse.core.active import active_tensors
-from glue_sparse.core.batches import Batch
+from glue_sparse.core.batches import Batch, Examples
 from glue_sparse.core.masks import Scores, digest
 from glue_sparse.core.parametrization import held_tensors, is_attached, model_digest
 from glue_sparse.core.params import head_names
@@ -28,6 +28,7 @@ from glue_sparse.costs.cost import Cost, cost_of
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Moment, SparseMethod
+from glue_sparse.training.example_loss import example_loss
 from glue_sparse.training.method_hooks import MethodHooks
 
 
@@ -154,12 +155,13 @@ class SparseTrainer(Trainer):
         examples = examples[share[0] :: share[1]]
         if examples and isinstance(examples[0], dict) and "input_ids" in examples[0]:
             examples.sort(key=lambda example: len(example["input_ids"]))
-        return DataLoader(
+        loader = DataLoader(
             examples,  # pyright: ignore[reportArgumentType]
             batch_size=self.args.per_device_train_batch_size,
             collate_fn=self._get_collator_with_removed_columns(self.data_collator),
             generator=torch.Generator(),  # a loader without one would draw from the global random state
         )
+        return Examples(loader, partial(example_loss, self), tuple(self.label_names))
 
     def start(self, checkpoint: str | None) -> None:
         """Choose the active entries now, unless a checkpoint has them."""

@@ -28,7 +28,7 @@ from glue_sparse.core.params import head_names
 from glue_sparse.models import loading as models
 from glue_sparse.models import of_diff
 from glue_sparse.records import results
-from glue_sparse.scores.scores import fisher
+from glue_sparse.scores.fisher import fisher
 from glue_sparse.tasks import metrics
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.registry import load_task

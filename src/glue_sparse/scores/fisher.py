@@ -1,0 +1,133 @@
+"""Diagonal Fisher information: squared gradients of single examples, summed."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+from transformers.utils import find_labels  # pyright: ignore[reportPrivateImportUsage]
+
+from glue_sparse.core import ranks
+from glue_sparse.core.batches import Batch, Examples, chosen_examples, evaluating, on_device
+from glue_sparse.core.masks import Scores
+from glue_sparse.core.randomness import seeded
+from glue_sparse.scores.by_rules import Losses
+from glue_sparse.scores.per_example import PerExample
+
+Estimator = Literal["label", "expected", "sampled"]
+_DRAWN = "drawn_label"
+"""Key of a batch under which a label drawn from the model stands."""
+
+
+def fisher(
+    model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch], *, estimator: Estimator = "label",
+    power: Literal["square", "absolute"] = "square", seed: int = 0, progress: bool = True,
+) -> Scores:  # fmt: skip
+    """Diagonal Fisher information, summed over examples (Sung et al., 2021, arXiv 2111.09839, section 3).
+
+    Gradients are those of single examples, in eval mode, in float32 sums; the model, its mode, its `.grad` and the
+    global random state are left as they were.
+
+    Args:
+        batches: dicts for `model(**batch)`, which returns a loss (and logits, for all but `label`); or `Examples`,
+            which say by which loss they are trained.
+        estimator: `label` uses the data set's label and the loss that is trained (the empirical Fisher), `expected`
+            the exact expectation over the model's classes, `sampled` one label drawn from the model per example.
+            An example whose labels are all -100 has none, and does not count for `label`.
+        power: square of each gradient, or its absolute value.
+        seed: for drawn labels.
+        progress: show a progress bar, on the first rank.
+    Raises:
+        ValueError: an estimator other than `label` on a model that has no classes.
+    """
+    totals = {name: torch.zeros_like(model.get_parameter(name), dtype=torch.float32) for name in names}
+    given = batches if isinstance(batches, Examples) else Examples(batches, _own_loss, _label_names(model))
+    losses: dict[Estimator, Losses] = {
+        "label": lambda model, batch: [given.loss(model, batch)],
+        "expected": partial(_expected_losses, power=power),
+        "sampled": _drawn_label_losses,
+    }
+    powers: dict[str, Callable[[Tensor], Tensor]] = {"square": torch.square, "absolute": torch.abs}
+    summed = PerExample(model, totals, powers[power], losses[estimator])
+    with evaluating(model), torch.enable_grad():
+        shown = tqdm(batches, desc="Fisher", unit="batch", disable=not (progress and ranks.is_first()))
+        for step, batch in enumerate(shown):
+            summed.add(*_prepared(on_device(batch, model), given.label_names, model, estimator, seed, step))
+    return totals
+
+
+def _prepared(
+    batch: Batch, label_names: tuple[str, ...], model: nn.Module, estimator: Estimator, seed: int, step: int
+) -> tuple[Batch, bool]:
+    """The examples that count, with the labels they count by, and whether each token has one."""
+    if estimator == "label":
+        return _labelled(batch, label_names), _by_token(batch, label_names)
+    batch = _without(batch, label_names)
+    if estimator == "sampled":
+        batch[_DRAWN] = _sample_labels(model, batch, seeded(seed, "fisher label", step))
+    return batch, False
+
+
+def _label_names(model: nn.Module) -> tuple[str, ...]:
+    return tuple(find_labels(type(model)) or ["labels"])
+
+
+def _without(batch: Batch, label_names: tuple[str, ...]) -> Batch:
+    return {key: value for key, value in batch.items() if key not in label_names}
+
+
+def _own_loss(model: nn.Module, batch: Batch) -> Tensor:
+    output = model(**batch)
+    return output["loss"] if isinstance(output, dict) else output[0]
+
+
+def _expected_losses(model: nn.Module, batch: Batch, *, power: str) -> list[Tensor]:
+    """One loss per class y, weighted so that the powers of its gradients come out weighted by p(y|x)."""
+    log_p = _log_probabilities(model, batch)
+    p = log_p.detach().exp()
+    weight = p.sqrt() if power == "square" else p
+    return [-(weight[:, y] * log_p[:, y]).sum() for y in range(log_p.shape[1])]
+
+
+def _drawn_label_losses(model: nn.Module, batch: Batch) -> list[Tensor]:
+    log_p = _log_probabilities(model, _without(batch, (_DRAWN,)))
+    return [-log_p.gather(1, batch[_DRAWN].unsqueeze(1)).sum()]
+
+
+def _sample_labels(model: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+    with torch.no_grad():
+        p = _log_probabilities(model, batch).exp().cpu()
+    return torch.multinomial(p, 1, generator=generator).squeeze(1).to(next(model.parameters()).device)
+
+
+def _class_labels(batch: Batch, label_names: tuple[str, ...]) -> list[Tensor]:
+    labels = [batch[name] for name in label_names if isinstance(batch.get(name), Tensor)]
+    return [label for label in labels if label.dim() and not label.is_floating_point()]
+
+
+def _by_token(batch: Batch, label_names: tuple[str, ...]) -> bool:
+    return any(label.dim() > 1 for label in _class_labels(batch, label_names))
+
+
+def _labelled(batch: Batch, label_names: tuple[str, ...]) -> Batch:
+    """The examples that have a label other than -100, which stands for none."""
+    labels = _class_labels(batch, label_names)
+    if not labels:
+        return batch
+    kept = torch.stack([(label != -100).flatten(1).any(1) if label.dim() > 1 else label != -100 for label in labels])
+    return batch if kept.any(0).all() else chosen_examples(batch, kept.any(0))
+
+
+def _log_probabilities(model: nn.Module, batch: Batch) -> Tensor:
+    output = model(**batch)
+    logits = output.get("logits") if isinstance(output, dict) else output[-1]
+    problem = getattr(getattr(model, "config", None), "problem_type", None)
+    if logits is None or logits.dim() != 2 or logits.shape[1] < 2 or problem == "regression":
+        raise ValueError(
+            "this model has no classes to take an expectation over (a regression, answer spans, or no [examples, "
+            "classes] logits): use the `label` Fisher"
+        )
+    return F.log_softmax(logits.float(), dim=-1)

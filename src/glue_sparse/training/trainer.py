@@ -30,6 +30,7 @@ from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Moment, SparseMethod
 from glue_sparse.training.example_loss import example_loss
 from glue_sparse.training.method_hooks import MethodHooks
+from glue_sparse.training.windows import Windows
 
 
 class SparseTrainer(Trainer):
@@ -57,9 +58,7 @@ class SparseTrainer(Trainer):
         if kwargs.get("model_init") is not None:
             raise ValueError("SparseTrainer takes a model, not model_init: the masks belong to one model")
         super().__init__(model, args, **kwargs)
-        # BERT heads accept **kwargs, so Trainer believes that they normalise the loss by themselves and skips the
-        # division by accumulation steps and processes; they return a plain mean.
-        self.model_accepts_loss_kwargs = False
+        self.windows = Windows(self, own_loss=type(self).compute_loss is not SparseTrainer.compute_loss)
         if args.fp16 and method.without_fp16:
             raise ValueError("`fp16` scales gradients, by which this method moves entries: use `bf16` instead")
         if method.moves and method.inactive == "frozen" and args.load_best_model_at_end:
@@ -188,14 +187,20 @@ class SparseTrainer(Trainer):
         return output
 
     def compute_loss(self, model: nn.Module, inputs: Batch, return_outputs: bool = False, **kwargs: Any) -> Any:
-        """The model's loss, plus the method's penalty while training."""
+        """The model's mean loss, while training by its share of the step and with the method's penalty."""
+        if self.compute_loss_func is None:  # the model would divide by it; see `windows`
+            kwargs.pop("num_items_in_batch", None)
         found: Any = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
-        penalty = self.method.penalty(self.network) if model.training else None
-        if penalty is None:
+        if not model.training:
             return found
         loss, outputs = found if return_outputs else (found, None)
-        loss = loss + penalty.to(loss.dtype)
+        loss = self.windows.loss(loss, self.method.penalty(self.network))
         return (loss, outputs) if return_outputs else loss
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Batch], Any]:
+        """As in `Trainer`; the batches of a step weigh as their items do in one large batch."""
+        batches, num_items = super().get_batch_samples(*args, **kwargs)
+        return batches, self.windows.open(batches, num_items, self.network)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """As in `Trainer`, with the method's own parameter groups."""
@@ -236,7 +241,8 @@ class SparseTrainer(Trainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """As in `Trainer`; DDP cannot follow entries that move, so their gradients are averaged here."""
-        loss = super().training_step(*args, **kwargs)
+        with self.windows.inside(kwargs["inputs"] if "inputs" in kwargs else args[1]):
+            loss = super().training_step(*args, **kwargs)
         if self.method.moves and self.args.world_size > 1 and self.accelerator.sync_gradients:
             ranks.average_gradients([e.values for _, e in active_tensors(self.network) if e.num_active])
         return loss

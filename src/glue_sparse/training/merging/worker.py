@@ -13,13 +13,14 @@ from transformers import Trainer, get_scheduler
 from glue_sparse.arguments.groups import MergeArguments
 from glue_sparse.arguments.training import RunArguments
 from glue_sparse.core.active import active_tensors, attach
-from glue_sparse.core.batches import Batch
+from glue_sparse.core.batches import Batch, on_device
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.parametrization import is_attached, original, persistent_buffers, wholly_active, write_entries
 from glue_sparse.core.randomness import seed_of, seeded
 from glue_sparse.core.reindexing import reindex
 from glue_sparse.training.merging.exchange import Exchange
 from glue_sparse.training.trainer import SparseTrainer
+from glue_sparse.training.windows import Count, mean_over, shares, weighted
 
 Entries = dict[str, Tensor]
 """Parameter name -> sorted flat positions of its active entries, on the CPU; tensors without any are left out."""
@@ -93,6 +94,7 @@ class Worker:
     ):
         self.model, self.head, self.args, self.num_steps = model, set(head), args, num_steps
         self.order, self.fetch, self.step = order, fetch, 0
+        self._count: Count | None = None
 
     def activate(self, masks: Masks) -> None:
         """Make these entries the active ones: the first time with a new optimizer, then with its state carried over."""
@@ -145,12 +147,14 @@ class Worker:
     def _train_step(self) -> Tensor:
         parts, device = self.args.gradient_accumulation_steps, next(self.model.parameters()).device
         total = torch.zeros((), device=device)
-        for part in range(parts):
-            batch = self.fetch(self.order.batch(self.step * parts + part))
-            batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        numbers = range(self.step * parts, (self.step + 1) * parts)
+        batches = [on_device(self.fetch(self.order.batch(number)), self.model) for number in numbers]
+        if self._count is None:
+            self._count = mean_over(lambda batch: _loss(self.model(**batch)), self.model, batches)
+        for batch, share in zip(batches, shares(batches, self._count, device), strict=True):
             with torch.autocast(device.type, torch.bfloat16) if self.args.bf16 else nullcontext():
                 output = self.model(**batch)
-            loss = (output["loss"] if isinstance(output, dict) else output[0]) / parts
+            loss = weighted(_loss(output), share) / parts
             loss.backward()
             total += loss.detach().float()
         trained = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -263,6 +267,10 @@ def build_workers(trainer: SparseTrainer, plan: MergeArguments, exchange: Exchan
 def flat(tensors: Sequence[Tensor]) -> Tensor:
     """All numbers in one new float32 vector."""
     return torch.cat([t.detach().reshape(-1).float() for t in tensors]) if tensors else torch.zeros(0)
+
+
+def _loss(output: Any) -> Tensor:
+    return output["loss"] if isinstance(output, dict) else output[0]
 
 
 def _num_dimensions(model: nn.Module, name: str) -> int:

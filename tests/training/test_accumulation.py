@@ -1,0 +1,171 @@
+"""An optimizer step from micro-batches, on one rank or two, is the step of one large batch, whatever the loss does."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import BertConfig, BertForQuestionAnswering
+
+import merging
+from forked import run_ranks
+from glue_sparse import FixedMask, SparseTrainer
+from glue_sparse.benchmarks import accumulation
+from glue_sparse.benchmarks.accumulation import CASES, SHAPES, built, distance, examples, large_step, step
+from glue_sparse.training.windows import KINDS, mean_over
+from shared_runs import made_once
+
+HELPERS = Path(__file__).parents[1] / "helpers"
+NEAR = 1e-6
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_one_rank(name: str, shape: tuple[int, int]):
+    base, data = built(CASES[name]), examples(CASES[name], 8)
+    assert distance(step("ours", base, data, shape), large_step(base, data)) < NEAR
+
+
+def test_two_ranks(tmp_path_factory: pytest.TempPathFactory):
+    folder = made_once(
+        tmp_path_factory, "accumulation", lambda to: run_ranks(HELPERS / "accumulating.py", str(to), count=2)
+    )
+    for rank in (0, 1):
+        found = json.loads((folder / f"rank{rank}.json").read_text())
+        assert len(found) == len(CASES) * len(SHAPES)
+        assert max(found.values()) < NEAR, found
+
+
+@pytest.mark.parametrize("name", ["BERT classifier", "BERT masked LM", "GPT-2"])
+@pytest.mark.parametrize("shape", [(2, 8), (4, 8), (3, 4)])
+def test_a_window_that_the_data_do_not_fill(name: str, shape: tuple[int, int]):
+    """Seven examples: the last micro-batch is smaller, and the window has fewer of them."""
+    base, data = built(CASES[name]), examples(CASES[name], 7)
+    assert distance(step("ours", base, data, shape), large_step(base, data)) < NEAR
+
+
+class Net(nn.Module):
+    """A network without a name that anyone knows, with a loss of each kind."""
+
+    def __init__(self, kind: str, shifts: bool = False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.kind, self.shifts = kind, shifts
+        self.emb, self.out = nn.Embedding(accumulation.VOCABULARY, 8), nn.Linear(8, accumulation.VOCABULARY)
+
+    def forward(self, input_ids: Tensor, labels: Tensor | None = None, **kwargs: Any) -> dict[str, Tensor]:
+        logits = self.out(self.emb(input_ids))
+        if labels is None:
+            return {"logits": logits}
+        if self.shifts:
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        each = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+        counts = labels.ne(-100)
+        if self.kind == "per example":
+            return {"loss": (each.sum(1) / counts.sum(1).clamp(min=1)).mean(), "logits": logits}
+        number = kwargs.get("num_items_in_batch") if self.kind == "told" else None
+        return {"loss": each.sum() / (counts.sum() if number is None else number), "logits": logits}
+
+
+@pytest.mark.parametrize("shifts", [False, True])
+@pytest.mark.parametrize(("kind", "mean"), [("told", None), ("deaf", None), ("per example", 2)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_losses_of_each_kind(kind: str, mean: int | None, shifts: bool, shape: tuple[int, int]):
+    base, data = Net(kind, shifts), examples(CASES["GPT-2"], 8)
+    for index, example in enumerate(data[:-1]):
+        example["labels"][0] = 3 if index % 3 else -100  # a label that a loss which shifts never asks for
+    batch = {k: torch.stack([e[k] for e in data]) for k in data[0]}
+    state = torch.get_rng_state()
+    count = mean_over(lambda b: base(**b)["loss"], base, [batch])
+    assert count is KINDS[int(shifts) if mean is None else mean]
+    assert torch.equal(torch.get_rng_state(), state) and base.training
+    assert distance(step("ours", base, data, shape), large_step(base, data)) < NEAR
+
+
+def test_labels_that_are_not_tokens():
+    torch.manual_seed(0)
+    base = BertForQuestionAnswering(BertConfig(**accumulation.SMALL))
+    data = [{"input_ids": e["input_ids"], "start_positions": i, "end_positions": i + 2}
+            for i, e in enumerate(examples(CASES["GPT-2"], 7))]  # fmt: skip
+    assert distance(step("ours", base, data, (2, 8)), large_step(base, data)) < NEAR
+
+
+def summed(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
+    logits = outputs["logits"][:, :-1].flatten(0, 1)
+    return F.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum") / num_items_in_batch
+
+
+class Own(SparseTrainer):
+    """A user's own loss, that uses the number of items or is a mean."""
+
+    listens = True
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        outputs, labels = model(input_ids=inputs["input_ids"]), inputs["labels"]
+        number = kwargs["num_items_in_batch"] if self.listens else labels[:, 1:].ne(-100).sum()
+        loss = summed(outputs, labels, number)
+        return (loss, outputs) if return_outputs else loss
+
+
+class OwnMean(Own):
+    listens = False
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", [None, Own, OwnMean])
+def test_a_loss_of_the_user(monkeypatch: pytest.MonkeyPatch, kind: type[SparseTrainer] | None, shape: tuple[int, int]):
+    case = CASES["GPT-2"]
+    base, data = built(case), examples(case, 9)[:8]
+    if kind is OwnMean:  # Trainer divides such a loss by the number of micro-batches, so it is right for equal ones
+        data = [{**e, "labels": e["input_ids"]} for e in data]
+    if kind is not None:
+        monkeypatch.setattr(accumulation, "SparseTrainer", kind)
+    options: dict[str, Any] = {} if kind else {"compute_loss_func": summed}
+    assert distance(step("ours", base, data, shape, **options), large_step(base, data)) < NEAR
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("options", [{}, {"compute_loss_func": summed}])
+def test_a_penalty_counts_once_per_step(shape: tuple[int, int], options: dict[str, Any]):
+    class Decay(FixedMask):
+        def penalty(self, model: nn.Module) -> Tensor:
+            return 0.5 * torch.stack([(p**2).sum() for p in model.parameters()]).sum()
+
+    case = CASES["GPT-2"]
+    base, data = built(case), examples(case, 8)
+    right = large_step(base, data) - accumulation.RATE * torch.cat([p.detach().flatten() for p in base.parameters()])
+    found = step("ours", base, data, shape, method=Decay(masks={}), **options)
+    assert distance(found, right) < NEAR
+
+
+@pytest.mark.parametrize("name", ["BERT masked LM", "GPT-2"])
+def test_workers_that_merge(tmp_path: Path, name: str):
+    """Each worker's step is that of one batch as well; plain SGD, so that the change is the gradient."""
+    found, case = [], CASES[name]
+    base = built(case)
+    for batch, parts in SHAPES:
+        options = {
+            "per_device_train_batch_size": batch, "gradient_accumulation_steps": parts, "max_steps": 1, "optim": "sgd",
+            "learning_rate": accumulation.RATE, "lr_scheduler_type": "constant", "max_grad_norm": 0.0,
+            "weight_decay": 0.0,
+        }  # fmt: skip
+        model = built(case)
+        merged = merging.build(
+            tmp_path / f"{batch}", "dense", model, examples(case, 8), options, merge_every=1, merge_rule="mean"
+        )
+        merged.run()
+        pairs = zip(model.parameters(), base.parameters(), strict=True)
+        found.append(torch.cat([(new - old).detach().flatten() for new, old in pairs]))
+    right = large_step(base, examples(case, 8))
+    assert max(distance(each, right) for each in found) < NEAR
+
+
+def test_label_smoothing():
+    case, found = CASES["BERT masked LM"], []
+    for shape in SHAPES:
+        found.append(step("ours", built(case), examples(case, 8), shape, smoothing=0.1))
+    assert max(distance(each, found[-1]) for each in found[:-1]) < NEAR
+    assert distance(found[-1], large_step(built(case), examples(case, 8))) > 1e-3

@@ -159,3 +159,17 @@ def test_a_sweep_is_a_line_and_the_dense_row_a_level(tmp_path: Path):
 def test_bad_figures(tmp_path: Path, figure: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         figures.draw(Sheet.of(read(tmp_path, figure=figure)), tmp_path)
+
+
+def test_flops_that_were_not_counted_are_a_dash(tmp_path: Path):
+    small = read(tmp_path, columns={"rte": {"task": "rte"}}, seeds=[0])
+    counted = {"forward_flops": 2e9, "training_flops_per_example": 6e9, "forward_share": 0.5}
+    finished(small.cells[0], 0.5, flops={**counted, "training_share": 0.5})
+    finished(small.cells[1], 0.5, flops={"encoder_active_entries": 3.0})
+    assert cost_tables.flops(Sheet.of(small))[1] == []  # one share alone is no comparison
+    three = read(tmp_path, rows={k: {"method": k} for k in ("random", "fish", "magnitude")}, seeds=[0])
+    for cell, share in zip(three.cells, (0.5, 0.7), strict=False):
+        finished(cell, 0.5, flops={**counted, "training_share": share})
+    finished(three.cells[-1], 0.5)
+    lines = cost_tables.flops(Sheet.of(three))[1]
+    assert [line[-1] for line in lines if "-" in line] == ["-"] and len(lines) > 2

@@ -153,6 +153,7 @@ def _count(model: nn.Module, batch: Batch) -> tuple[Counter[_Use], int]:
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
         stack.enter_context(torch.no_grad())
+        stack.enter_context(_constant(model))
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         stack.enter_context(_countable_attention())
         counter = stack.enter_context(FlopCounterMode(display=False))
@@ -175,6 +176,23 @@ def _count(model: nn.Module, batch: Batch) -> tuple[Counter[_Use], int]:
         model(**batch)
         products = counter.get_total_flops() - covered
     return uses, products
+
+
+@contextmanager
+def _constant(model: nn.Module) -> Iterator[None]:
+    """No parameter requires a gradient inside the block.
+
+    `FlopCounterMode` follows what requires one from module to module, and fails without autograd where a view of
+    a parameter is a module's input: learned queries, rows of a table of relative positions.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

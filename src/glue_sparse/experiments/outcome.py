@@ -65,20 +65,29 @@ def result_of(
         command=command,
         date=datetime.now().astimezone().isoformat(timespec="seconds"),
         versions=results.installed_versions(),
-        flops={**_flops(trainer, arguments), **_more_flops(trainer, task)},
+        flops=_flops(trainer, arguments, task),
         connections=trainer.method.facts(trainer.network),
         learning_rate=trainer.args.learning_rate,
     )
 
 
-def _flops(trainer: SparseTrainer, arguments: Arguments) -> dict[str, float]:
-    """FLOPs as measured on one batch of the training data; none, with a warning, where they cannot be counted."""
+def _flops(trainer: SparseTrainer, arguments: Arguments, task: Task) -> dict[str, float]:
+    """As measured on one batch of the training data, and by the task's own formula; without what cannot be counted.
+
+    A run that has been trained is not lost for that, whatever a model of anyone's says to be counted.
+    """
+    found: dict[str, float] = {}
+    for count in (lambda: _counted(trainer, arguments), lambda: _more_flops(trainer, task)):
+        try:
+            found.update(count())
+        except Exception as error:  # noqa: BLE001, PERF203
+            logger.warning("FLOPs were not counted (%s): %s", type(error).__name__, error)
+    return found
+
+
+def _counted(trainer: SparseTrainer, arguments: Arguments) -> dict[str, float]:
     batch = next(iter(trainer.sample_batches(trainer.args.per_device_train_batch_size)))
-    try:
-        forward = forward_flops(trainer.network, on_device(batch, trainer.network))
-    except (RuntimeError, ValueError) as error:  # a run that has been trained is not lost for that
-        logger.warning("FLOPs were not counted: %s", error)
-        return {}
+    forward = forward_flops(trainer.network, on_device(batch, trainer.network))
     workers = arguments.merge.num_workers or arguments.training.world_size if arguments.merge.merge_every else 1
     seen = _examples_seen(trainer) * workers
     rule, period = trainer.method.flops_rule(trainer.state.max_steps, trainer.num_epochs)

@@ -31,18 +31,26 @@ def checkpoints(sheet: Sheet) -> tuple[list[str], list[list[str]]]:
     return header, lines
 
 
+_MISSING = "-"
+
+
 def _megabytes(number: float) -> str:
     return f"{number / 1e6:,.2f} MB"
 
 
 def flops(sheet: Sheet) -> tuple[list[str], list[list[str]]]:
-    """FLOPs of inference and training, for grids in which they differ between rows; no lines for others."""
+    """FLOPs of inference and training, for grids in which they differ between rows; no lines for others.
+
+    A dash where a run could not count them.
+    """
     header = ["", "task", "forward, per example", "of dense", "training, per example", "of dense"]
     lines, titles = [], sheet.titles
     for (row, column), place in sheet.places.items():
         counted = place.found[0].flops if place.found else {}
-        if counted:
+        if "forward_flops" in counted:
             forward = [f"{counted['forward_flops']:.3g}", f"{counted['forward_share']:.3f}"]
             training = [f"{counted['training_flops_per_example']:.3g}", f"{counted['training_share']:.3f}"]
             lines.append([row, titles[column], *forward, *training])
-    return header, lines if len({line[-1] for line in lines}) > 1 else []
+        elif place.found:
+            lines.append([row, titles[column], *[_MISSING] * 4])
+    return header, lines if len({line[-1] for line in lines} - {_MISSING}) > 1 else []

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from glue_sparse.writing.files import replacing
+from glue_sparse.writing.files import json_text, replacing
 
 KEY = "glue_sparse"
 """The header's only entry: safetensors writes several in random order, and equal content should be equal bytes."""
@@ -18,9 +18,10 @@ KEY = "glue_sparse"
 
 def write(path: Path, form: str, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     """Write a file of format `form`; OSError (full disk, no permission) leaves an older file as it was."""
+    facts = json_text({"format": form, **header}, path.name)
     with replacing(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata={KEY: json.dumps({"format": form, **header})})
+            save_file(tensors, temporary, metadata={KEY: facts})
         except SafetensorError as error:
             raise OSError(f"cannot write {path}: {error}") from error
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from glue_sparse.core import tensor_files
 from glue_sparse.core.active import ActiveEntries, active_tensors, attach
 from glue_sparse.core.digests import bits, tensor_digest
+from glue_sparse.core.finite import check_model
 from glue_sparse.core.masks import Masks, narrow
 from glue_sparse.core.parametrization import (
     current_tensors,
@@ -160,7 +161,10 @@ class SparseDiff:
         return masks
 
     def check(self, model: nn.Module, *, fingerprint: bool = True) -> None:
-        """Raise a ValueError unless `model` is the base this diff was made from; changes nothing."""
+        """Raise a ValueError unless `model` is the base this diff was made from, both finite; changes nothing."""
+        diff_file.check_finite(self.parts)
+        if fingerprint:
+            check_model(model)
         tensors = current_tensors(model)
         stored = {**self.shapes, **{name: tuple(t.shape) for name, t in self.whole.items()}}
         for name, shape in stored.items():
@@ -271,7 +275,7 @@ class SparseDiff:
             self.remove(model)
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write `sparse_diff.safetensors` into a folder, whole or not at all; returns the file's path."""
+        """Write `sparse_diff.safetensors` into a folder, whole or not at all, and only finite values; returns its path."""
         path = Path(folder) / FILE_NAME
         diff_file.write(path, self.parts, asdict(self.info), self.shapes, self.digests)
         return path

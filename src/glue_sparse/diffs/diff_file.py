@@ -9,6 +9,7 @@ from torch import Tensor
 
 from glue_sparse.core import tensor_files
 from glue_sparse.core.digests import tensor_digest
+from glue_sparse.core.finite import first_not_finite
 from glue_sparse.diffs.identity import FILE_NAME, FORMAT, PARTS, DiffInfo
 
 Parts = dict[str, dict[str, Tensor]]
@@ -18,9 +19,26 @@ Parts = dict[str, dict[str, Tensor]]
 def write(
     path: Path, parts: Parts, info: dict[str, Any], shapes: dict[str, tuple[int, ...]], digests: dict[str, str]
 ) -> None:
-    """Write a diff, whole or not at all."""
+    """Write a diff, whole or not at all; raises as `check_finite`."""
+    check_finite(parts)
     tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
     tensor_files.write(path, FORMAT, tensors, {"info": info, "shapes": shapes, "digests": digests})
+
+
+def check_finite(parts: Parts) -> None:
+    """Raise a ValueError that names a stored tensor with NaN or an infinite number.
+
+    Of what is stored whole, a buffer that masks attention holds zeros, ones and infinite numbers alone, and may.
+    """
+    masks = {name: tensor for name, tensor in parts["whole"].items() if _is_mask(tensor)}
+    trained = {**parts["values"], **{name: t for name, t in parts["whole"].items() if name not in masks}}
+    if name := first_not_finite(trained, masks):
+        raise ValueError(f"the values of {name} are not finite, so this is no diff to save or apply: the training it "
+                         "is of has diverged")  # fmt: skip
+
+
+def _is_mask(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and bool((tensor.isinf() | (tensor == 0) | (tensor == 1)).all())
 
 
 def read(path: Path) -> dict[str, Any]:

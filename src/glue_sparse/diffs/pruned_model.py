@@ -1,6 +1,5 @@
 """A trained model as an ordinary Hugging Face folder, with its masks beside it: stock transformers reads it."""
 
-import json
 from pathlib import Path
 
 from torch import nn
@@ -36,7 +35,7 @@ def write(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None, folder: P
 def write_masks(model: nn.Module, masks: Masks, inactive: Inactive, folder: Path) -> None:
     """Write masks, and facts about them, into the folder of a saved model."""
     facts = _facts(model, masks, inactive)
-    whole_files.write_text(folder / FACTS, json.dumps(facts, indent=2) + "\n")
+    whole_files.write_text(folder / FACTS, whole_files.json_text(facts, "this model", indent=2) + "\n")
     mask_file.save(masks, folder / mask_file.FILE_NAME, inactive)
 
 

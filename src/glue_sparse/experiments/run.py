@@ -1,5 +1,6 @@
 """run(arguments) -> Result: the straight line that every experiment follows."""
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -90,6 +91,7 @@ def _run(settled: Settled, given: dict[str, Any], folder: Path, checkpoint: str 
     if args.should_save:
         training.sparse_diff().save_pretrained(folder)
     metrics = _evaluate(trainer, task)
+    _check_metrics(metrics, folder)
     _write_predictions(trainer, task, folder)
     result = replace(result_of(arguments, given, task, trainer, metrics, seconds, command), **training.facts())
     if deltas and args.should_save:
@@ -186,6 +188,15 @@ def _evaluate(trainer: SparseTrainer, task: Task) -> dict[str, dict[str, float]]
         named = {k.removeprefix(f"{prefix}_"): float(v) for k, v in values.items() if k.startswith(prefix)}
         found[split] = {k: v for k, v in named.items() if k not in timing}
     return found
+
+
+def _check_metrics(metrics: dict[str, dict[str, float]], folder: Path) -> None:
+    """Undefined correlations are 0 by definition (`tasks/metrics.py`), so a number that is not finite is no metric."""
+    for split, named in metrics.items():
+        for name, value in named.items():
+            if not math.isfinite(value):
+                raise ValueError(f"the {name} of {split} is {value}, so there is no result: the model's outputs have "
+                                 f"overflown, lower `learning_rate` (what has trained is in {folder})")  # fmt: skip
 
 
 def _write_predictions(trainer: SparseTrainer, task: Task, folder: Path) -> None:

@@ -64,7 +64,8 @@ def clear(folder: Path, given: dict[str, Any], files: Iterable[str]) -> None:
     found = [folder / name for name in (results.FILE_NAME, *files)]
     for path in [*found, folder / "predictions", folder / "model", folder / "deltas", *folder.glob("checkpoint-*")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    whole_files.write_text(folder / ARGUMENTS_FILE, json.dumps(results.settings(given), indent=2) + "\n")
+    text = whole_files.json_text(results.settings(given), "the arguments", indent=2)
+    whole_files.write_text(folder / ARGUMENTS_FILE, text + "\n")
 
 
 def _check_free(folder: Path, training: "RunArguments", checkpoint: str | None) -> None:

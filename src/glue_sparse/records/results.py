@@ -1,12 +1,12 @@
 """One run = one directory; `results.json` in it holds the facts, and is written last and at once."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from glue_sparse.writing.files import write_text
+from glue_sparse.writing.files import json_text, without_infinite, write_text
 
 FILE_NAME = "results.json"
 LOCK = ".lock"
@@ -38,7 +38,8 @@ class Result:
     metrics: dict[str, dict[str, float]]
     """Split -> metric -> value at the end of training, 0 to 1."""
     history: list[dict[str, Any]]
-    """Evaluations and losses over the run, as logged."""
+    """Evaluations and losses over the run, as logged; None for a number that is not finite, such as the norm of
+    gradients in a step that fp16 left out."""
     cost: dict[str, Any]
     seconds: dict[str, float]
     """Wall-clock seconds of choosing the mask, training and the last evaluation."""
@@ -74,7 +75,8 @@ class Result:
 
 def settings(arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments that decide what a run computes, as JSON has them."""
-    return json.loads(json.dumps({k: v for k, v in sorted(arguments.items()) if k not in NOT_SETTINGS}))
+    kept = {k: v for k, v in sorted(arguments.items()) if k not in NOT_SETTINGS}
+    return json.loads(json_text(kept, "the arguments"))
 
 
 def check_same_settings(folder: Path, was: dict[str, Any], now: dict[str, Any]) -> None:
@@ -94,8 +96,13 @@ def installed_versions() -> dict[str, str]:
 
 
 def write(result: Result, folder: Path) -> Path:
-    """Write `results.json` atomically; returns its path."""
-    return write_text(folder / FILE_NAME, json.dumps(asdict(result), indent=2, sort_keys=True) + "\n")
+    """Write `results.json` atomically; returns its path.
+
+    Raises:
+        ValueError: a number other than those of `history` is not finite.
+    """
+    facts = asdict(replace(result, history=without_infinite(result.history)))
+    return write_text(folder / FILE_NAME, json_text(facts, "this result", indent=2, sort_keys=True) + "\n")
 
 
 def read(path: Path) -> Result:

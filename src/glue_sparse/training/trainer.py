@@ -19,6 +19,7 @@ from transformers.trainer_utils import TrainOutput
 from glue_sparse.core import ranks
 from glue_sparse.core.active import active_tensors
 from glue_sparse.core.batches import Batch, Examples
+from glue_sparse.core.finite import check_model
 from glue_sparse.core.masks import Scores, digest
 from glue_sparse.core.parametrization import held_tensors, is_attached, model_digest
 from glue_sparse.core.params import head_names
@@ -28,6 +29,7 @@ from glue_sparse.costs.cost import Cost, cost_of
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Moment, SparseMethod
+from glue_sparse.training.divergence import StopOnDivergence, check_values
 from glue_sparse.training.example_loss import example_loss
 from glue_sparse.training.method_hooks import MethodHooks
 from glue_sparse.training.windows import Windows
@@ -57,6 +59,7 @@ class SparseTrainer(Trainer):
     ):
         if kwargs.get("model_init") is not None:
             raise ValueError("SparseTrainer takes a model, not model_init: the masks belong to one model")
+        check_model(model)
         super().__init__(model, args, **kwargs)
         self.windows = Windows(self, own_loss=type(self).compute_loss is not SparseTrainer.compute_loss)
         if args.fp16 and method.without_fp16:
@@ -67,6 +70,8 @@ class SparseTrainer(Trainer):
         self._has_chosen = False
         self.cost: Cost | None = None
         """What trained, counted before the method finished; none until `train` has ended."""
+        self.divergence = StopOnDivergence(lambda: self.network)
+        self.add_callback(self.divergence)  # before the method hears of the step
         self.add_callback(MethodHooks(method, lambda: self.network, self.moment))
         self.head = head_names(model) if head is None else head
         config = getattr(model, "config", None)
@@ -243,6 +248,7 @@ class SparseTrainer(Trainer):
         """As in `Trainer`; DDP cannot follow entries that move, so their gradients are averaged here."""
         with self.windows.inside(kwargs["inputs"] if "inputs" in kwargs else args[1]):
             loss = super().training_step(*args, **kwargs)
+        self.divergence.note(loss)
         if self.method.moves and self.args.world_size > 1 and self.accelerator.sync_gradients:
             ranks.average_gradients([e.values for _, e in active_tensors(self.network) if e.num_active])
         return loss
@@ -296,6 +302,7 @@ class SparseTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """A checkpoint's model is its sparse diff: the base does not change, so it is not saved again."""
         if self.args.should_save:
+            check_values(self.network, self.state.global_step, self.args.learning_rate)
             self.method.save(self.network, self.info, Path(output_dir or self.args.output_dir or "."))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

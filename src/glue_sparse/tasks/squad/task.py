@@ -1,6 +1,5 @@
 """SQuAD v1.1: answers that are pieces of a paragraph (Rajpurkar et al., 2016, arXiv 1606.05250)."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -22,6 +21,7 @@ from glue_sparse.tasks.squad.answers import Answer, best_answers
 from glue_sparse.tasks.squad.files import fault_of, read
 from glue_sparse.tasks.squad.windows import SPANS, encode, spans_of
 from glue_sparse.tasks.text import check_length, cut, describe, seeded_head
+from glue_sparse.writing.files import json_text
 
 HUB_ID = "rajpurkar/squad"
 FILES = {"train": "train-v1.1.json", "validation": "dev-v1.1.json"}
@@ -139,7 +139,8 @@ def _writer(rows: Dataset, answer: Answerer) -> Callable[[str, np.ndarray, Path]
         n_best = {name: [asdict(one) for one in found] for name, found in answers.items()}
         folder.mkdir(parents=True, exist_ok=True)
         for file, content in (("predictions.json", best), ("nbest_predictions.json", n_best)):
-            (folder / file).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+            text = json_text(content, file, ensure_ascii=False, indent=1)
+            (folder / file).write_text(text + "\n", encoding="utf-8")
         return folder / "predictions.json"
 
     return write

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import TrainerState
 
@@ -23,15 +22,17 @@ from glue_sparse.core.parametrization import current_tensors, persistent_buffers
 from glue_sparse.core.params import body_names
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.records import folder as run_folder
+from glue_sparse.training.divergence import check_metrics, check_values, check_workers
 from glue_sparse.training.merging.exchange import Ledger, open_exchange, summary
 from glue_sparse.training.merging.limits import check
-from glue_sparse.training.merging.worker import Entries, build_workers, entries_of, run_length
+from glue_sparse.training.merging.worker import Entries, build_workers, entries_of, run_length, stored_shares
 from glue_sparse.training.trainer import SparseTrainer
 from glue_sparse.writing import files as whole_files
 
 logger = logging.getLogger(__name__)
 
 FORMAT = "glue_sparse worker 1"
+
 
 class MergedTraining:
     """Several workers, one merged model.
@@ -99,6 +100,7 @@ class MergedTraining:
                 before, target = self.step, self._next_merge()
                 ticks = [bar.update] + [lambda: None] * len(self.workers)
                 losses = [w.train_until(target, tick) for w, tick in zip(self.workers, ticks, strict=False)]
+                check_workers(losses, self.exchange.agree, self.step, self.workers[0].learning_rate)
                 self._merge()
                 self._choose_again()
                 self._report(before, losses[0])
@@ -106,6 +108,7 @@ class MergedTraining:
                     self._save()
                     return
         self._check_agreement()
+        check_values(self.workers[0].model, self.step, self.workers[0].learning_rate)
 
     @property
     def step(self) -> int:
@@ -200,7 +203,7 @@ class MergedTraining:
             rate = self.workers[0].learning_rate
             self.trainer.log({"loss": loss, "learning_rate": rate, "merge": self.exchange.merge})
         if self._due(args.eval_strategy, args.eval_steps, before):
-            self.trainer.evaluate()
+            check_metrics(self.trainer.evaluate(), self.step, self.workers[0].learning_rate)
         if self._due(args.save_strategy, args.save_steps, before):
             self._save()
 
@@ -238,6 +241,7 @@ class MergedTraining:
 
     def _save(self) -> None:
         """Merged model, each worker's own state, and last of all the Trainer's state, which makes it complete."""
+        check_values(self.workers[0].model, self.step, self.workers[0].learning_rate)
         folder = Path(str(self.args.output_dir), f"checkpoint-{self.step}")
         header = {
             "step": self.step,
@@ -279,7 +283,7 @@ class MergedTraining:
                 was, now = header["num_workers"], self.exchange.num_workers
                 raise ValueError(f"{folder} is of {was} workers, not {now}: resume with as many")
             merged.merge_into(worker.model, check=worker is self.workers[0])
-            shares = ruled or self._stored_shares(tensors)
+            shares = ruled or stored_shares(tensors, self.shapes)
             self.shares = [entries_of(masks) for masks in shares]
             worker.activate(shares[index % len(shares)])
             own = {k.removeprefix("state/"): t for k, t in tensors.items() if k.startswith("state/")}
@@ -288,13 +292,3 @@ class MergedTraining:
             self.exchange.merge, self.first_merge = header["merge"], header["first_merge"]
             self.num_refreshes, self.is_dense_phase = header["num_refreshes"], header["is_dense_phase"]
         self.exchange.ledger = Ledger.from_rows(rows)
-
-    def _stored_shares(self, tensors: dict[str, Tensor]) -> list[Masks]:
-        stored = [key.split("/", 2)[1:] for key in sorted(tensors) if key.startswith("share/")]
-        nothing = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in self.shapes.items()}
-        shares = {number: {name: mask.clone() for name, mask in nothing.items()} for number, _ in stored}
-        for number, name in stored:
-            shares[number][name].view(-1)[tensors[f"share/{number}/{name}"]] = True
-        return list(shares.values())
-
-

@@ -269,6 +269,16 @@ def flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([t.detach().reshape(-1).float() for t in tensors]) if tensors else torch.zeros(0)
 
 
+def stored_shares(tensors: dict[str, Tensor], shapes: dict[str, torch.Size]) -> list[Masks]:
+    """The workers' masks from a checkpoint's tensors `share/NUMBER/NAME`, which hold the entries of each."""
+    stored = [key.split("/", 2)[1:] for key in sorted(tensors) if key.startswith("share/")]
+    nothing = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in shapes.items()}
+    shares = {number: {name: mask.clone() for name, mask in nothing.items()} for number, _ in stored}
+    for number, name in stored:
+        shares[number][name].view(-1)[tensors[f"share/{number}/{name}"]] = True
+    return list(shares.values())
+
+
 def _loss(output: Any) -> Tensor:
     return output["loss"] if isinstance(output, dict) else output[0]
 

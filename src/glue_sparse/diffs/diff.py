@@ -275,7 +275,7 @@ class SparseDiff:
             self.remove(model)
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write `sparse_diff.safetensors` into a folder, whole or not at all, and only finite values; returns its path."""
+        """Write `sparse_diff.safetensors` into a folder, whole or not at all, finite values only; gives its path."""
         path = Path(folder) / FILE_NAME
         diff_file.write(path, self.parts, asdict(self.info), self.shapes, self.digests)
         return path

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glue_sparse.core import sampled, tiles
+from glue_sparse.core import sampled, support, tiles
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.options import Inactive
@@ -14,6 +14,7 @@ from glue_sparse.core.parametrization import (
     Entries,
     Parametrization,
     T,
+    frozen_tensors,
     held_tensors,
     install,
     is_attached,
@@ -82,6 +83,11 @@ class ActiveEntries(Parametrization):
         """See `Parametrization.num_active`."""
         return len(self.indices)
 
+    @property
+    def may_train(self) -> bool:
+        """See `Parametrization.may_train`; without an active entry there is nothing to freeze."""
+        return self.values.requires_grad or not len(self.indices)
+
     def current(self, weight: Tensor) -> Tensor:
         """See `Parametrization.current`."""
         self.write(weight)
@@ -118,6 +124,7 @@ class ActiveEntries(Parametrization):
             tiles.gathered(self._mask_of(indices), self.block_size)
         if self.explored is None:
             self.explored = self.mask()
+        may_train = self.may_train
         self._place(indices)
         self.explored.view(-1)[indices] = True
         if values.shape != self.values.shape:
@@ -125,7 +132,7 @@ class ActiveEntries(Parametrization):
             # autograd makes a new one when the type changes.
             self.values.data = values.double()
         self.values.data, self.values.grad = values, None
-        self.values.requires_grad_(len(indices) > 0)
+        self.values.requires_grad_(may_train and len(indices) > 0)
 
     def mask(self) -> Tensor:
         """The active entries as a bool tensor of the weight's shape."""
@@ -211,6 +218,8 @@ def _zero_except(tensor: Tensor, indices: Tensor) -> None:
 def attach(model: nn.Module, masks: Masks, inactive: Inactive = "frozen", block_size: int = 1) -> None:
     """From here on only active entries of the masked tensors train, and all of every tensor without a mask.
 
+    What is frozen (`requires_grad=False`) stays as it is, with or without a mask, and needs no gradient afterwards.
+
     Args:
         model: any module; changed in place. Tied tensors share one set of values.
         masks: parameter name -> bool tensor of its shape.
@@ -218,11 +227,13 @@ def attach(model: nn.Module, masks: Masks, inactive: Inactive = "frozen", block_
         block_size: side of the square tiles that the masks are made of. Linear layers whose inactive entries are
             zero compute with active tiles alone where that is faster (see `block_sparse.wins`).
     Raises:
-        ValueError: already attached, an unknown name, a wrong shape or a mask that is not made of whole tiles; nothing
-            is changed then.
+        ValueError: already attached, an unknown name, a wrong shape, a mask that is not made of whole tiles or that
+            would change a frozen tensor, or a model that cannot be attached (`support.check_model`); nothing is changed
+            then.
     """
     if is_attached(model):
         raise ValueError("this model already has active entries; call detach(model) first")
+    support.check_model(model)
     parameters = dict(model.named_parameters())
     for name, mask in masks.items():
         if name not in parameters:
@@ -231,8 +242,24 @@ def attach(model: nn.Module, masks: Masks, inactive: Inactive = "frozen", block_
             raise ValueError(f"the mask of {name} is {tuple(mask.shape)}, the tensor {tuple(parameters[name].shape)}")
         tiles.check(name, mask.shape, block_size)
         tiles.gathered(mask, block_size)
+    masks = without_frozen(model, masks, inactive)
     held = {name: lambda weight, m=mask: ActiveEntries(weight, m, inactive, block_size) for name, mask in masks.items()}
     install(model, held)
+
+
+def without_frozen(model: nn.Module, masks: Masks, inactive: Inactive = "frozen") -> Masks:
+    """Masks of the tensors that may train; those of frozen ones ask for nothing, and go.
+
+    Raises:
+        ValueError: a mask would train entries of a frozen tensor, or overwrite them with zero.
+    """
+    frozen = frozen_tensors(model)
+    for name, mask in masks.items():
+        if name in frozen and (mask.any() or inactive == "zero"):
+            what = "active entries" if mask.any() else "zeros"
+            raise ValueError(f"the mask of {name} asks for {what}, but that tensor is frozen: call "
+                             "requires_grad_(True) on it, or leave its mask out")  # fmt: skip
+    return {name: mask for name, mask in masks.items() if name not in frozen}
 
 
 def active_tensors(model: nn.Module) -> Iterator[tuple[str, ActiveEntries]]:

@@ -21,7 +21,7 @@ def total(density: float, num_entries: int, num_head: int) -> int:
     Args:
         density: active fraction of all entries, in (0, 1].
         num_entries: entries of the whole model, head included.
-        num_head: entries of the head.
+        num_head: entries of the head that train.
     Raises:
         ValueError: density out of range, or the head alone uses up the budget.
     """
@@ -34,6 +34,14 @@ def total(density: float, num_entries: int, num_head: int) -> int:
             f"use a density above {num_head / num_entries:.3g}, a smaller head, or name fewer head parameters"
         )
     return budget - num_head
+
+
+def check_room(density: float, budget: int, num_entries: int) -> None:
+    """Raise a ValueError where fewer entries may train than a density asks for."""
+    if budget > num_entries:
+        raise ValueError(f"`density` {density:g} asks for {budget:,} entries, but only {num_entries:,} may become active "
+                         "(`tensors` and frozen parameters leave out the others): lower it, or let more "
+                         "train")  # fmt: skip
 
 
 def check_sparsity(sparsity: float) -> None:

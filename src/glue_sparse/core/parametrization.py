@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from glue_sparse.core import support
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.options import Inactive
 
@@ -19,6 +20,21 @@ class Parametrization(nn.Module):
     """What an entry holds that does not train: the value it had, or zero."""
     base_digest: str
     """SHA-256 of the tensor before anything was written to it."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As in any module, but what trains keeps at least float32: a model in half precision is the base alone."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            is_half = found.is_floating_point() and found.itemsize < torch.float32.itemsize
+            return tensor.to(found.device) if is_half and found.dtype != tensor.dtype else found
+
+        return super()._apply(moved, recurse)
+
+    @property
+    def may_train(self) -> bool:
+        """Whether nobody has frozen what trains since it was put there."""
+        return all(parameter.requires_grad for parameter in self.parameters())
 
     @property
     def num_active(self) -> int:
@@ -78,7 +94,16 @@ class Entries(Protocol):
 
 
 def install(model: nn.Module, builders: Mapping[str, Callable[[Tensor], Parametrization]]) -> None:
-    """Put a parametrization before each named tensor, built from the tensor; tied tensors share one."""
+    """Put a parametrization before each named tensor, built from the tensor; tied tensors share one.
+
+    Raises:
+        ValueError: a model that cannot have any (see `support.check_model`), or a tensor that is frozen; nothing is
+            changed then.
+    """
+    support.check_model(model)
+    if frozen := sorted(builders.keys() & frozen_tensors(model).keys()):
+        raise ValueError(f"{frozen[0]} is frozen, so no entry of it may train: call requires_grad_(True) on it, or "
+                         "leave it out")  # fmt: skip
     parameters, owners = dict(model.named_parameters()), _owners(model)
     for name in [name for name in parameters if name in builders]:  # in model order, which optimizers number by
         weight, build = parameters[name], builders[name]
@@ -101,8 +126,8 @@ def detach(model: nn.Module) -> None:
 
 def release(model: nn.Module) -> None:
     """Leave a plain model with its original names and the tensors as they are behind their parametrizations."""
-    for name, _ in list(held_tensors(model)):
-        original(model, name).requires_grad_(True)
+    for name, held in list(held_tensors(model)):
+        original(model, name).requires_grad_(held.may_train)
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
             assert isinstance(module.parametrizations, nn.ModuleDict)
@@ -164,6 +189,14 @@ def wholly_active(model: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters that train whole: those without a mask that require a gradient (the head, usually)."""
     compact = {id(p) for _, held in held_tensors(model) for p in held.parameters()}
     return {n: p for n, p in model.named_parameters() if p.requires_grad and id(p) not in compact}
+
+
+def frozen_tensors(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that the user froze: those that hold no active entries and require no gradient."""
+    hidden: set[int] = set()
+    for name, held in held_tensors(model):
+        hidden |= {id(original(model, name)), *map(id, held.parameters())}
+    return {n: p for n, p in model.named_parameters() if not p.requires_grad and id(p) not in hidden}
 
 
 def read_entries(tensor: Tensor, indices: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
 """Which parameters may be masked: the head is found by the model's structure, the rest by glob patterns."""
 
+from collections.abc import Sequence
 
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from glue_sparse.core.names import block_of
+from glue_sparse.core.names import block_of, match
 
 _WEIGHTED = (
     nn.Linear, nn.Bilinear, Conv1D, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention,
@@ -31,6 +32,33 @@ def body_names(model: nn.Module, head: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(
         name for name, p in model.named_parameters() if name not in set(head) and p.is_floating_point()
     )
+
+
+def trainable_names(model: nn.Module, head: tuple[str, ...], tensors: Sequence[str] = ()) -> tuple[str, ...]:
+    """Those of `body_names` that may train: whatever chooses entries to train chooses among these.
+
+    A tensor that was frozen (`requires_grad=False`) is not one of them, by whomever it was frozen.
+
+    Args:
+        model: plain.
+        tensors: shell patterns, of which a name matches one; by default all do.
+    Raises:
+        ValueError: a pattern matches nothing, or all that is asked for is frozen.
+    """
+    body = body_names(model, head)
+    asked = match(body, tuple(tensors)) if tensors else body
+    found = tuple(name for name in asked if model.get_parameter(name).requires_grad)
+    if not found:
+        which = "that `tensors` names" if tensors else "outside the head"
+        raise ValueError(f"every tensor {which} is frozen, so that no entry could become active: call "
+                         "requires_grad_(True) on those that may train")  # fmt: skip
+    return found
+
+
+def head_size(model: nn.Module, head: tuple[str, ...]) -> int:
+    """Entries of the head that train, which a budget is charged with: a head that was frozen costs nothing."""
+    parameters = [model.get_parameter(name) for name in head]
+    return sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
 
 
 def encoder_matrices(model: nn.Module, head: tuple[str, ...] = ()) -> dict[str, int]:
@@ -71,7 +99,11 @@ def sparsifiable(model: nn.Module, head: tuple[str, ...] = ()) -> dict[str, int 
     """
     if _is_transformer(model):
         matrices = encoder_matrices(model, head)
-        return {name: axis for name, axis in matrices.items() if model.get_parameter(name).requires_grad}
+        may_train = {name for name in matrices if model.get_parameter(name).requires_grad}
+        if not may_train:
+            raise ValueError(f"all matrices inside the layers of {type(model).__name__} are frozen: call "
+                             "requires_grad_(True) on those that may train")  # fmt: skip
+        return {name: axis for name, axis in matrices.items() if name in may_train}
     owners, tables = dict(model.named_modules()), {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     found: dict[str, int | None] = {}
     for name, parameter in model.named_parameters():

@@ -11,7 +11,7 @@ from glue_sparse.arguments.method import MethodArguments
 from glue_sparse.core.mask_file import load
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.names import is_bias
-from glue_sparse.core.params import body_names
+from glue_sparse.core.params import trainable_names
 from glue_sparse.core.randomness import seed_of
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.diff_file import is_diff
@@ -68,7 +68,11 @@ def largest(args: MethodArguments, seed: int) -> SparseMethod:
 
 
 def _only_biases(model: nn.Module, head: tuple[str, ...]) -> Masks:
-    names = [name for name in body_names(model, head) if not is_bias(name)]
+    body = trainable_names(model, head)
+    names = [name for name in body if not is_bias(name)]
+    if len(names) == len(body):
+        raise ValueError("every bias of this model is frozen, or it has none, so that only the head would train: call "
+                         "requires_grad_(True) on its biases")  # fmt: skip
     return {name: torch.zeros_like(model.get_parameter(name), dtype=torch.bool) for name in names}
 
 

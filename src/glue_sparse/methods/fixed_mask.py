@@ -10,8 +10,7 @@ from torch import nn
 from glue_sparse.core import budgets
 from glue_sparse.core.active import Inactive
 from glue_sparse.core.masks import Masks, select
-from glue_sparse.core.names import match
-from glue_sparse.core.params import body_names
+from glue_sparse.core.params import head_size, trainable_names
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
@@ -26,8 +25,9 @@ class FixedMask(SparseMethod):
 
     Args:
         score: (model, names, batches) -> one number per entry; the best `density` of the model becomes active.
-        density: active fraction of all entries of the model, head included, in (0, 1].
-        tensors: shell patterns of the tensors that may hold active entries; by default all but the head.
+        density: active fraction of all entries of the model, head and frozen tensors included, in (0, 1].
+        tensors: shell patterns of the tensors that may hold active entries; by default all but the head. Those that
+            are frozen (`requires_grad=False`) hold none.
         num_samples: training examples the score may use, over all ranks.
         masks: instead of a score, the masks themselves or a function of (model, names of the head).
         start: instead of both, a diff whose entries train on.
@@ -152,10 +152,10 @@ class FixedMask(SparseMethod):
         self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine, num_shares: int,
         score: ScoreFunction,
     ) -> list[Masks]:  # fmt: skip
-        body = body_names(model, head)
-        names = match(body, tuple(self.tensors)) if self.tensors else body
-        num_head = sum(model.get_parameter(name).numel() for name in head)
-        budget = budgets.total(self.density, sum(p.numel() for p in model.parameters()), num_head)
+        body, names = trainable_names(model, head), trainable_names(model, head, self.tensors)
+        num_entries, num_head = sum(p.numel() for p in model.parameters()), head_size(model, head)
+        budget = budgets.total(self.density, num_entries, num_head)
+        budgets.check_room(self.density, budget * num_shares, sum(model.get_parameter(n).numel() for n in names))
         scores = score(model, names, batches(self.num_samples))
         if scores.keys() != set(names):
             raise ValueError(f"the score must name each of the {len(names)} tensors it is asked for, and no other")

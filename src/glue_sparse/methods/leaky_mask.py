@@ -4,6 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
+from glue_sparse.core.active import without_frozen
 from glue_sparse.core.mask_file import load, save
 from glue_sparse.core.masks import Masks
 from glue_sparse.diffs.identity import DiffInfo
@@ -37,6 +38,7 @@ class LeakyMask(SparseMethod):
     def attach(self, model: nn.Module, masks: Masks) -> None:
         """Mask gradients as they come, before they are clipped, and nothing else."""
         self._refresh = self._refresh or self.chosen.refreshed(model)
+        masks = without_frozen(model, masks)
         self._masks = masks
         for name in masks:
             model.get_parameter(name).register_hook(

@@ -26,6 +26,7 @@ class OneShot(SparseMethod):
     """Remove the least worthy weights of the pretrained model, then train the others (arXiv 2306.03805, section 3).
 
     What may be removed are the matrices inside the layers (`params.encoder_matrices`); all other tensors train whole.
+    What is frozen is neither pruned nor trained.
 
     Args:
         score: (model, names, batches) -> one number per entry; by default the magnitude.
@@ -71,7 +72,7 @@ class OneShot(SparseMethod):
         self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine = alone
     ) -> Masks:
         """See `SparseMethod.prepare`; ValueError where the model has no such tensors or a pattern does not fit."""
-        axes = input_axes(model, head, self.tensors)
+        axes = _that_train(model, input_axes(model, head, self.tensors))
         if self.needs_data:
             scores = combine(self.score(model, tuple(axes), batches(self.num_samples)))
         else:
@@ -169,6 +170,15 @@ def input_axes(model: nn.Module, head: tuple[str, ...], tensors: Sequence[str] =
     if not tensors:
         return known
     return {name: known.get(name, -1) for name in match(body_names(model, head), tuple(tensors))}
+
+
+def _that_train(model: nn.Module, axes: dict[str, int]) -> dict[str, int]:
+    """The tensors that are not frozen: pruning would change a frozen one."""
+    found = {name: axis for name, axis in axes.items() if model.get_parameter(name).requires_grad}
+    if not found:
+        raise ValueError("all tensors to prune are frozen: call requires_grad_(True) on those that may change, or name "
+                         "others by `tensors`")  # fmt: skip
+    return found
 
 
 def trained_magnitude(

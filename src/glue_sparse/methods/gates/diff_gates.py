@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from glue_sparse.core.active import attach
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.parametrization import is_attached, persistent_buffers, wholly_active
-from glue_sparse.core.params import body_names, layer_numbers, num_blocks
+from glue_sparse.core.params import body_names, layer_numbers, num_blocks, trainable_names
 from glue_sparse.costs.flops import Rule
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
@@ -82,9 +82,9 @@ class DiffGates(SparseMethod):
         Raises:
             ValueError: a layer that the model does not have, or another number of penalties than it has layers.
         """
-        names = body_names(model, head)
-        self.layers = layer_numbers(names)
-        last = num_blocks(names) + 1
+        names, body = trainable_names(model, head), body_names(model, head)
+        self.layers = layer_numbers(body)  # frozen layers have their numbers too
+        last = num_blocks(body) + 1
         for layer in self.fix_layer:
             if not 0 <= layer <= last:
                 raise ValueError(f"fix_layer {layer}: this model has layers 0 (embeddings) to {last} (the rest)")
@@ -92,7 +92,7 @@ class DiffGates(SparseMethod):
             raise ValueError(f"{len(self.penalties)} penalties do not fit: give one, or {last + 1}, one per layer")
         gated = {name: self.layers[name] not in self.fix_layer for name in names}
         if not any(gated.values()):
-            raise ValueError("fix_layer fixes every layer, so that nothing is left to learn")
+            raise ValueError("`fix_layer` fixes every layer that is not frozen, so that nothing is left to learn")
         return {name: torch.full(model.get_parameter(name).shape, on) for name, on in gated.items()}
 
     def attach(self, model: nn.Module, masks: Masks) -> None:

@@ -14,7 +14,7 @@ from glue_sparse.core.active import active_tensors
 from glue_sparse.core.masks import Masks, select
 from glue_sparse.core.names import match
 from glue_sparse.core.parametrization import original
-from glue_sparse.core.params import body_names, sparsifiable
+from glue_sparse.core.params import sparsifiable, trainable_names
 from glue_sparse.scores.scores import magnitude, noise
 from glue_sparse.writing.words import check_one_of
 
@@ -32,9 +32,11 @@ def entry_counts(
     block_size: int = 1,
 ) -> dict[str, int]:
     """Tensor to make sparse -> entries it keeps, in whole tiles; arguments and errors as for `DropGrow`."""
-    axes = sparsifiable(model, head)
     if tensors:
-        axes = {name: axes.get(name) for name in match(body_names(model, head), tuple(tensors))}
+        axes = _known_axes(model, head)
+        axes = {name: axes.get(name) for name in trainable_names(model, head, tensors)}
+    else:
+        axes = sparsifiable(model, head)
     custom = {name: share for pattern, share in densities.items() for name in match(tuple(axes), (pattern,))}
     stacks = all(axis is not None for axis in axes.values())  # of a transformer: experts are stacks of matrices
     shapes = {name: tuple(model.get_parameter(name).shape) for name in axes}
@@ -44,6 +46,14 @@ def entry_counts(
         shapes, density, distribution, power=power, custom=custom, matrix_dims=2 if stacks else None
     )
     return budgets.in_tiles(counts, shapes, block_size)
+
+
+def _known_axes(model: nn.Module, head: tuple[str, ...]) -> dict[str, int | None]:
+    """As `sparsifiable`; nothing for a network of which nothing is by itself, and whose tensors are named."""
+    try:
+        return sparsifiable(model, head)
+    except ValueError:
+        return {}
 
 
 def initial_masks(

@@ -19,7 +19,7 @@ from glue_sparse.core import tensor_files
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.masks import Masks, from_positions, positions
 from glue_sparse.core.parametrization import current_tensors, persistent_buffers
-from glue_sparse.core.params import body_names
+from glue_sparse.core.params import trainable_names
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.records import folder as run_folder
 from glue_sparse.training.divergence import check_metrics, check_values, check_workers
@@ -59,7 +59,7 @@ class MergedTraining:
         self.num_refreshes, self.is_dense_phase, self.first_merge = 0, False, 0
         self.shares: list[Entries] = []
         network = trainer.network
-        self.shapes = {name: network.get_parameter(name).shape for name in body_names(network, trainer.head)}
+        self.shapes = {name: network.get_parameter(name).shape for name in trainable_names(network, trainer.head)}
         self.base = {name: t.detach().to("cpu", copy=True) for name, t in current_tensors(network).items()}
         self.needs_data = self.method.needs_data
         # a copy without active entries, by which worker 0 chooses

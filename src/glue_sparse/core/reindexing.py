@@ -59,7 +59,8 @@ def take_over(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
         ValueError: it trains neither.
     """
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    values = {id(original(model, name)): entries.values for name, entries in active_tensors(model)}
+    attached = list(active_tensors(model))
+    values = {id(original(model, name)): entries.values for name, entries in attached}
     for group in optimizer.param_groups:
         for tensor in group["params"]:
             if id(tensor) in values:
@@ -70,7 +71,8 @@ def take_over(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
             new for new, old in zip(swapped, group["params"], strict=True) if new is old or id(new) not in held
         ]
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if not trained.issuperset(map(id, values.values())):
+    # tensors without an active entry have nothing to train; `reindex` adds them when they get one
+    if not trained.issuperset(id(entries.values) for _, entries in attached if entries.values.requires_grad):
         raise ValueError("the optimizer does not train the active entries: build it from model.parameters()")
 
 

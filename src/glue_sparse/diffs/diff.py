@@ -16,6 +16,7 @@ from glue_sparse.core.finite import check_model
 from glue_sparse.core.masks import Masks, narrow
 from glue_sparse.core.parametrization import (
     current_tensors,
+    frozen_tensors,
     held_tensors,
     is_attached,
     original,
@@ -24,7 +25,7 @@ from glue_sparse.core.parametrization import (
     wholly_active,
     write_entries,
 )
-from glue_sparse.diffs import diff_file, hub
+from glue_sparse.diffs import diff_file, frozen, hub
 from glue_sparse.diffs.identity import FILE_NAME, DiffInfo
 
 _STACK = "_glue_sparse_applied"
@@ -37,7 +38,7 @@ class SparseDiff:
     Attributes:
         indices: parameter name -> [k] sorted flat positions, int32 where they fit.
         values: parameter name -> [k] float32 values there; adding differences to a base would not be bit-exact.
-        whole: tensors stored whole: the head, other unmasked parameters that trained, persistent buffers.
+        whole: tensors stored whole: the head, even if frozen, other unmasked parameters that trained, saved buffers.
         shapes: parameter name -> shape of the full tensor; of tensors without a stored entry too.
         digests: parameter name -> SHA-256 of the base tensor the values belong to.
         info: model, task, method.
@@ -51,9 +52,13 @@ class SparseDiff:
     info: DiffInfo = field(default_factory=DiffInfo)
 
     @classmethod
-    def from_model(cls, model: nn.Module, info: DiffInfo | None = None) -> "SparseDiff":
+    def from_model(
+        cls, model: nn.Module, info: DiffInfo | None = None, head: tuple[str, ...] | None = None
+    ) -> "SparseDiff":
         """Collect the active entries of an attached model, and frozen ones that once were (on the CPU, copied).
 
+        Args:
+            head: names of tensors that the base does not have, stored even if frozen; by default see `head_names`.
         Raises:
             ValueError: tensors hold something else, such as gates: let the method finish first.
         """
@@ -72,8 +77,10 @@ class SparseDiff:
             indices[name] = narrow(found.to("cpu", copy=True), weight.numel())
             values[name] = now.to("cpu", copy=True)
             digests[name] = entries.base_digest
-        kept = {**wholly_active(model), **persistent_buffers(model)}
+        kept = {**wholly_active(model), **frozen.frozen_head(model, head), **persistent_buffers(model)}
         whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in kept.items()}
+        if inactive == "frozen":  # a mask taken from this diff keeps them as they are, too
+            shapes |= {name: tuple(p.shape) for name, p in frozen_tensors(model).items() if name not in whole}
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
         info = replace(info or DiffInfo(), inactive=inactive, dtype=dtype)
         return cls(indices, values, whole, shapes, digests, info)
@@ -154,10 +161,9 @@ class SparseDiff:
         for name, shape in self.shapes.items():
             if name not in parameters or tuple(parameters[name].shape) != shape:
                 raise ValueError(f"{name} {shape} of this diff is not in the model: it is of {self.info.base_model}")
-        for name, parameter in parameters.items():
-            if name not in self.whole:
-                masks[name] = torch.zeros(parameter.shape, dtype=torch.bool)
-                masks[name].view(-1)[self.indices.get(name, torch.zeros(0, dtype=torch.int32)).long()] = True
+        for name, parameter in frozen.to_mask(parameters, self.shapes, self.whole, self.info.inactive).items():
+            masks[name] = torch.zeros(parameter.shape, dtype=torch.bool)
+            masks[name].view(-1)[self.indices.get(name, torch.zeros(0, dtype=torch.int32)).long()] = True
         return masks
 
     def check(self, model: nn.Module, *, fingerprint: bool = True) -> None:
@@ -191,6 +197,7 @@ class SparseDiff:
         """
         if not is_attached(model):
             self.check(model)
+            frozen.check(self.whole, model)
             attach(model, masks or self.masks(model), self.info.inactive, block_size)
         if masks is None:
             for name, entries in active_tensors(model):
@@ -202,7 +209,7 @@ class SparseDiff:
                 write_entries(weight, self.indices[name].long().to(weight.device), self.values[name])
                 stored = torch.searchsorted(self.indices[name].long(), entries.indices.cpu())
                 entries.values.data.copy_(self.values[name][stored])
-        tensors = {**wholly_active(model), **persistent_buffers(model)}
+        tensors = {**wholly_active(model), **frozen_tensors(model), **persistent_buffers(model)}
         for name, tensor in self.whole.items():
             tensors[name].data.copy_(tensor)
 

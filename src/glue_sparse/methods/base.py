@@ -56,6 +56,8 @@ class SparseMethod:
     """Whether other entries become active while training."""
     refuses_merging: str = "this method has hooks that workers which train apart would not call"
     """Why workers that merge cannot train by it; empty where they can, so that a method has to say so."""
+    refuses_again: str = ""
+    """Why training cannot be called again after it has ended; empty where it goes on from what has been trained."""
     has_phases: bool = False
     """Whether how many entries are active differs between phases of a run."""
     without_fp16: bool = False

@@ -29,8 +29,10 @@ from glue_sparse.costs.cost import Cost, cost_of
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Moment, SparseMethod
+from glue_sparse.training import support
 from glue_sparse.training.divergence import StopOnDivergence, check_values
 from glue_sparse.training.example_loss import example_loss
+from glue_sparse.training.full_eval import types_kept
 from glue_sparse.training.method_hooks import MethodHooks
 from glue_sparse.training.windows import Windows
 
@@ -59,8 +61,10 @@ class SparseTrainer(Trainer):
     ):
         if kwargs.get("model_init") is not None:
             raise ValueError("SparseTrainer takes a model, not model_init: the masks belong to one model")
+        support.check(model, args)
         check_model(model)
         super().__init__(model, args, **kwargs)
+        support.check_accelerator(self.accelerator)
         self.windows = Windows(self, own_loss=type(self).compute_loss is not SparseTrainer.compute_loss)
         if args.fp16 and method.without_fp16:
             raise ValueError("`fp16` scales gradients, by which this method moves entries: use `bf16` instead")
@@ -181,10 +185,20 @@ class SparseTrainer(Trainer):
         return {}
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
-        """As in `Trainer`, on the active entries; a resumed run takes them from its checkpoint."""
+        """As in `Trainer`, on the active entries; a resumed run takes them from its checkpoint.
+
+        Called again, it trains on from what has been trained, with the optimizer's state, as `Trainer` does.
+
+        Raises:
+            ValueError: called again with a method that ends for good (`SparseMethod.refuses_again`).
+        """
+        if self.cost is not None and self.method.refuses_again:
+            raise ValueError(self.method.refuses_again)
+        support.announce_frozen(self.network)
         if not resume_from_checkpoint and not self._has_chosen and not is_attached(self.network):
             self.choose()
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        self._has_chosen = True
         if last := self.method.logs(self.network):
             self.log(last)
         self.cost = cost_of(self.network)
@@ -260,7 +274,12 @@ class SparseTrainer(Trainer):
 
     def sparse_diff(self) -> SparseDiff:
         """What has been trained so far."""
-        return SparseDiff.from_model(self.network, self.info)
+        return SparseDiff.from_model(self.network, self.info, self.head)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """As in `Trainer`; in half precision it evaluates a cast model, and leaves the one that has trained."""
+        with types_kept(self.network):
+            return super().evaluation_loop(*args, **kwargs)
 
     # Private to transformers 5: tests/training/test_private_hooks.py holds their names and parameters.
 

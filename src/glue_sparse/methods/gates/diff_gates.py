@@ -47,6 +47,8 @@ class DiffGates(SparseMethod):
         ValueError: a penalty below 0.
     """
 
+    refuses_again = ("the gates became active entries when training ended: train these on with "
+                     "FixedMask(start=trainer.sparse_diff()), on the base model")  # fmt: skip
     refuses_merging = "gates cannot be learnt by workers that merge, which send active entries alone"
 
     def __init__(

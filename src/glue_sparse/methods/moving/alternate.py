@@ -100,15 +100,19 @@ class Alternate(SparseMethod):
         return entry_counts(model, head, self.density, "uniform", 1.0, {}, self.tensors, self.block_size)
 
     def before_step(self, model: nn.Module, moment: Moment) -> None:
-        """Switch where a phase begins, except for the first; ValueError where there are more phases than steps."""
+        """Switch where a phase begins, the first too where a run trains on; ValueError for more phases than steps."""
         run = Phases(self.num_phases, self.first, moment.num_steps)
         phase = run.starting(moment.step)
-        if not phase:
+        if phase is None or phase == 0 and self._is_dense(model) == run.is_dense(0):
             return
         for name, entries in active_tensors(model):  # one at a time: scores are as large as the tensors
             weight = entries.current(original(model, name))
             mask = self._mask(name, weight, phase, run.is_dense(phase))
             reindex(model, {name: mask}, moment.optimizer, self.entrants)
+
+    def _is_dense(self, model: nn.Module) -> bool:
+        """Whether all entries train now; a run that trains on may begin with the other kind of phase."""
+        return all(entries.num_active == entries.shape.numel() for _, entries in active_tensors(model))
 
     def logs(self, model: nn.Module) -> dict[str, Any]:
         """The share of the sparse tensors' entries that train at present."""

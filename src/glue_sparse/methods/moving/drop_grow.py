@@ -120,7 +120,7 @@ class DropGrow(SparseMethod):
         """See `SparseMethod.before_step`."""
         if self._mover is None or moment.step == 0:
             self._mover = Mover(self.rule, moment.num_steps, self.seed, moment.num_epochs)
-            self._mover.load_state(model, self._stored)
+            self._mover.load_state(model, self._stored if moment.step else {})  # a new run begins a new history
         self._mover.before_step(model, moment.step)
 
     def gradients_ready(self, model: nn.Module, moment: Moment) -> bool:

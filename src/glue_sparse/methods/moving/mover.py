@@ -134,12 +134,13 @@ class Mover:
         return found
 
     def _movable(self, model: nn.Module) -> list[tuple[str, ActiveEntries]]:
-        """Tensors that take part in an update: neither those dense from the start nor those without a gradient."""
+        """Tensors that take part in an update: not those dense from the start, frozen by now, or without a gradient."""
         by_gradient = self.rule.gradients == "at_updates"
         return [
             (name, entries)
             for name, entries in active_tensors(model)
             if (entries.explored is not None or entries.num_active < entries.shape.numel())
+            and entries.may_train
             and not (by_gradient and entries.dense_gradient is None)
         ]
 

@@ -19,6 +19,7 @@ from glue_sparse.core.parametrization import is_attached, original, persistent_b
 from glue_sparse.core.randomness import seed_of, seeded
 from glue_sparse.core.reindexing import reindex
 from glue_sparse.training.merging.exchange import Exchange
+from glue_sparse.training.support import announce_frozen
 from glue_sparse.training.trainer import SparseTrainer
 from glue_sparse.training.windows import Count, mean_over, shares, weighted
 
@@ -253,6 +254,7 @@ def build_workers(trainer: SparseTrainer, plan: MergeArguments, exchange: Exchan
     data: Any = trainer.train_dataset
     args = trainer.args
     assert isinstance(args, RunArguments)
+    announce_frozen(trainer.network)
     collate = trainer._get_collator_with_removed_columns(trainer.data_collator)
     models = [trainer.network, *(copy.deepcopy(trainer.network) for _ in exchange.local[1:])]
     workers = []

@@ -1,6 +1,6 @@
 """SparseDiff, what a run produces: the active entries of each tensor, whole new tensors, and where they belong."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -52,9 +52,7 @@ class SparseDiff:
     info: DiffInfo = field(default_factory=DiffInfo)
 
     @classmethod
-    def from_model(
-        cls, model: nn.Module, info: DiffInfo | None = None, head: tuple[str, ...] | None = None
-    ) -> "SparseDiff":
+    def from_model(cls, model: nn.Module, info: DiffInfo | None = None, head: Sequence[str] | None = None) -> "SparseDiff":
         """Collect the active entries of an attached model, and frozen ones that once were (on the CPU, copied).
 
         Args:
@@ -161,6 +159,7 @@ class SparseDiff:
         for name, shape in self.shapes.items():
             if name not in parameters or tuple(parameters[name].shape) != shape:
                 raise ValueError(f"{name} {shape} of this diff is not in the model: it is of {self.info.base_model}")
+        frozen.check(self.whole, model)
         for name, parameter in frozen.to_mask(parameters, self.shapes, self.whole, self.info.inactive).items():
             masks[name] = torch.zeros(parameter.shape, dtype=torch.bool)
             masks[name].view(-1)[self.indices.get(name, torch.zeros(0, dtype=torch.int32)).long()] = True

@@ -1,6 +1,6 @@
 """What a diff says of tensors that were frozen while it trained, or are frozen in the model that it is put into."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from glue_sparse.core.parametrization import frozen_tensors
 from glue_sparse.core.params import head_names
 
 
-def frozen_head(model: nn.Module, head: tuple[str, ...] | None) -> dict[str, nn.Parameter]:
+def frozen_head(model: nn.Module, head: Sequence[str] | None) -> dict[str, nn.Parameter]:
     """Frozen tensors of the head: a diff stores them all the same, since its base does not have them."""
     frozen = frozen_tensors(model)
     return {name: frozen[name] for name in (head_names(model) if head is None else head) if name in frozen}

@@ -39,8 +39,8 @@ def total(density: float, num_entries: int, num_head: int) -> int:
 def check_room(density: float, budget: int, num_entries: int) -> None:
     """Raise a ValueError where fewer entries may train than a density asks for."""
     if budget > num_entries:
-        raise ValueError(f"`density` {density:g} asks for {budget:,} entries, but only {num_entries:,} may become active "
-                         "(`tensors` and frozen parameters leave out the others): lower it, or let more "
+        raise ValueError(f"`density` {density:g} asks for {budget:,} entries, but only {num_entries:,} may become "
+                         "active (`tensors` and frozen parameters leave out the others): lower it, or let more "
                          "train")  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ class SparseDiff:
     info: DiffInfo = field(default_factory=DiffInfo)
 
     @classmethod
-    def from_model(cls, model: nn.Module, info: DiffInfo | None = None, head: Sequence[str] | None = None) -> "SparseDiff":
+    def from_model(cls, model: nn.Module, info: DiffInfo | None = None, head: Sequence[str] | None = None) -> Self:
         """Collect the active entries of an attached model, and frozen ones that once were (on the CPU, copied).
 
         Args:

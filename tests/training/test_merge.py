@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from forked import run_ranks
-from glue_sparse import SparseDiff
+from glue_sparse import SparseDiff, detach
 from glue_sparse.core.active import active_tensors
 from glue_sparse.core.parametrization import current_tensors
 from glue_sparse.training.merging.exchange import InProcess
@@ -154,6 +154,23 @@ def test_entries_that_were_never_active_keep_their_bits(tmp_path: Path):
     fresh = bert()
     diff.apply(fresh)
     assert all(torch.equal(final[name], tensor) for name, tensor in tensors(fresh).items())
+
+
+@pytest.mark.parametrize("method", ["fish", "dense", "biases"])
+def test_frozen_tensors_are_neither_trained_nor_sent(tmp_path: Path, method: str):
+    model = bert()
+    frozen = [name for name, _ in model.named_parameters() if "embeddings" in name or name == "classifier.bias"]
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+    old = {name: model.get_parameter(name).detach().clone() for name in frozen}
+    merged = build(tmp_path, method, model, merge_every=3)
+    merged.run()
+    assert not merged.shapes.keys() & old.keys()
+    for worker in merged.workers:
+        detach(worker.model)
+        for name, tensor in old.items():
+            assert torch.equal(worker.model.get_parameter(name), tensor)
+            assert not worker.model.get_parameter(name).requires_grad
 
 
 def test_random_entries_are_chosen_anew_at_each_refresh(tmp_path: Path):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from transformers import TrainingArguments
 
+from glue_sparse.arguments import sharding
 from glue_sparse.arguments.groups import OutputArguments
 
 
@@ -14,6 +15,7 @@ class RunArguments(OutputArguments, TrainingArguments):
     """Output and training: all of transformers.TrainingArguments, of which --help shows the usual ones."""
 
     def __post_init__(self):
+        sharding.refuse(self)  # before the packages that it needs are looked for
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.ddp_backend is None and not self.use_cpu and torch.cuda.is_available():
             # nccl needs a GPU per process; several processes on one GPU can talk over gloo

@@ -161,7 +161,8 @@ class ActiveEntries(Parametrization):
         self.dense_gradient = self._passing = None
         if self._watch is not None:
             self._watch.remove()
-        self._watch = self.values.register_hook(self._finish_pass) if on and len(self.indices) else None
+        has_gradient = len(self.indices) > 0 and self.values.requires_grad
+        self._watch = self.values.register_hook(self._finish_pass) if on and has_gradient else None
 
     def seen(self, gradient: Tensor) -> None:
         """Take note of the dense gradient of one use of the weight in a backward pass."""

@@ -1,24 +1,16 @@
 """Which arguments and models SparseTrainer can train; all others are refused at once, with the way out."""
 
 import logging
-import os
 from typing import Any
 
 from torch import nn
 from transformers import TrainingArguments
 
+from glue_sparse.arguments import sharding
 from glue_sparse.core import support
 from glue_sparse.core.parametrization import frozen_tensors
 
 logger = logging.getLogger(__name__)
-
-_SHARDS = {
-    "fsdp": ("ACCELERATE_USE_FSDP", "FSDP"),
-    "deepspeed": ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
-}
-"""Argument -> the variable by which `accelerate launch` asks for the same, and its name."""
-_WHOLE = "leave it out and train by DDP, or in one process"
-
 
 def check(model: Any, args: TrainingArguments) -> None:
     """Raise a ValueError for arguments or a model that active entries cannot train with, before anything is moved.
@@ -26,12 +18,7 @@ def check(model: Any, args: TrainingArguments) -> None:
     Args:
         model: as the user handed it in.
     """
-    for name, (variable, what) in _SHARDS.items():
-        if getattr(args, name, None):
-            raise ValueError(f"`{name}` shards parameters, of which active entries need the whole: {_WHOLE}")
-        if os.environ.get(variable, "").lower() in ("1", "true", "yes", "on"):
-            raise ValueError(f"accelerate launches this run with {what}, which shards parameters, of which active "
-                             "entries need the whole: use a configuration for DDP")  # fmt: skip
+    sharding.refuse(args)
     if not isinstance(model, nn.Module):
         raise ValueError(f"SparseTrainer takes a model, a torch.nn.Module, and not {type(model).__name__}")
     support.check_model(model)
@@ -53,7 +40,7 @@ def check_accelerator(accelerator: Any) -> None:
              if (getattr(plan, name, None) or 1) > 1]  # fmt: skip
     for name in plugins + sizes:
         raise ValueError(f"accelerate is told to share parameters or sequences out over processes (`{name}`), and "
-                         f"active entries need them whole: {_WHOLE}")  # fmt: skip
+                         f"active entries need them whole: {sharding.WHOLE}")  # fmt: skip
 
 
 def announce_frozen(model: nn.Module) -> None:

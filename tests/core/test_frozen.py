@@ -139,8 +139,7 @@ def test_tensors_behind_the_parametrizations_of_others_can_have_active_entries(k
     masks = some(model, name)
     attach(model, masks)
     x = torch.randn(5, 8)
-    model.eval(), dense.eval()
-    for one in (model, dense):
+    for one in (model.eval(), dense.eval()):
         one(x).square().sum().backward()
     ((_, entries),) = active_tensors(model)
     assert torch.allclose(entries.values.grad, dense.get_parameter(name).grad[masks[name]], atol=1e-6)  # pyright: ignore

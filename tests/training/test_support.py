@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import cpu_offload
+from datasets import Dataset
 from peft import LoraConfig, PromptTuningConfig, TaskType, get_peft_model
 from torch import nn
 from transformers import Trainer
@@ -30,7 +31,7 @@ def on_meta() -> nn.Module:
 
 
 def partly_on_meta() -> nn.Module:
-    model = bert()
+    model: Any = bert()
     model.bert.pooler.to("meta")
     return model
 
@@ -176,8 +177,8 @@ def test_a_second_train_goes_on_or_is_refused_in_a_sentence(tmp_path: Path, meth
 def test_a_second_train_is_that_of_the_trainer(tmp_path: Path):
     ours, theirs = (bert(**NO_DROPOUT) for _ in range(2))
     run = trainer(tmp_path, ours, FixedMask(masks={}), max_steps=4, logging_strategy="no")
-    other = Trainer(theirs, arguments(tmp_path, max_steps=4, logging_strategy="no"), train_dataset=ROWS,
-                    data_collator=collate)  # fmt: skip
+    args, data = arguments(tmp_path, max_steps=4, logging_strategy="no"), Dataset.from_list(ROWS)
+    other = Trainer(theirs, args, train_dataset=data, data_collator=collate)
     other.model_accepts_loss_kwargs = False
     for one in (run, other, run, other):
         one.train()

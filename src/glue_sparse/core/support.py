@@ -66,7 +66,7 @@ def _of_parameter(parameter: Tensor) -> str:
     """Why a parameter cannot be part of the model; empty where it can."""
     if hasattr(parameter, "device_mesh") or hasattr(parameter, "ds_id"):
         return _SHARDED
-    if isinstance(parameter, nn.parameter.UninitializedTensorMixin):
+    if nn.parameter.is_lazy(parameter):
         return "has no shape yet: call the model once on a batch before it gets active entries"
     if parameter.is_meta:
         return _META

@@ -155,7 +155,7 @@ class FixedMask(SparseMethod):
         body, names = trainable_names(model, head), trainable_names(model, head, self.tensors)
         num_entries, num_head = sum(p.numel() for p in model.parameters()), head_size(model, head)
         budget = budgets.total(self.density, num_entries, num_head)
-        budgets.check_room(self.density, budget * num_shares, sum(model.get_parameter(n).numel() for n in names))
+        budgets.check_room(self.density, budget, sum(model.get_parameter(n).numel() for n in names))
         scores = score(model, names, batches(self.num_samples))
         if scores.keys() != set(names):
             raise ValueError(f"the score must name each of the {len(names)} tensors it is asked for, and no other")

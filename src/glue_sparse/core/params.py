@@ -14,17 +14,52 @@ _WEIGHTED = (
 """Layers whose weights multiply their inputs."""
 
 
-def head_names(model: nn.Module) -> tuple[str, ...]:
-    """Names of the parameters outside `model.base_model`: what a task adds to a pretrained network.
+def outside_base(model: nn.Module) -> tuple[str, ...]:
+    """Names of the parameters outside `model.base_model`, in model order.
 
-    A parameter that the base also holds under another name (a tied decoder) is not part of the head. A model that
-    has no base of its own (a plain `nn.Module`) has no head by this rule; name one yourself.
+    A parameter that the base also holds under another name (a tied decoder) is not among them. A model that has no
+    base of its own (a plain `nn.Module`) has none.
     """
     base = getattr(model, "base_model", model)
     if base is model or not isinstance(base, nn.Module):
         return ()
     inside = {id(p) for p in base.parameters()}
     return tuple(name for name, p in model.named_parameters() if id(p) not in inside)
+
+
+def head_names(model: nn.Module) -> tuple[str, ...]:
+    """Names of the parameters that a task adds to a pretrained network: a classifier, the ends of an answer.
+
+    These are the parameters outside `model.base_model`, except those of the way to the words of a language model,
+    which were trained with the network: its output layer (`model.get_output_embeddings()`), tied or not, all of the
+    module that holds it (BERT's `cls`, RoBERTa's `lm_head`), and other modules outside the base whose tensors all have
+    the width of that layer's input or output (DistilBERT's `vocab_transform`). They may hold active entries like any matrix. A
+    second head beside that way (GPT-2's `multiple_choice_head`) is a head. A plain `nn.Module` has no head by this
+    rule. Whoever wants another head names it, as in `SparseTrainer(head=...)`.
+    """
+    outside, words = outside_base(model), output_embeddings(model)
+    if not words:
+        return outside
+    sizes = {size for name in words for size in model.get_parameter(name).shape}
+    holders = {name.partition(".")[0] for name in words}
+    parts: dict[str, list[str]] = {}
+    for name in outside:
+        parts.setdefault(name.partition(".")[0], []).append(name)
+
+    def leads_to_words(part: str) -> bool:
+        return part in holders or all(model.get_parameter(name).shape[0] in sizes for name in parts[part])
+
+    return tuple(name for name in outside if not leads_to_words(name.partition(".")[0]))
+
+
+def output_embeddings(model: nn.Module) -> tuple[str, ...]:
+    """Names of the parameters of the layer that gives a language model's logits, tied ones too; none without one."""
+    find = getattr(model, "get_output_embeddings", None)
+    layer = find() if callable(find) else None
+    if not isinstance(layer, nn.Module):
+        return ()
+    own = {id(p) for p in layer.parameters()}
+    return tuple(name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in own)
 
 
 def body_names(model: nn.Module, head: tuple[str, ...]) -> tuple[str, ...]:
@@ -66,16 +101,16 @@ def encoder_matrices(model: nn.Module, head: tuple[str, ...] = ()) -> dict[str, 
 
     These are the weights of linear layers and of Hugging Face's transposed `Conv1D`, and the fused weights of experts,
     [experts, outputs, inputs] or, where the module says `is_transposed`, [experts, inputs, outputs]. Embeddings, norms,
-    biases, the head, poolers and (tied) decoders are not among them; tied matrices are named once.
+    biases, the head, poolers and the layer of a language model's logits are not among them; tied matrices are named once.
 
     Raises:
         ValueError: the model has none.
     """
-    owners = dict(model.named_modules())
+    owners, apart = dict(model.named_modules()), {*head, *output_embeddings(model)}
     found: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         owner, _, attribute = name.rpartition(".")
-        if name in head or not block_of(name) or not parameter.is_floating_point():
+        if name in apart or not block_of(name) or not parameter.is_floating_point():
             continue
         module = owners[owner]
         if isinstance(module, nn.Linear | Conv1D) and attribute == "weight":
@@ -91,8 +126,8 @@ def sparsifiable(model: nn.Module, head: tuple[str, ...] = ()) -> dict[str, int 
     """The tensors of a network that is sparse from the start -> the axis of their inputs, known for transformers.
 
     Of a Hugging Face transformer the matrices inside its layers; of other networks the weights of all linear,
-    convolutional, recurrent and attention layers, in model order. Embeddings, norms, biases, the head, matrices tied to
-    an embedding, and tensors that need no gradient are not among them.
+    convolutional, recurrent and attention layers, in model order. Embeddings, norms, biases, the head, the layer of a
+    language model's logits, matrices tied to an embedding, and tensors that need no gradient are not among them.
 
     Raises:
         ValueError: there are none.
@@ -106,10 +141,11 @@ def sparsifiable(model: nn.Module, head: tuple[str, ...] = ()) -> dict[str, int 
         return {name: axis for name, axis in matrices.items() if name in may_train}
     owners, tables = dict(model.named_modules()), {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     found: dict[str, int | None] = {}
+    apart = {*head, *output_embeddings(model)}
     for name, parameter in model.named_parameters():
         owner, _, attribute = name.rpartition(".")
         is_weight = isinstance(owners[owner], _WEIGHTED) and parameter.dim() > 1 and "weight" in attribute
-        if is_weight and parameter.requires_grad and name not in head and id(parameter) not in tables:
+        if is_weight and parameter.requires_grad and name not in apart and id(parameter) not in tables:
             found[name] = None
     if not found:
         raise ValueError(f"{type(model).__name__} has no linear, convolutional or recurrent layers that train")

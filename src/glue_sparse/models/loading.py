@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from glue_sparse.core.names import block_of
-from glue_sparse.core.params import head_names
+from glue_sparse.core.params import outside_base
 from glue_sparse.core.randomness import new_weights
 from glue_sparse.models import bert_family
 from glue_sparse.models.names import is_bert_size, scratch_of
@@ -109,7 +109,7 @@ def load_pretrained(kind: Any, model: str, dtype: str, offline: str = OFFLINE, *
             output_loading_info=True,
             **options,
         )
-    head = {id(network.get_parameter(name)) for name in head_names(network)}
+    head = {id(network.get_parameter(name)) for name in outside_base(network)}
     own = {name for name, p in network.named_parameters(remove_duplicate=False) if id(p) in head}
     missing = sorted(set(report["missing_keys"]) - own)
     if missing:

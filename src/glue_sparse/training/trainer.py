@@ -44,7 +44,7 @@ class SparseTrainer(Trainer):
         model: a plain model; `train` attaches the active entries that the method chooses.
         args: ordinary training arguments.
         method: which entries are active.
-        head: names of the parameters that train whole; by default those outside `model.base_model`.
+        head: names of the parameters that train whole; by default those that the task added (`core.params.head_names`).
         info: facts to store with the diff.
         **kwargs: as for `transformers.Trainer`, without `model_init`.
     """

@@ -19,6 +19,7 @@ from glue_sparse.core.names import block_of
 from glue_sparse.core.params import outside_base
 from glue_sparse.core.randomness import new_weights
 from glue_sparse.models import bert_family
+from glue_sparse.models.label_rows import fit_rows
 from glue_sparse.models.names import is_bert_size, scratch_of
 from glue_sparse.models.sources import DTYPES, OFFLINE, explained, quiet, resolve
 from glue_sparse.models.tokenizers import load_tokenizer
@@ -31,8 +32,9 @@ def load_classifier(
 ) -> PreTrainedModel:
     """The model with a head of `num_labels` outputs; no `labels` means a regression.
 
-    A head that the checkpoint lacks, or has in another size, starts random, and all of `minilm@scratch7` does, whose
-    weights depend on that name alone. Raises ValueError when the model is not to be had in safetensors format, or
+    A head that the checkpoint lacks, or whose outputs mean other labels, starts random; one that names the same labels
+    in another order has its rows put in this one (`label_rows.fit_rows`). All of `minilm@scratch7` starts random, and
+    its weights depend on that name alone. Raises ValueError when the model is not to be had in safetensors format, or
     `dtype` is not "float32" or "bfloat16".
     """
     options: dict[str, Any] = {"num_labels": num_labels}
@@ -109,6 +111,9 @@ def load_pretrained(kind: Any, model: str, dtype: str, offline: str = OFFLINE, *
             output_loading_info=True,
             **options,
         )
+        if "problem_type" in options:  # of a classifier or a regression
+            stored = AutoConfig.from_pretrained(folder).id2label or {}
+            fit_rows(network, stored, [*options.get("id2label", {}).values()], report, model)
     head = {id(network.get_parameter(name)) for name in outside_base(network)}
     own = {name for name, p in network.named_parameters(remove_duplicate=False) if id(p) in head}
     missing = sorted(set(report["missing_keys"]) - own)

@@ -60,7 +60,7 @@ def save(network: PreTrainedModel, names: tuple[str, ...], folder: Path, tokeniz
 
 
 @pytest.mark.parametrize("build", [bert, roberta, distilbert, gpt2, bart, xlnet])
-@pytest.mark.parametrize("names", [("CONTRADICTION", "ENTAILMENT", "NEUTRAL"), ("neutral", "entailment", "contradiction")])
+@pytest.mark.parametrize("names", [("CONTRADICTION", "ENTAILMENT", "NEUTRAL"), (LABELS[1], LABELS[0], LABELS[2])])
 def test_rows_follow_their_names(build: Any, names: tuple[str, ...], tmp_path: Path, tiny_bert: str):
     source = build(3).eval()
     loaded = load_classifier(save(source, names, tmp_path, tiny_bert), 3, LABELS).eval()

@@ -33,9 +33,9 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
     These are the parameters outside `model.base_model`, except those of the way to the words of a language model,
     which were trained with the network: its output layer (`model.get_output_embeddings()`), tied or not, all of the
     module that holds it (BERT's `cls`, RoBERTa's `lm_head`), and other modules outside the base whose tensors all have
-    the width of that layer's input or output (DistilBERT's `vocab_transform`). They may hold active entries like any matrix. A
-    second head beside that way (GPT-2's `multiple_choice_head`) is a head. A plain `nn.Module` has no head by this
-    rule. Whoever wants another head names it, as in `SparseTrainer(head=...)`.
+    the width of that layer's input or output (DistilBERT's `vocab_transform`). They may hold active entries like any
+    matrix. A second head beside that way (GPT-2's `multiple_choice_head`) is a head. A plain `nn.Module` has no head
+    by this rule. Whoever wants another head names it, as in `SparseTrainer(head=...)`.
     """
     outside, words = outside_base(model), output_embeddings(model)
     if not words:
@@ -101,7 +101,7 @@ def encoder_matrices(model: nn.Module, head: tuple[str, ...] = ()) -> dict[str, 
 
     These are the weights of linear layers and of Hugging Face's transposed `Conv1D`, and the fused weights of experts,
     [experts, outputs, inputs] or, where the module says `is_transposed`, [experts, inputs, outputs]. Embeddings, norms,
-    biases, the head, poolers and the layer of a language model's logits are not among them; tied matrices are named once.
+    biases, the head, poolers and a language model's output layer are not among them; tied matrices are named once.
 
     Raises:
         ValueError: the model has none.
@@ -126,8 +126,8 @@ def sparsifiable(model: nn.Module, head: tuple[str, ...] = ()) -> dict[str, int 
     """The tensors of a network that is sparse from the start -> the axis of their inputs, known for transformers.
 
     Of a Hugging Face transformer the matrices inside its layers; of other networks the weights of all linear,
-    convolutional, recurrent and attention layers, in model order. Embeddings, norms, biases, the head, the layer of a
-    language model's logits, matrices tied to an embedding, and tensors that need no gradient are not among them.
+    convolutional, recurrent and attention layers, in model order. Embeddings, norms, biases, the head, a
+    language model's output layer, matrices tied to an embedding, and tensors without gradient are not among them.
 
     Raises:
         ValueError: there are none.

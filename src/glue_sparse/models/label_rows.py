@@ -1,4 +1,4 @@
-"""What the outputs of a checkpoint's classifier mean: its rows in a task's order, or a new head where they mean else."""
+"""What the outputs of a checkpoint's classifier mean: its rows in a task's order, or a new layer."""
 
 import copy
 import logging
@@ -51,9 +51,9 @@ def order_of(names: Sequence[str], labels: Sequence[str]) -> list[int] | None:
     if len(names) != len(labels):
         return None
     places = [*range(len(labels))]
-    if list(names) in ([f"LABEL_{place}" for place in places], [str(place) for place in places]):
-        if set(names) != set(labels):
-            return places
+    say_nothing = ([f"LABEL_{place}" for place in places], [str(place) for place in places])
+    if list(names) in say_nothing and set(names) != set(labels):
+        return places
     for alike in (str, str.casefold):  # case counts where nothing else tells two labels apart
         known = {alike(name.strip()): place for place, name in enumerate(names)}
         wanted = [alike(label.strip()) for label in labels]

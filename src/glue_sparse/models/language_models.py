@@ -19,6 +19,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from glue_sparse.core.batches import evaluating
+from glue_sparse.models.positions import max_tokens
 from glue_sparse.models.sources import DTYPES, explained, quiet, resolve
 from glue_sparse.models.tokenizers import load_tokenizer
 
@@ -40,13 +41,7 @@ class LanguageModel:
     @property
     def max_length(self) -> int | None:
         """Longest window in tokens, special tokens included; none where the model sets no limit."""
-        limits = [getattr(self.network.config.get_text_config(), "max_position_embeddings", None)]
-        for name, module in self.network.named_modules():
-            if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
-                # RoBERTa and its kin number positions from behind the padding index
-                unused = 0 if module.padding_idx is None else module.padding_idx + 1
-                limits.append(module.num_embeddings - unused)
-        return min((limit for limit in limits if limit), default=None)
+        return max_tokens(self.network)
 
     @property
     def num_words(self) -> int:

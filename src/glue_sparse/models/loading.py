@@ -21,6 +21,7 @@ from glue_sparse.core.randomness import new_weights
 from glue_sparse.models import bert_family
 from glue_sparse.models.label_rows import fit_rows
 from glue_sparse.models.names import is_bert_size, scratch_of
+from glue_sparse.models.padding import follow_tokenizer
 from glue_sparse.models.sources import DTYPES, OFFLINE, explained, quiet, resolve
 from glue_sparse.models.tokenizers import load_tokenizer
 
@@ -61,8 +62,13 @@ def _load(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:
         raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype}")
     load = load_pretrained if scratch_of(model)[1] is None else _from_scratch
     network = load(kind, model, dtype, **options)
-    if network.config.pad_token_id is None:
-        network.config.pad_token_id = load_tokenizer(model).pad_token_id
+    try:
+        tokenizer = load_tokenizer(model)
+    except ValueError:
+        if network.config.pad_token_id is None:
+            raise
+        return network  # whoever uses it brings the batches
+    follow_tokenizer(network, tokenizer, model)
     return network
 
 

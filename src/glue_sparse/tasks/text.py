@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedTokenizerBase
 
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
 from glue_sparse.core.params import head_names
 from glue_sparse.models.loading import load_classifier
 from glue_sparse.models.names import base_name
+from glue_sparse.models.padding import choose_side
 from glue_sparse.models.tokenizers import load_tokenizer
 from glue_sparse.tasks import metrics
 from glue_sparse.tasks.base import Task
+from glue_sparse.tasks.fits import check_ids, check_length
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def build(data: TextData, task: TaskArguments, model: ModelArguments, seed: int)
     """Cut the splits to size, load the model and tokenise.
 
     Raises:
-        ValueError: the model is not to be had, or `max_length` is more than it can read.
+        ValueError: the model is not to be had, does not fit its tokenizer, or `max_length` is more than it can read.
     """
     splits = {split: cut(rows, split, task, seed) for split, rows in data.splits.items()}
     base = base_name(model.model or "", seed, model.from_scratch)
@@ -55,6 +57,8 @@ def build(data: TextData, task: TaskArguments, model: ModelArguments, seed: int)
         network = load_classifier(base, len(data.labels) or 1, data.labels, model.dtype)
     check_length(task.max_length, tokenizer, network)
     encoded = {split: _encode(rows, tokenizer, task.max_length) for split, rows in splits.items()}
+    check_ids(encoded.values(), tokenizer, network, base)
+    choose_side(network, tokenizer, base)
     tests = {split: rows for split, rows in encoded.items() if split.startswith("test")}
     index = {split: list(splits[split]["index"]) for split in tests}
     available = {split: len(rows) for split, rows in data.splits.items()}
@@ -123,17 +127,10 @@ def seeded_head(seed: int) -> Iterator[None]:
         yield
 
 
-def check_length(max_length: int, tokenizer: PreTrainedTokenizerBase, network: PreTrainedModel) -> None:
-    """Raise a ValueError when `max_length` is fewer tokens than make sense or more than the model can read."""
-    positions = getattr(network.config, "max_position_embeddings", None)
-    longest = min(tokenizer.model_max_length, positions) if positions else max_length
-    if not 8 <= max_length <= longest:
-        raise ValueError(f"max_length must be from 8 to this model's {longest} tokens, got {max_length}")
-
-
 def _encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
     def tokenize(batch: dict[str, list[str]]) -> dict[str, Any]:
-        return dict(tokenizer(batch["text"], batch.get("text_pair"), truncation=True, max_length=max_length))
+        texts = batch["text"], batch.get("text_pair")
+        return dict(tokenizer(*texts, truncation=True, max_length=max_length, return_attention_mask=True))
 
     extra = [column for column in rows.column_names if column != "label"]
     return rows.map(tokenize, batched=True, remove_columns=extra, desc="Tokenise")

@@ -17,10 +17,11 @@ from glue_sparse.models.names import base_name
 from glue_sparse.models.tokenizers import load_tokenizer
 from glue_sparse.tasks import metrics
 from glue_sparse.tasks.base import Task
+from glue_sparse.tasks.fits import check_ids, check_length
 from glue_sparse.tasks.squad.answers import Answer, best_answers
 from glue_sparse.tasks.squad.files import fault_of, read
 from glue_sparse.tasks.squad.windows import SPANS, encode, spans_of
-from glue_sparse.tasks.text import check_length, cut, describe, seeded_head
+from glue_sparse.tasks.text import cut, describe, seeded_head
 from glue_sparse.writing.files import json_text
 
 HUB_ID = "rajpurkar/squad"
@@ -54,6 +55,8 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
     check_length(task.max_length, tokenizer, network)
     split_up = partial(encode, tokenizer=tokenizer, max_length=task.max_length, doc_stride=task.doc_stride)
     encoded = split_up(splits["validation"], keep_spans=True)
+    train = split_up(splits["train"], keep_spans=False)
+    check_ids((train, encoded), tokenizer, network, base)
     validation = {"validation": encoded.remove_columns(list(SPANS))}
     answer = _answerer(splits["validation"], encoded, task)
     available = {split: len(rows) for split, rows in data.items()}
@@ -64,7 +67,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         model=network,
         head=head_names(network),
         tokenizer=tokenizer,
-        train=split_up(splits["train"], keep_spans=False),
+        train=train,
         evals=validation,
         collate=DataCollatorWithPadding(tokenizer),
         metrics=_scorer(splits["validation"], answer),

@@ -1,17 +1,21 @@
 """The user's own files in every format, and every way they can be wrong."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
 from glue_sparse.tasks.base import Task
-from glue_sparse.tasks.files import label_names, read
+from glue_sparse.tasks.labels import label_names
 from glue_sparse.tasks.registry import load_task
+from glue_sparse.tasks.tables import read
 
 ROWS = [("a good film", "good"), ("a bad film", "bad"), ("a great\nbook, yes", "good")]
 
@@ -85,6 +89,14 @@ def test_quotes_are_ordinary_in_tsv_and_special_in_csv(tmp_path: Path):
         ([0.5, 1.0], ()),
         (["1.5", "x"], ("1.5", "x")),
         (["nan", "inf"], ("inf", "nan")),
+        (["9007199254740992", "9007199254740993", "12"], ("12", "9007199254740992", "9007199254740993")),
+        ([2**53, 2**53 + 1, 1.0], ("1", str(2**53), str(2**53 + 1))),
+        ([Decimal("9007199254740993.0"), 2**53], (str(2**53), str(2**53 + 1))),
+        (["1" * 30, "1" * 29 + "2", "1.0"], ("1", "1" * 30, "1" * 29 + "2")),
+        (["007", "7", "7.0"], ("007", "7")),
+        (["1e5", "100000"], ("100000", "1e5")),
+        (["1_1", "11", "2"], ("11", "1_1", "2")),
+        (["-1", "+1"], ("-1", "1")),
     ],
 )
 def test_label_names(labels: list[Any], names: tuple[str, ...]):
@@ -150,6 +162,17 @@ def test_validation_label_not_in_training(tmp_path: Path):
         ("a.jsonl", '{"text": null, "label": 1}\n{"text": "b", "label": 2}\n', "line 1: no text in"),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b", "label": null}\n', "line 2: no label in"),
         ("a.parquet", "text", "a.parquet is not a parquet file"),
+        ("a.csv", "text,label,label\na,x,y\n", "a.csv has more than one column 'label': rename all but one"),
+        ("a.tsv", "text\tlabel\ttext\na\tx\tb\n", "a.tsv has more than one column 'text'"),
+        ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "a", "label": 1, "label": 2}\n', "line 2, has more than one"),
+        ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "\\ud83d", "label": 2}\n', "line 2: column .* holds half a"),
+        ("a.jsonl", '{"text": "a", "label": "\\ud83d"}\n{"text": "b", "label": "c"}\n', "line 1: the label in column"),
+        ("a.jsonl", '{"text": "a", "label": ["x"]}\n{"text": "b", "label": ["y"]}\n', "line 1: the label in column"),
+        ("a.jsonl", '{"text": 5, "label": 1}\n{"text": "b", "label": 2}\n', "line 1: column .* holds a number, "),
+        ("a.jsonl", '{"text": 0.5, "label": 1}\n{"text": "b", "label": 2}\n', "holds a number, not text: write it as"),
+        ("a.jsonl", '{"text": ["b"], "label": 1}\n{"text": "b", "label": 2}\n', "line 1: column 'text' holds a list"),
+        ("a.jsonl", '{"text": true, "label": 1}\n{"text": "b", "label": 2}\n', "column 'text' holds true or false"),
+        ("a.csv", "text,label\na,-\nb,-\n", "no row of .*a.csv has a label in column 'label'"),
     ],
 )
 def test_malformed_files(name: str, content: str | bytes | None, message: str, tmp_path: Path):
@@ -159,6 +182,56 @@ def test_malformed_files(name: str, content: str | bytes | None, message: str, t
     with pytest.raises(ValueError, match=message) as raised:
         load("no-model-is-looked-for", path, path)
     assert "\n" not in str(raised.value)
+
+
+def test_a_column_that_nobody_uses_may_occur_twice(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label,note,note\na,x,1,2\nb,y,1,2\n")
+    assert read(path, ["text", "label"]).columns == {"text": ["a", "b"], "label": ["x", "y"]}
+
+
+def test_parquet_columns_of_one_name(tmp_path: Path):
+    path = tmp_path / "a.parquet"
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array([1]), pa.array([2])], names=["text", "label", "label"])
+    pq.write_table(table, path)
+    with pytest.raises(ValueError, match="more than one column 'label'"):
+        read(path, ["text", "label"])
+
+
+def test_a_long_cell(tmp_path: Path):
+    path = write(tmp_path / "a.csv", [("word " * 40_000, "x"), ("a", "y")])
+    assert len(read(path, ["text"]).columns["text"][0]) == 200_000
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_rows_without_a_label_are_left_out(ending: str, tiny_bert: str, tmp_path: Path, caplog):
+    rows = [("a cat", "yes"), ("a dog", "-"), ("a bird", "no"), ("a fish", "-")]
+    path = write(tmp_path / f"a.{ending}", rows)
+    task = load(tiny_bert, path, path)
+    assert task.labels == ("no", "yes") and task.train["label"] == task.evals["validation"]["label"] == [1, 0]
+    told = [record.message for record in caplog.records if "left out" in record.message]
+    assert len(told) == 2 and "2 of 4 rows are left out, since '-' in column 'label'" in told[0]
+
+
+def test_numbers_without_a_label_are_left_out(tiny_bert: str, tmp_path: Path):
+    path = write(tmp_path / "a.csv", [("a cat", "0.5"), ("a dog", "-"), ("a bird", "-1")])
+    task = load(tiny_bert, path, path)
+    assert task.labels == () and task.train["label"] == [0.5, -1.0]
+
+
+def test_minus_is_a_label_beside_plus_and_where_another_mark_is_named(tiny_bert: str, tmp_path: Path):
+    path = write(tmp_path / "a.csv", [("a cat", "+"), ("a dog", "-"), ("a bird", "0")])
+    assert load(tiny_bert, path, path).labels == ("+", "-", "0")
+    path = write(tmp_path / "b.csv", [("a cat", "x"), ("a dog", "-"), ("a bird", "?")])
+    assert load(tiny_bert, path, path, no_label="?").labels == ("-", "x")
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_an_empty_cell_can_be_the_mark(ending: str, tiny_bert: str, tmp_path: Path):
+    path = write(tmp_path / f"a.{ending}", [("a cat", "x"), ("a dog", None), ("a bird", "y")])
+    with pytest.raises(ValueError, match="line 3: no label in column|line 2: no label in column"):
+        load(tiny_bert, path, path)
+    assert load(tiny_bert, path, path, no_label="").train["label"] == [0, 1]
 
 
 def test_rows_of_a_parquet_file_are_named(tmp_path: Path):

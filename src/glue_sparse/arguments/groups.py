@@ -53,6 +53,12 @@ class TaskArguments:
     label_column: str = arg(
         "label", "Label column of your own files; numbers with a fraction mean regression.", tasks=("file",)
     )
+    no_label: str | None = arg(
+        None,
+        "What your own files write where a row has no label; such rows are left out, and their number is told. "
+        "Default: - (as in SNLI), unless + is a label too.",
+        tasks=("file",), rare=True,
+    )  # fmt: skip
     max_length: int = arg(128, "Longest input in tokens; longer ones are cut, shorter ones padded per batch.")
     doc_stride: int = arg(
         128,

@@ -1,174 +1,28 @@
-"""The user's own files: csv, tsv, JSON lines or parquet, with errors that name the line."""
+"""The user's own files as a task: texts, labels, and errors that name the line."""
 
-import csv
-import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets import Dataset
 
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
 from glue_sparse.tasks.base import Task
+from glue_sparse.tasks.labels import is_marked, label_names, mark_of, name_of, number_of
+from glue_sparse.tasks.tables import Table, is_unicode, read
 from glue_sparse.tasks.text import TextData, build
 
-Row = tuple[int, dict[str, Any]]
-"""Line number, counting from 1 and with the header, and the cells by column."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Some columns of a file, and the line that each row came from."""
-
-    path: Path
-    columns: dict[str, list[Any]]
-    lines: list[int] = field(default_factory=list)
-    broken: list[int] = field(default_factory=list)
-    """Lines left out because they have too many or too few fields."""
-
-    def where(self, row: int) -> str:
-        """The place of a row in words, for error messages."""
-        return f"{self.path}, {'row' if self.path.suffix.lower() == '.parquet' else 'line'} {self.lines[row]}"
-
-
-def read(path: Path, columns: Sequence[str]) -> Table:
-    """The named columns of a file; its ending says the format.
-
-    Raises:
-        ValueError: no such file or format, no rows, a missing column, a broken row, or not UTF-8.
-    """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise ValueError(f"{path} has an unknown ending; {', '.join(READERS)} can be read")
-    return collect(path, reader, columns)
-
-
-def read_tsv(
-    path: Path,
-    columns: Sequence[str],
-    optional: Sequence[str] = (),
-    header: Sequence[str] | None = None,
-    skip_broken: bool = False,
-) -> Table:
-    """Columns of a tab-separated file without quoting; `header` names its columns when line 1 does not.
-
-    A missing `optional` column is all None. Raises as `read`; `skip_broken` leaves broken rows out instead.
-    """
-    broken: list[int] = []
-    reader = partial(_tsv, header=header, broken=broken if skip_broken else None)
-    return replace(collect(path, reader, columns, optional), broken=broken)
-
-
-def collect(
-    path: Path,
-    reader: Callable[[Path], Iterator[Row]],
-    columns: Sequence[str],
-    optional: Sequence[str] = (),
-) -> Table:
-    """The table of what `reader` yields; see `read` for the errors."""
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist or is not a file")
-    table = Table(path, {column: [] for column in (*columns, *optional)})
-    try:
-        for line, row in reader(path):
-            for column in columns:
-                if column not in row:
-                    place = f"{path}, line {line}," if table.lines else path
-                    raise ValueError(f"{place} has no column {column!r}; found: {', '.join(row)}")
-            for column, cells in table.columns.items():
-                cells.append(row.get(column))
-            table.lines.append(line)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text") from error
-    if not table.lines:
-        raise ValueError(f"{path} has no rows")
-    return table
-
-
-def _csv(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, strict=True)
-
-        def numbered() -> Iterator[tuple[int, list[str]]]:
-            start = 1  # a quoted cell may hold line breaks: a row is where it begins
-            for fields in rows:
-                yield start, fields
-                start = rows.line_num + 1
-
-        try:
-            yield from _named(path, numbered())
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {rows.line_num}: not well-formed csv ({error})") from error
-
-
-def _tsv(path: Path, header: Sequence[str] | None = None, broken: list[int] | None = None) -> Iterator[Row]:
-    # only \n ends a line: str.splitlines and csv would also break at characters that occur inside sentences
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        lines = (line.removesuffix("\n").removesuffix("\r") for line in file)
-        yield from _named(path, enumerate((line.split("\t") for line in lines), 1), header, broken)
-
-
-def _named(
-    path: Path,
-    rows: Iterable[tuple[int, list[str]]],
-    header: Sequence[str] | None = None,
-    broken: list[int] | None = None,
-) -> Iterator[Row]:
-    """Name the fields; a row of the wrong length goes to `broken`, or is an error when that is None."""
-    for line, fields in rows:
-        if header is None:
-            header = fields
-        elif len(fields) == len(header):
-            yield line, dict(zip(header, fields, strict=True))
-        elif not any(fields):
-            continue  # a blank line
-        elif broken is not None:
-            broken.append(line)
-        else:
-            raise ValueError(f"{path}, line {line}: {len(fields)} fields where {len(header)} are expected")
-
-
-def _json_lines(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        for line, text in enumerate(file, 1):
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except json.JSONDecodeError:
-                row = None
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {line}: not a JSON object; one a line is expected")
-            yield line, row
-
-
-def _parquet(path: Path) -> Iterator[Row]:
-    try:
-        batches = pq.ParquetFile(path).iter_batches()
-        yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a parquet file") from error
-
-
-READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    ".csv": _csv,
-    ".tsv": _tsv,
-    ".jsonl": _json_lines,
-    ".json": _json_lines,
-    ".parquet": _parquet,
-}
+logger = logging.getLogger(__name__)
 
 
 def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_predict: bool = False) -> Task:
     """The task of --train_file, --validation_file and, to predict, --test_file.
 
     Label strings or integers make a classification over the training file's labels in sorted order; a label
-    with a fraction makes a regression.
+    with a fraction makes a regression. Rows that `no_label` marks are left out.
 
     Raises:
         ValueError: anything is missing or malformed; one sentence says what and where.
@@ -179,6 +33,9 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         raise ValueError(f"text_columns must be one or two, without the label_column, got {', '.join(texts)}")
     wanted = {"train": [*texts, label], "validation": [*texts, label], "test": texts}
     tables = {split: read(path, wanted[split]) for split, path in files.items()}
+    mark = mark_of(task.no_label, tables["train"].columns[label])
+    for split in ("train", "validation"):
+        tables[split] = _without_unlabelled(tables[split], label, mark)
     names = label_names(_labels(tables["train"], label))
     if len(names) == 1:
         raise ValueError(f"every row of {files['train']} has the label {names[0]}; there is nothing to learn")
@@ -211,24 +68,14 @@ def _files(task: TaskArguments, do_predict: bool) -> dict[str, Path]:
     return {split: Path(path) for split, path in paths.items() if path is not None}
 
 
-def label_names(labels: Sequence[Any]) -> tuple[str, ...]:
-    """Sorted names of the classes, numbers in numerical order; empty when the labels are a regression's."""
-    numbers = [number for number in map(_number, labels) if number is not None]
-    if len(numbers) < len(labels):
-        return tuple(sorted({_name(label) for label in labels}))
-    if all(number.is_integer() for number in numbers):
-        return tuple(str(number) for number in sorted({int(number) for number in numbers}))
-    return ()
-
-
 def _rows(table: Table, texts: Sequence[str], label_column: str | None, names: tuple[str, ...]) -> Dataset:
     """The table under the names that `TextData` wants."""
     columns: dict[str, list[Any]] = {}
     for column, text in zip(("text", "text_pair"), texts, strict=False):
         columns[column] = table.columns[text]
         for row, cell in enumerate(table.columns[text]):
-            if not isinstance(cell, str) or not cell.strip():
-                raise ValueError(f"{table.where(row)}: no text in column {text!r}")
+            if fault := _fault_of_text(cell, text):
+                raise ValueError(f"{table.where(row)}: {fault}")
     if label_column is None:
         columns["index"] = list(range(len(table.lines)))
     else:
@@ -236,10 +83,43 @@ def _rows(table: Table, texts: Sequence[str], label_column: str | None, names: t
     return Dataset.from_dict(columns)
 
 
+def _fault_of_text(cell: Any, column: str) -> str | None:
+    """What is wrong with a cell that should be a text, as the end of a sentence; None when all is well."""
+    if cell is None or isinstance(cell, str) and not cell.strip():
+        return f"no text in column {column!r}"
+    if not isinstance(cell, str):
+        kind = next((word for word, kinds in _KINDS.items() if isinstance(cell, kinds)), "something else")
+        return f"column {column!r} holds {kind}, not text: write it as text, in quotes, or name other `text_columns`"
+    if not is_unicode(cell):
+        return f"column {column!r} holds half a character (a lone surrogate, as cut emoji leave it): mend or remove it"
+    return None
+
+
+_KINDS: dict[str, Any] = {
+    "true or false": bool, "a number": (int, float, Decimal), "a list": (list, tuple), "an object": dict,
+}  # fmt: skip
+
+
+def _without_unlabelled(table: Table, column: str, mark: str | None) -> Table:
+    """The table without the rows whose label says that there is none; tells how many they are."""
+    kept = [row for row, label in enumerate(table.columns[column]) if not is_marked(label, mark)]
+    left_out = len(table.lines) - len(kept)
+    if not left_out:
+        return table
+    if not kept:
+        raise ValueError(f"no row of {table.path} has a label in column {column!r}")
+    logger.warning("%s: %d of %d rows are left out, since %r in column %r says that they have no label (no_label)",
+                   table.path, left_out, len(table.lines), mark, column)  # fmt: skip
+    columns = {name: [cells[row] for row in kept] for name, cells in table.columns.items()}
+    return replace(table, columns=columns, lines=[table.lines[row] for row in kept])
+
+
 def _labels(table: Table, column: str) -> list[Any]:
     for row, label in enumerate(table.columns[column]):
         if label is None or label != label or not str(label).strip():
             raise ValueError(f"{table.where(row)}: no label in column {column!r}")
+        if isinstance(label, list | tuple | dict) or isinstance(label, str) and not is_unicode(label):
+            raise ValueError(f"{table.where(row)}: the label in column {column!r} is neither text nor a number")
     return table.columns[column]
 
 
@@ -247,22 +127,9 @@ def _targets(table: Table, column: str, names: tuple[str, ...]) -> list[Any]:
     """Class indices of the labels, or numbers when there are no `names`."""
     index = {name: i for i, name in enumerate(names)}
     labels = _labels(table, column)
-    targets = [index.get(_name(label)) if names else _number(label) for label in labels]
+    targets = [index.get(name_of(label)) if names else number_of(label) for label in labels]
     if None in targets:
         row = targets.index(None)
         expected = f"one of the training labels {', '.join(names)}" if names else "a number"
         raise ValueError(f"{table.where(row)}: label {str(labels[row])!r} is not {expected}")
     return targets
-
-
-def _number(label: Any) -> float | None:
-    try:
-        number = float(label)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) and not isinstance(label, bool) else None
-
-
-def _name(label: Any) -> str:
-    number = _number(label)
-    return str(label).strip() if number is None or not number.is_integer() else str(int(number))

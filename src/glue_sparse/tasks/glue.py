@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
 from glue_sparse.tasks import metrics
 from glue_sparse.tasks.base import Task
-from glue_sparse.tasks.files import Table, read_tsv
+from glue_sparse.tasks.tables import Table, read_tsv
 from glue_sparse.tasks.text import TextData, build
 
 HUB_ID = "nyu-mll/glue"

@@ -8,6 +8,8 @@ from typing import Any
 
 from datasets import Dataset
 
+from glue_sparse.tasks.tables import is_unicode
+
 KINDS = {list: "a list", str: "text", int: "a whole number"}
 
 
@@ -39,10 +41,12 @@ def read(path: Path) -> Dataset:
 
 
 def fault_of(row: dict[str, Any]) -> str | None:
-    """What is wrong with a question's answers, as the end of a sentence; None when all is well."""
+    """What is wrong with a question or its answers, as the end of a sentence; None when all is well."""
     texts, starts = row["answers"]["text"], row["answers"]["answer_start"]
     if not texts:
         return "has no answer; this task is SQuAD v1.1, not v2.0 with its impossible questions"
+    if not all(is_unicode(text) for text in (row["id"], row["question"], row["context"], *texts)):
+        return "holds half a character (a lone surrogate, as cut emoji leave it)"
     for text, start in zip(texts, starts, strict=True):
         found = row["context"][max(start, 0) : max(start, 0) + len(text)]
         if not text.strip():

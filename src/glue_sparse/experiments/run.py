@@ -12,19 +12,18 @@ from transformers import set_seed
 
 from glue_sparse.analysis.density import of_masks
 from glue_sparse.arguments.run import Arguments
-from glue_sparse.arguments.training import RunArguments
 from glue_sparse.core.active import current_masks
 from glue_sparse.costs.cost import cost_of
 from glue_sparse.diffs import pruned_model
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import FILE_NAME as DIFF_FILE
+from glue_sparse.experiments import evaluation
 from glue_sparse.experiments.outcome import info_of, result_of
 from glue_sparse.experiments.settle import Settled, settings, settle
 from glue_sparse.methods import registry as methods
 from glue_sparse.records import folder as run_folder
 from glue_sparse.records import results
 from glue_sparse.records.results import Result
-from glue_sparse.records.scales import is_loss
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.registry import load_task
 from glue_sparse.training.delta_checkpoints import DeltaCheckpoints
@@ -78,7 +77,8 @@ def _run(settled: Settled, given: dict[str, Any], folder: Path, checkpoint: str 
     method = methods.build_method(settled.method, args.seed)
     with args.main_process_first(desc="loading the task"):
         task = load_task(arguments.task, arguments.model, args.seed, args.do_predict)
-    _default_best_metric(args, task)
+    evaluation.check_smoothing(args, task)
+    evaluation.settle_metric(args, arguments.values, task)
     guard = SaveOnSignal()
     trainer = _trainer(settled, method, task, guard)
     deltas = _deltas(trainer) if args.delta_checkpoints else None
@@ -142,12 +142,6 @@ def _write(result: Result, task: Task, folder: Path, with_model: bool) -> None:
     if with_model:
         pruned_model.write(task.model, task.tokenizer, folder / "model")
     results.write(result, folder)
-
-
-def _default_best_metric(training: RunArguments, task: Task) -> None:
-    if training.load_best_model_at_end and training.metric_for_best_model in (None, "loss"):
-        training.metric_for_best_model = f"{next(iter(task.evals))}_{task.main_metric}"
-        training.greater_is_better = not is_loss(task.main_metric)
 
 
 def _train(

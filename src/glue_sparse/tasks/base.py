@@ -42,6 +42,8 @@ class Task:
     metrics: Callable[[EvalPrediction], dict[str, float]]
     main_metric: str
     """The one number a table shows; a key of what `metrics` returns."""
+    metric_names: tuple[str, ...] = ()
+    """All keys of what `metrics` returns, for `metric_for_best_model`; empty: the main one alone."""
     tests: Mapping[str, Examples] = field(default_factory=dict)
     """Split name -> unlabelled examples for `--do_predict`; empty unless asked for."""
     write_predictions: Callable[[str, np.ndarray, Path], Path] | None = None

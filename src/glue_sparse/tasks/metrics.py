@@ -113,6 +113,11 @@ def squad(answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[s
     return {"exact_match": mean_of_best(exact_match), "f1": mean_of_best(token_f1)}
 
 
+def keys(names: Sequence[str]) -> tuple[str, ...]:
+    """What `score` calls its values."""
+    return (*names, "combined_score") if len(names) > 1 else (*names,)
+
+
 def main_metric(names: Sequence[str]) -> str:
     """The one number a table shows: the only metric, or the mean of several."""
     return names[0] if len(names) == 1 else "combined_score"

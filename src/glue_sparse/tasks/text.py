@@ -75,6 +75,7 @@ def build(data: TextData, task: TaskArguments, model: ModelArguments, seed: int)
         collate=DataCollatorWithPadding(tokenizer),
         metrics=_scorer(data.metrics, bool(data.labels)),
         main_metric=metrics.main_metric(data.metrics),
+        metric_names=metrics.keys(data.metrics),
         tests=tests,
         write_predictions=_writer(data, index) if tests else None,
         labels=data.labels,

@@ -55,6 +55,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         collate=MaskingCollator(masking, seed, task.max_length if task.streaming else None),
         metrics=_metrics,
         main_metric="mlm_loss",
+        metric_names=("mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy"),
         source=_source(split, tokenizer, {"train": trained, "validation": scored}, bool(task.hub_dataset)),
         base_model=base,
         more_flops=partial(encoder_flops, length=task.max_length),

@@ -72,6 +72,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         collate=DataCollatorWithPadding(tokenizer),
         metrics=_scorer(splits["validation"], answer),
         main_metric="f1",
+        metric_names=("exact_match", "f1"),
         tests=validation if do_predict else {},
         write_predictions=_writer(splits["validation"], answer) if do_predict else None,
         source={**source, "rows": used, "available_rows": available, "official_rows": ROWS},

@@ -1,0 +1,70 @@
+"""By which scores a run is judged while it trains, and settings of its evaluation that cannot be honoured."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import SchedulerType
+from transformers.trainer_utils import SaveStrategy
+
+from glue_sparse.arguments.training import RunArguments
+from glue_sparse.records.scales import is_loss
+from glue_sparse.tasks.base import Task
+
+BY_SCORE = tuple(one for one in SchedulerType if one.value in ("reduce_lr_on_plateau", "greedy"))
+"""Schedules of the learning rate that follow a score."""
+
+
+def check_settings(args: RunArguments) -> None:
+    """Raise a ValueError for a setting under which a task could not score itself."""
+    if not args.eval_do_concat_batches:
+        raise ValueError("`eval_do_concat_batches` false hands scores over in pieces, and a task is scored as a whole: "
+                         "leave it out")  # fmt: skip
+    if args.batch_eval_metrics:
+        raise ValueError("`batch_eval_metrics` scores batch by batch, and a task is scored as a whole: leave it out")
+    if args.prediction_loss_only:
+        raise ValueError("`prediction_loss_only` leaves a run without its scores: leave it out")
+
+
+def check_smoothing(args: RunArguments, task: Task) -> None:
+    """Raise a ValueError where labels are to be smoothed and there are no classes."""
+    if args.label_smoothing_factor and not task.labels:
+        raise ValueError(f"`label_smoothing_factor` is for classes, and {task.title} has none: leave it out")
+
+
+def settle_metric(args: RunArguments, told: Mapping[str, Any], task: Task) -> None:
+    """Name the score that chooses the best model, or steers the learning rate, as the Trainer will find it.
+
+    By default it is the task's main metric, for a learning rate alone the loss, on the first validation split.
+
+    Args:
+        told: the values of `metric_for_best_model` and `greater_is_better` as they were given; transformers has put
+            defaults of its own into `args`.
+    Raises:
+        ValueError: no score of this name, or one of each of several splits.
+    """
+    asked, steers = told.get("metric_for_best_model"), args.lr_scheduler_type in BY_SCORE
+    chooses = args.load_best_model_at_end or args.save_strategy == SaveStrategy.BEST
+    if asked is None and not chooses and not steers:
+        return
+    if asked is None:
+        metric = f"{next(iter(task.evals))}_{task.main_metric if chooses else 'loss'}"
+    else:
+        metric = _named(asked, task)
+    args.metric_for_best_model = metric
+    if told.get("greater_is_better") is None:
+        args.greater_is_better = not is_loss(metric)
+    if steers and args.greater_is_better:
+        given: Any = args.lr_scheduler_kwargs
+        args.lr_scheduler_kwargs = {"mode": "max", **(given or {})}
+
+
+def _named(asked: str, task: Task) -> str:
+    """`accuracy`, `validation_accuracy` or either with `eval_` before it, as split and metric."""
+    name, metrics = asked.removeprefix("eval_"), ("loss", *(task.metric_names or (task.main_metric,)))
+    scores = [f"{split}_{metric}" for split in task.evals for metric in metrics]
+    if name in metrics and len(task.evals) == 1:
+        return f"{next(iter(task.evals))}_{name}"
+    if name not in scores:
+        fault = "is one of each validation split" if name in metrics else "does not exist"
+        raise ValueError(f"a score {asked} {fault}: as `metric_for_best_model` give one of {', '.join(scores)}")
+    return name

@@ -31,11 +31,12 @@ from glue_sparse import FixedMask, SparseTrainer, noise
 from glue_sparse.core.params import encoder_matrices, head_names, sparsifiable
 from networks import TINY, bert, distilbert, gpt2, roberta
 
+SMALL: dict[str, Any] = TINY
 DISTIL: dict[str, Any] = {"vocab_size": 50, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 24}
 
 
 def llama(**changes: Any) -> LlamaForCausalLM:
-    return LlamaForCausalLM(LlamaConfig(**{**TINY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **changes}))
+    return LlamaForCausalLM(LlamaConfig(**{**SMALL, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **changes}))
 
 
 def double_headed() -> GPT2DoubleHeadsModel:
@@ -52,12 +53,12 @@ def mamba() -> MambaForCausalLM:
         llama,
         lambda: llama(tie_word_embeddings=True),
         mamba,
-        lambda: BertForMaskedLM(BertConfig(**TINY)),
-        lambda: BertForMaskedLM(BertConfig(**TINY, tie_word_embeddings=False)),
-        lambda: BertForPreTraining(BertConfig(**TINY)),
-        lambda: RobertaForMaskedLM(RobertaConfig(**TINY)),
+        lambda: BertForMaskedLM(BertConfig(**SMALL)),
+        lambda: BertForMaskedLM(BertConfig(**SMALL, tie_word_embeddings=False)),
+        lambda: BertForPreTraining(BertConfig(**SMALL)),
+        lambda: RobertaForMaskedLM(RobertaConfig(**SMALL)),
         lambda: DistilBertForMaskedLM(DistilBertConfig(**DISTIL)),
-        lambda: ElectraForMaskedLM(ElectraConfig(**TINY, embedding_size=8)),
+        lambda: ElectraForMaskedLM(ElectraConfig(**SMALL, embedding_size=8)),
     ],
 )
 def test_the_way_to_words_is_no_head(build: Callable[[], nn.Module]):
@@ -71,8 +72,8 @@ def test_the_way_to_words_is_no_head(build: Callable[[], nn.Module]):
         (roberta, "classifier.", 4),
         (distilbert, ("pre_classifier.", "classifier."), 4),
         (gpt2, "score.", 1),
-        (lambda: BertForNextSentencePrediction(BertConfig(**TINY)), "cls.seq_relationship.", 2),
-        (lambda: ElectraForPreTraining(ElectraConfig(**TINY)), "discriminator_predictions.", 4),
+        (lambda: BertForNextSentencePrediction(BertConfig(**SMALL)), "cls.seq_relationship.", 2),
+        (lambda: ElectraForPreTraining(ElectraConfig(**SMALL)), "discriminator_predictions.", 4),
         (double_headed, "multiple_choice_head.", 2),
     ],
 )

@@ -1,4 +1,4 @@
-"""Scores that choose a model or steer a learning rate: every name that a user may write, and what is refused at once."""
+"""Scores that choose a model or steer a learning rate: every name a user may write, and what is refused at once."""
 
 import json
 from pathlib import Path
@@ -65,6 +65,7 @@ def test_a_rate_that_follows_a_score(more: str, films: str, tiny_bert: str, tmp_
         ("--eval_strategy epoch --metric_for_best_model f1", "score f1 does not exist"),
         ("--eval_do_concat_batches false", "--eval_do_concat_batches false hands"),
         ("--batch_eval_metrics true", "--batch_eval_metrics scores batch by batch"),
+        ("--label_names foo", "the model takes no foo, so it would not be scored: leave --label_names out"),
         ("--prediction_loss_only true", "--prediction_loss_only leaves a run without its scores"),
     ],
 )  # fmt: skip
@@ -81,7 +82,7 @@ def test_smoothing_needs_classes(tiny_bert: str, tmp_path: Path, capsys):
     path.write_text("text,label\n" + "".join(f"a film,{i}.5\n" for i in range(8)))
     line = f"--task file --train_file {path} --validation_file {path} --label_smoothing_factor 0.1"
     assert call(line, tiny_bert, tmp_path / "run") == 1
-    assert "--label_smoothing_factor is for classes, and scores has none" in capsys.readouterr().err
+    assert "--label_smoothing_factor is for classes, which --task file does not have" in capsys.readouterr().err
 
 
 def settled(told: dict[str, Any], evals: dict[str, Any] = SPLITS, main_metric: str = "accuracy", **args: Any):

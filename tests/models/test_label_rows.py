@@ -34,17 +34,18 @@ SMALL: dict[str, Any] = {"vocab_size": 50, "d_model": 16}
 def bart(num_labels: int) -> Any:
     sizes = {f"{side}_{what}": n for side in ("encoder", "decoder") for what, n in
              (("layers", 1), ("attention_heads", 2), ("ffn_dim", 24))}  # fmt: skip
-    special = {"bos_token_id": 1, "pad_token_id": 0, "eos_token_id": 2}
-    return BartForSequenceClassification(BartConfig(**SMALL, **sizes, **special, num_labels=num_labels))
+    more: dict[str, Any] = {"bos_token_id": 1, "pad_token_id": 0, "eos_token_id": 2, "num_labels": num_labels}
+    return BartForSequenceClassification(BartConfig(**SMALL, **sizes, **more))
 
 
 def xlnet(num_labels: int) -> Any:
-    return XLNetForSequenceClassification(XLNetConfig(**SMALL, n_layer=1, n_head=2, d_inner=24, num_labels=num_labels))
+    more: dict[str, Any] = {"n_layer": 1, "n_head": 2, "d_inner": 24, "num_labels": num_labels}
+    return XLNetForSequenceClassification(XLNetConfig(**SMALL, **more))
 
 
 def convnext(num_labels: int) -> Any:
-    config = ConvNextConfig(hidden_sizes=[8, 12], depths=[1, 1], num_stages=2, num_labels=num_labels)
-    return ConvNextForImageClassification(config)
+    config: dict[str, Any] = {"hidden_sizes": [8, 12], "depths": [1, 1], "num_stages": 2, "num_labels": num_labels}
+    return ConvNextForImageClassification(ConvNextConfig(**config))
 
 
 def save(network: PreTrainedModel, names: tuple[str, ...], folder: Path, tokenizer_of: str = "") -> str:

@@ -1,5 +1,6 @@
 """By which scores a run is judged while it trains, and settings of its evaluation that cannot be honoured."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,10 +26,15 @@ def check_settings(args: RunArguments) -> None:
         raise ValueError("`prediction_loss_only` leaves a run without its scores: leave it out")
 
 
-def check_smoothing(args: RunArguments, task: Task) -> None:
-    """Raise a ValueError where labels are to be smoothed and there are no classes."""
+def check_labels(args: RunArguments, task: Task) -> None:
+    """Raise a ValueError for smoothed labels where there are no classes, and for names that the model does not take."""
     if args.label_smoothing_factor and not task.labels:
-        raise ValueError(f"`label_smoothing_factor` is for classes, and {task.title} has none: leave it out")
+        raise ValueError(f"`label_smoothing_factor` is for classes, which `task` {task.name} does not have: leave it "
+                         "out")  # fmt: skip
+    taken = inspect.signature(task.model.forward).parameters
+    unknown = [name for name in args.label_names or () if name not in taken]
+    if unknown:
+        raise ValueError(f"the model takes no {unknown[0]}, so it would not be scored: leave `label_names` out")
 
 
 def settle_metric(args: RunArguments, told: Mapping[str, Any], task: Task) -> None:

@@ -77,7 +77,7 @@ def _run(settled: Settled, given: dict[str, Any], folder: Path, checkpoint: str 
     method = methods.build_method(settled.method, args.seed)
     with args.main_process_first(desc="loading the task"):
         task = load_task(arguments.task, arguments.model, args.seed, args.do_predict)
-    evaluation.check_smoothing(args, task)
+    evaluation.check_labels(args, task)
     evaluation.settle_metric(args, arguments.values, task)
     guard = SaveOnSignal()
     trainer = _trainer(settled, method, task, guard)

@@ -36,7 +36,8 @@ DISTIL: dict[str, Any] = {"vocab_size": 50, "dim": 16, "n_layers": 1, "n_heads":
 
 
 def llama(**changes: Any) -> LlamaForCausalLM:
-    return LlamaForCausalLM(LlamaConfig(**{**SMALL, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **changes}))
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    return LlamaForCausalLM(LlamaConfig(**{**SMALL, **special, **changes}))
 
 
 def double_headed() -> GPT2DoubleHeadsModel:

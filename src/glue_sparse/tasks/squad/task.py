@@ -54,11 +54,9 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         network = load_question_answerer(base, model.dtype)
     check_length(task.max_length, tokenizer, network)
     split_up = partial(encode, tokenizer=tokenizer, max_length=task.max_length, doc_stride=task.doc_stride)
-    encoded = split_up(splits["validation"], keep_spans=True)
-    train = split_up(splits["train"], keep_spans=False)
+    encoded, train = (split_up(splits[split], keep_spans=split == "validation") for split in ("validation", "train"))
     check_ids((train, encoded), tokenizer, network, base)
-    validation = {"validation": encoded.remove_columns(list(SPANS))}
-    answer = _answerer(splits["validation"], encoded, task)
+    validation, answer = {"validation": encoded.remove_columns([*SPANS])}, _answerer(splits["validation"], encoded, task)
     available = {split: len(rows) for split, rows in data.items()}
     used = {split: len(rows) for split, rows in splits.items()}
     return Task(

@@ -32,6 +32,7 @@ from glue_sparse.core.params import encoder_matrices, head_names, sparsifiable
 from networks import TINY, bert, distilbert, gpt2, roberta
 
 SMALL: dict[str, Any] = TINY
+GPT: dict[str, Any] = {"vocab_size": 50, "n_embd": 16, "n_layer": 1, "n_head": 2, "num_labels": 1}
 DISTIL: dict[str, Any] = {"vocab_size": 50, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 24}
 
 
@@ -41,7 +42,7 @@ def llama(**changes: Any) -> LlamaForCausalLM:
 
 
 def double_headed() -> GPT2DoubleHeadsModel:
-    return GPT2DoubleHeadsModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2, num_labels=1))
+    return GPT2DoubleHeadsModel(GPT2Config(**GPT))
 
 
 def mamba() -> MambaForCausalLM:

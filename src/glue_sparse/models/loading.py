@@ -118,7 +118,7 @@ def load_pretrained(kind: Any, model: str, dtype: str, offline: str = OFFLINE, *
             **options,
         )
         if "problem_type" in options:  # of a classifier or a regression
-            stored = AutoConfig.from_pretrained(folder).id2label or {}
+            stored: Any = AutoConfig.from_pretrained(folder).id2label or {}
             fit_rows(network, stored, [*options.get("id2label", {}).values()], report, model)
     head = {id(network.get_parameter(name)) for name in outside_base(network)}
     own = {name for name, p in network.named_parameters(remove_duplicate=False) if id(p) in head}

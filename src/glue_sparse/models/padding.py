@@ -24,7 +24,8 @@ def follow_tokenizer(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
     table of words gets no gradient, which a token of the text must get. Where positions are numbered by the padding
     index, as in RoBERTa, the configuration stays as it is, since another index would be other positions.
     """
-    pad, config = tokenizer.pad_token_id, network.config
+    pad: Any = tokenizer.pad_token_id
+    config = network.config
     known, table = config.pad_token_id, network.get_input_embeddings()
     if isinstance(table, nn.Embedding):
         for module in network.modules():

@@ -28,8 +28,8 @@ def check_ids(
     Args:
         splits: tokenised rows, with `input_ids` and perhaps `token_type_ids`.
     """
-    splits, table = [*splits], network.get_input_embeddings()
-    largest = max([tokenizer.pad_token_id or 0, *(_largest(rows, "input_ids") for rows in splits)])
+    splits, table, pad = [*splits], network.get_input_embeddings(), tokenizer.pad_token_id
+    largest: Any = max([pad or 0, *(_largest(rows, "input_ids") for rows in splits)])
     if isinstance(table, nn.Embedding) and largest >= table.num_embeddings:
         word = tokenizer.convert_ids_to_tokens(largest)
         raise ValueError(

@@ -56,7 +56,6 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
     split_up = partial(encode, tokenizer=tokenizer, max_length=task.max_length, doc_stride=task.doc_stride)
     encoded, train = (split_up(splits[split], keep_spans=split == "validation") for split in ("validation", "train"))
     check_ids((train, encoded), tokenizer, network, base)
-    validation = {"validation": encoded.remove_columns([*SPANS])}
     answer = _answerer(splits["validation"], encoded, task)
     available = {split: len(rows) for split, rows in data.items()}
     used = {split: len(rows) for split, rows in splits.items()}
@@ -67,7 +66,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         head=head_names(network),
         tokenizer=tokenizer,
         train=train,
-        evals=validation,
+        evals=(validation := {"validation": encoded.remove_columns([*SPANS])}),
         collate=DataCollatorWithPadding(tokenizer),
         metrics=_scorer(splits["validation"], answer),
         main_metric="f1",

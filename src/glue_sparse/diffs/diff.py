@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Self
 
 import torch
@@ -298,7 +297,5 @@ class SparseDiff:
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
         """Upload the diff with a short model card; returns the commit's address."""
-        with TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            card = hub.card_of(self.info, self.num_entries, repo_id)
-            return hub.upload(Path(folder), repo_id, card, private=private, token=token)
+        card = hub.card_of(self.info, self.num_entries, repo_id)
+        return hub.upload(self.save_pretrained, repo_id, card, private=private, token=token)

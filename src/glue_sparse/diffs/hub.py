@@ -1,18 +1,25 @@
 """The Hugging Face hub: a folder with a diff goes up, with a short model card."""
 
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from huggingface_hub import HfApi
 
 from glue_sparse.diffs.identity import DiffInfo
 
 
-def upload(folder: Path, repo_id: str, card: str, *, private: bool | None = None, token: str | None = None) -> str:
-    """Write the card into the folder, create the repository where it is missing, upload; the commit's address."""
-    (folder / "README.md").write_text(card)
-    api = HfApi(token=token)
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload sparse diff"))
+def upload(
+    save: Callable[[Path], object], repo_id: str, card: str, *, private: bool | None = None, token: str | None = None
+) -> str:
+    """Save into a folder, with the card; create the repository where it is missing; upload; the commit's address."""
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        save(folder)
+        (folder / "README.md").write_text(card)
+        api = HfApi(token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload sparse diff"))
 
 
 def card_of(info: DiffInfo, num_entries: int, repo_id: str) -> str:

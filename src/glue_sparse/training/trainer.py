@@ -4,34 +4,30 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from glue_sparse.core import ranks
 from glue_sparse.core.active import active_tensors
-from glue_sparse.core.batches import Batch, Examples
+from glue_sparse.core.batches import Batch
 from glue_sparse.core.finite import check_model
 from glue_sparse.core.masks import Scores, digest
 from glue_sparse.core.parametrization import held_tensors, is_attached, model_digest
 from glue_sparse.core.params import head_names
-from glue_sparse.core.randomness import seeded
 from glue_sparse.core.reindexing import take_over
 from glue_sparse.costs.cost import Cost, cost_of
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Moment, SparseMethod
-from glue_sparse.training import support
+from glue_sparse.training import groups, samples, support
 from glue_sparse.training.divergence import StopOnDivergence, check_values
-from glue_sparse.training.example_loss import example_loss
 from glue_sparse.training.full_eval import types_kept
 from glue_sparse.training.method_hooks import MethodHooks
 from glue_sparse.training.windows import Windows
@@ -153,23 +149,7 @@ class SparseTrainer(Trainer):
             share: (i, n): only the i-th of n equal parts of them.
             draw: number of the draw; another one gives other examples.
         """
-        data: Any = self.train_dataset
-        if hasattr(data, "__len__"):
-            keys = ("score samples", draw) if draw else ("score samples",)
-            order = torch.randperm(len(data), generator=seeded(self.args.seed, *keys))[:num_samples]
-            examples = [data[i] for i in order.tolist()]
-        else:
-            examples = list(islice(data, num_samples))
-        examples = examples[share[0] :: share[1]]
-        if examples and isinstance(examples[0], dict) and "input_ids" in examples[0]:
-            examples.sort(key=lambda example: len(example["input_ids"]))
-        loader = DataLoader(
-            examples,  # pyright: ignore[reportArgumentType]
-            batch_size=self.args.per_device_train_batch_size,
-            collate_fn=self._get_collator_with_removed_columns(self.data_collator),
-            generator=torch.Generator(),  # a loader without one would draw from the global random state
-        )
-        return Examples(loader, partial(example_loss, self), tuple(self.label_names))
+        return samples.drawn(self, num_samples, share, draw)
 
     def start(self, checkpoint: str | None) -> None:
         """Choose the active entries now, unless a checkpoint has them."""
@@ -233,12 +213,7 @@ class SparseTrainer(Trainer):
         optimizer = super().create_optimizer(model)
         for values in empty:
             values.requires_grad_(False)
-        for group in self.method.param_groups(self.network):
-            own = set(map(id, group["params"]))
-            for other in optimizer.param_groups:
-                other["params"] = [p for p in other["params"] if id(p) not in own]
-            foreign = [key for key, value in optimizer.defaults.items() if not isinstance(value, int | float)]
-            optimizer.add_param_group({key: value for key, value in group.items() if key not in foreign})
+        groups.add(optimizer, self.method.param_groups(self.network))
         return optimizer
 
     def create_scheduler(
@@ -250,12 +225,7 @@ class SparseTrainer(Trainer):
             ValueError: such a group under a schedule that does not multiply rates.
         """
         scheduler = super().create_scheduler(num_training_steps, optimizer)
-        for index, group in enumerate(scheduler.optimizer.param_groups):
-            if group.get("schedule") == "constant":
-                if not isinstance(scheduler, LambdaLR):
-                    raise ValueError(f"`lr_scheduler_type` {self.args.lr_scheduler_type} cannot leave a rate constant")
-                scheduler.lr_lambdas[index] = lambda step: 1.0
-                group["lr"] = group["initial_lr"]
+        groups.keep_constant(scheduler, str(self.args.lr_scheduler_type))
         return scheduler
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -285,14 +255,7 @@ class SparseTrainer(Trainer):
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """As in `Trainer`, except for groups with `clipped: apart`, each of which has a norm of its own."""
-        apart = [g for g in self.method.param_groups(self.network) if g.get("clipped") == "apart"]
-        groups = [group["params"] for group in apart]
-        own = {id(p) for group in groups for p in group}
-        rest = [p for p in model.parameters() if id(p) not in own]
-        norm = self.accelerator.clip_grad_norm_(rest, self.args.max_grad_norm)  # first: it undoes the scale of fp16
-        for group in groups:
-            nn.utils.clip_grad_norm_(group, self.args.max_grad_norm)
-        return norm
+        return groups.clip(model, self.method.param_groups(self.network), self.accelerator, self.args.max_grad_norm)
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
         """Always in the data's order, by which outputs and rows are matched; `group_by_length` would shuffle it."""

@@ -1,0 +1,52 @@
+"""Training examples to choose active entries by, and the loss that a Trainer trains them with."""
+
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer
+
+from glue_sparse.core.batches import Batch, Examples
+from glue_sparse.core.randomness import seeded
+
+
+def drawn(trainer: Trainer, num_samples: int, share: tuple[int, int], draw: int) -> Examples:
+    """See `SparseTrainer.sample_batches`."""
+    args, data = trainer.args, trainer.train_dataset
+    examples: list[Any]
+    if hasattr(data, "__len__"):
+        keys = ("score samples", draw) if draw else ("score samples",)
+        order = torch.randperm(len(data), generator=seeded(args.seed, *keys))[:num_samples]  # pyright: ignore
+        examples = [data[i] for i in order.tolist()]  # pyright: ignore[reportOptionalSubscript, reportIndexIssue]
+    else:
+        examples = list(islice(data, num_samples))  # pyright: ignore[reportArgumentType]
+    examples = examples[share[0] :: share[1]]
+    if examples and isinstance(examples[0], dict) and "input_ids" in examples[0]:
+        examples.sort(key=lambda example: len(example["input_ids"]))
+    loader = DataLoader(
+        examples,  # pyright: ignore[reportArgumentType]
+        batch_size=args.per_device_train_batch_size,
+        collate_fn=trainer._get_collator_with_removed_columns(trainer.data_collator),
+        generator=torch.Generator(),  # a loader without one would draw from the global random state
+    )
+    return Examples(loader, partial(example_loss, trainer), tuple(trainer.label_names))
+
+
+def example_loss(trainer: Trainer, model: nn.Module, batch: Batch) -> Tensor:
+    """The loss of a batch by itself, a scalar: `compute_loss`, a `compute_loss_func` and label smoothing included.
+
+    A `compute_loss_func` is told the number of labels of this batch, as it would be in training.
+    """
+    args, options = trainer.args, {}
+    over_ranks, args.average_tokens_across_devices = args.average_tokens_across_devices, False  # ranks score apart
+    try:
+        if trainer.compute_loss_func is not None:
+            options["num_items_in_batch"] = trainer._get_num_items_in_batch([batch], args.device)
+        loss = trainer.compute_loss(model, dict(batch), **options)  # a dict of its own: labels are taken out of it
+    finally:
+        args.average_tokens_across_devices = over_ranks
+    assert isinstance(loss, Tensor)
+    return loss

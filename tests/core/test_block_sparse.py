@@ -28,7 +28,7 @@ def tolerance(dtype: torch.dtype) -> dict[str, Any]:
 def test_one_product_by_hand():
     # W = [[0 0 1 2]
     #      [0 0 3 4]]
-    plan = block_sparse.Plan(torch.tensor([[False, True]]), 2)
+    plan = block_sparse.plan_of(torch.tensor([[False, True]]), 2)
     held = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]], requires_grad=True)
     x = torch.tensor([[9.0, 9.0, 3.0, 4.0]], requires_grad=True)
     y = block_sparse.linear(x, held, plan, torch.tensor([10.0, 20.0]))
@@ -47,14 +47,15 @@ def test_products_and_gradients_equal_dense_ones(
     mask = tile_mask(*size)
     spread = tiles.spread(mask, block_size)
     weight = (torch.randn(spread.shape, dtype=dtype) * spread).requires_grad_()
-    plan, indices = block_sparse.Plan(mask, block_size), spread.flatten().nonzero().squeeze(1)
+    plan, indices = block_sparse.plan_of(mask, block_size), spread.flatten().nonzero().squeeze(1)
+    of_entries = block_sparse.EntriesPlan(plan, *plan.runs())
     values = weight.detach().flatten()[indices].requires_grad_()
     x = torch.randn(*lead, spread.shape[1], dtype=dtype, requires_grad=True)
     grad = torch.randn(*lead, spread.shape[0], dtype=dtype)
     bias = torch.randn(spread.shape[0], dtype=dtype, requires_grad=True)
     for part in (None, bias):
         dense = F.linear(x, weight, part)
-        y = block_sparse.linear_of_entries(x, values, dtype, plan, part)
+        y = block_sparse.linear_of_entries(x, values, dtype, of_entries, part)
         torch.testing.assert_close(y, dense, **tolerance(dtype))
         inputs = [] if part is None else [part]
         expected = torch.autograd.grad(dense, [x, weight, *inputs], grad)
@@ -65,7 +66,7 @@ def test_products_and_gradients_equal_dense_ones(
 
 def test_the_products_of_other_devices_equal_those_of_a_cpu():
     mask, size = tile_mask(4, 3), 8
-    places = block_sparse.Plan(mask, size).places
+    places = block_sparse.plan_of(mask, size).places
     held, bias = torch.randn(int(mask.sum()), size, size), torch.randn(4 * size)
     x, grad = torch.randn(6, 3 * size), torch.randn(6, 4 * size)
     for part in (None, bias):
@@ -80,7 +81,7 @@ def test_the_products_of_other_devices_equal_those_of_a_cpu():
 
 
 def test_only_wanted_gradients_are_made(monkeypatch: pytest.MonkeyPatch):
-    plan = block_sparse.Plan(tile_mask(2, 2), 8)
+    plan = block_sparse.plan_of(tile_mask(2, 2), 8)
     wanted: list[tuple[bool, bool]] = []
     real = block_products.backward
 
@@ -99,7 +100,7 @@ def test_only_wanted_gradients_are_made(monkeypatch: pytest.MonkeyPatch):
 
 def test_results_do_not_share_memory_and_inputs_may_lie_anyhow():
     for block_size, dtype in LAYOUTS:
-        plan = block_sparse.Plan(torch.tensor([[True]]), block_size)
+        plan = block_sparse.plan_of(torch.tensor([[True]]), block_size)
         held = torch.randn(1, block_size, block_size, dtype=dtype)
         first = torch.randn(block_size, 1, dtype=dtype).expand(-1, 4).t()  # all tokens are the same memory
         with torch.inference_mode():
@@ -112,7 +113,7 @@ def test_results_do_not_share_memory_and_inputs_may_lie_anyhow():
 
 def test_types_under_autocast_are_those_of_linear():
     mask = tile_mask(3, 3)
-    plan, layer = block_sparse.Plan(mask, 16), nn.Linear(48, 48)
+    plan, layer = block_sparse.plan_of(mask, 16), nn.Linear(48, 48)
     held = layer.weight.detach().view(3, 16, 3, 16).transpose(1, 2)[mask].requires_grad_()
     x = torch.randn(5, 48, requires_grad=True)
     bias = nn.Parameter(layer.bias.detach().clone())
@@ -126,7 +127,7 @@ def test_types_under_autocast_are_those_of_linear():
 
 
 def test_inputs_of_another_width_are_refused():
-    plan = block_sparse.Plan(tile_mask(2, 3), 4)
+    plan = block_sparse.plan_of(tile_mask(2, 3), 4)
     with pytest.raises(ValueError, match="8 features do not fit a matrix of 12"):
         block_sparse.linear(torch.randn(2, 8), torch.randn(plan.num_tiles, 4, 4), plan)
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glue_sparse.core import sampled, support, tiles
+from glue_sparse.core import operators, sampled, support, tiles
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.options import Inactive
@@ -27,16 +27,16 @@ class _Gather(torch.autograd.Function):
     """Hands a weight on in the forward pass; the gradient of `values` is the dense one read at `indices`."""
 
     @staticmethod
-    def forward(ctx, values: Tensor, entries: "ActiveEntries", weight: Tensor) -> Tensor:
-        ctx.save_for_backward(entries.indices)
-        ctx.entries, ctx.dtype = entries, values.dtype
+    def forward(ctx: Any, values: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(indices)
+        ctx.dtype = values.dtype
         return weight.view_as(weight)
 
     @staticmethod
-    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
-        (indices,) = ctx.saved_tensors
-        ctx.entries.seen(grad_outputs[0])
-        return read_entries(grad_outputs[0], indices).to(ctx.dtype), None, None
+    def backward(ctx: Any, *grad_outputs: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        (indices,), grad = ctx.saved_tensors, grad_outputs[0]
+        dense = grad.to_dense() if grad.is_sparse else grad
+        return dense.reshape(-1)[indices].to(ctx.dtype), None, None
 
 
 class ActiveEntries(Parametrization):
@@ -64,8 +64,9 @@ class ActiveEntries(Parametrization):
         self.inactive: Inactive = inactive
         self.block_size = block_size
         self.base_digest = tensor_digest(weight)
-        self._place(mask.to(weight.device).flatten().nonzero().squeeze(1))
         self.shape = weight.shape
+        self._derived: dict[Callable[..., Any], Any] = {}
+        self._place(mask.to(weight.device).flatten().nonzero().squeeze(1))
         self._watch: Any = None
         self._passing: Tensor | None = None
         values = read_entries(weight, self.indices).float()
@@ -76,7 +77,12 @@ class ActiveEntries(Parametrization):
     def forward(self, weight: Tensor) -> Tensor:
         """The weight with the current values written into it; same shape, type and storage."""
         self.write(weight)
-        return _Gather.apply(self.values, self, weight) if len(self.indices) else weight
+        if not len(self.indices):
+            return weight
+        handed: Tensor = _Gather.apply(self.values, self.indices, weight)  # pyright: ignore[reportAssignmentType]
+        if self._watch is not None and handed.requires_grad:
+            handed.register_hook(self.seen)
+        return handed
 
     @property
     def num_active(self) -> int:
@@ -95,24 +101,30 @@ class ActiveEntries(Parametrization):
 
     def installed(self, module: nn.Module, attribute: str) -> None:
         """See `Parametrization.installed`."""
-        sampled.install(module, attribute)
+        sampled.install(module, attribute, self)
 
     def write(self, weight: Tensor) -> None:
         """Write the values into their tensor. Always: an optimizer need not bump the version of what it changes."""
         if not weight.is_contiguous():  # after model.to(memory_format=...)
             weight.data = weight.data.contiguous()
-        write_entries(weight, self.indices, self.values)
+        operators.write(weight.data, self.indices, self.values.detach())  # .data: autograd may have saved the weight
 
-    def derived(self, make: Callable[[Entries], T]) -> T:
-        """See `Entries.derived`; layers keep here what they arrange by the active positions."""
+    def keep(self, make: Callable[[Entries], Any]) -> None:
+        """See `Entries.keep`; layers have here what they arrange by the active positions.
+
+        It is made when positions change, not when it is first read: torch.compile would take that into its graph.
+        """
         if make not in self._derived:
             self._derived[make] = make(self)
+
+    def derived(self, make: Callable[[Entries], T]) -> T:
+        """See `Entries.derived`."""
         return self._derived[make]
 
     def _place(self, indices: Tensor) -> None:
-        """Hold these positions, and nothing that was derived from others."""
+        """Hold these positions, and what layers derive from them."""
         self.indices: Tensor = indices
-        self._derived: dict[Callable[..., Any], Any] = {}
+        self._derived = {make: make(self) for make in self._derived}
 
     def move(self, indices: Tensor, values: Tensor) -> None:
         """Make other entries the active ones; `values` stays the same parameter.
@@ -201,9 +213,8 @@ class ActiveEntries(Parametrization):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies, which derive anew: torch cannot copy a sparse tensor in CSR form. They watch nothing."""
-        lost = dict.fromkeys(("_watch", "_passing", "dense_gradient"))
-        return {**self.__dict__, **lost, "_derived": {}}
+        """For copies, which watch nothing."""
+        return {**self.__dict__, **dict.fromkeys(("_watch", "_passing", "dense_gradient"))}
 
     def extra_repr(self) -> str:
         size = f", block_size={self.block_size}" if self.block_size > 1 else ""

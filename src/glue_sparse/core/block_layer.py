@@ -50,7 +50,7 @@ class BlockSparseLinear(nn.Module):
             else None
         )
         self.register_buffer("positions", positions.to(self.tiles.device))
-        self._plan: block_sparse.Plan | None = None
+        self._arrange()
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, mask: Tensor | None = None, block_size: int = 16) -> Self:
@@ -99,8 +99,6 @@ class BlockSparseLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] to [..., out]."""
-        if self._plan is None:
-            self._plan = block_sparse.Plan(tiles.gathered(self.mask(), self.block_size), self.block_size)
         return block_sparse.linear(x, self.tiles, self._plan, self.bias)
 
     @torch.no_grad()
@@ -127,7 +125,13 @@ class BlockSparseLinear(nn.Module):
             # as in `ActiveEntries.move`: a node of a graph that is alive would remember the old size
             self.tiles.data = values.to(torch.float32 if values.dtype == torch.float64 else torch.float64)
         self.tiles.data, self.tiles.grad = values, None
-        self.positions, self._plan = positions, None
+        self.positions = positions
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Make the plan of the products: when tiles change, so that torch.compile finds it."""
+        rows, columns = self.out_features // self.block_size, self.in_features // self.block_size
+        self._plan = block_sparse.Plan(self.positions, rows, columns, self.block_size)
 
     def _split(self, matrix: Tensor) -> Tensor:
         """[out, in] to all tiles, [num_tiles, b, b]."""
@@ -144,12 +148,8 @@ class BlockSparseLinear(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self._plan = None
+        self._arrange()
         return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copies, which arrange their tiles anew."""
-        return {**self.__dict__, "_plan": None}
 
     def extra_repr(self) -> str:
         share = len(self.positions) / self.num_tiles

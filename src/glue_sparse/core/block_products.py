@@ -18,19 +18,34 @@ class Places(NamedTuple):
     """Where the k active tiles of a matrix lie; tiles are numbered row by row.
 
     Attributes:
-        rows: the columns of the active tiles of each row of tiles, ascending.
-        columns: the rows of the active tiles of each column of tiles, ascending.
-        by_column: [k] numbers of the tiles, column by column.
         row_of, column_of: [k] each tile's row and column, counted in tiles.
+        by_column: [k] numbers of the tiles, column by column.
+        num_rows, num_columns: tiles across the matrix.
         block_size: side of a tile, in entries.
     """
 
-    rows: list[list[int]]
-    columns: list[list[int]]
-    by_column: Tensor
     row_of: Tensor
     column_of: Tensor
+    by_column: Tensor
+    num_rows: int
+    num_columns: int
     block_size: int
+
+    def rows(self) -> list[list[int]]:
+        """The columns of the active tiles of each row of tiles, ascending."""
+        return _lines(self.row_of, self.column_of, self.num_rows)
+
+    def columns(self) -> list[list[int]]:
+        """The rows of the active tiles of each column of tiles, ascending."""
+        return _lines(self.column_of[self.by_column], self.row_of[self.by_column], self.num_columns)
+
+
+def _lines(line_of: Tensor, place: Tensor, count: int) -> list[list[int]]:
+    """What `place` holds for each line, where tiles come line by line."""
+    lines: list[list[int]] = [[] for _ in range(count)]
+    for line, number in zip(line_of.tolist(), place.tolist(), strict=True):
+        lines[line].append(number)
+    return lines
 
 
 class _Scratch(threading.local):
@@ -57,7 +72,7 @@ def forward(x: Tensor, tiles: Tensor, bias: Tensor | None, places: Places) -> Te
     """[t, in] x, [k, b, b] tiles and [out] bias to [t, out] y, all of one type."""
     if x.device.type != "cpu":
         return forward_batched(x, tiles, bias, places)
-    lines, block_size = places.rows, places.block_size
+    lines, block_size = places.rows(), places.block_size
     matrices = _stacked(tiles.transpose(1, 2), lines)
     pieces, room = _cut(x, block_size, "input"), _room(x, lines, block_size)
     y, parts = _space("output", x, len(lines), block_size)
@@ -78,7 +93,7 @@ def backward(
     """
     if grad.device.type != "cpu":
         return backward_batched(grad, x, tiles, places, needs_x)
-    lines, block_size = places.columns, places.block_size
+    lines, block_size = places.columns(), places.block_size
     matrices, by_column = _stacked(tiles[places.by_column], lines), tiles.new_empty(tiles.shape)
     grad_tiles = _stacked(by_column, lines)
     inputs = None if x is None else _cut(x, block_size, "input")
@@ -148,7 +163,7 @@ def forward_batched(x: Tensor, tiles: Tensor, bias: Tensor | None, places: Place
     """As `forward`, on any device: one batched product, whose results are then summed by row."""
     pieces = _panels(x, places.block_size)
     products = torch.bmm(pieces[places.column_of], tiles.transpose(1, 2))
-    y = _summed(products, places.row_of, len(places.rows))
+    y = _summed(products, places.row_of, places.num_rows)
     return y if bias is None else y.add_(bias)
 
 
@@ -157,7 +172,7 @@ def backward_batched(
 ) -> tuple[Tensor | None, Tensor | None]:
     """As `backward`, on any device."""
     gathered = _panels(grad, places.block_size)[places.row_of]
-    grad_x = _summed(torch.bmm(gathered, tiles), places.column_of, len(places.columns)) if needs_x else None
+    grad_x = _summed(torch.bmm(gathered, tiles), places.column_of, places.num_columns) if needs_x else None
     if x is None:
         return grad_x, None
     return grad_x, torch.bmm(gathered.transpose(1, 2), _panels(x, places.block_size)[places.column_of])

@@ -6,13 +6,15 @@ gradient of it, is never formed (Dietrich et al., 2021, arXiv 2108.06277, count 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from glue_sparse.core import block_products, tiles
 from glue_sparse.core.block_products import Places
+from glue_sparse.core.operators import operator, owned
 from glue_sparse.core.parametrization import Entries
 from glue_sparse.writing.words import check_one_of
 
@@ -78,34 +80,42 @@ class Plan:
     """Which tiles of a matrix are active, arranged for each product; built once for each pattern.
 
     Args:
-        mask: [rows, columns] of tiles, bool.
+        positions: [k] int64, sorted; tile (i, j) is number i * columns + j.
+        rows, columns: tiles across the matrix.
         block_size: side of a tile, in entries.
     """
 
-    def __init__(self, mask: Tensor, block_size: int):
-        row_of, column_of = mask.nonzero().unbind(1)
-        self.block_size, self.num_tiles = block_size, len(row_of)
-        self.in_features, self.out_features = (size * block_size for size in (mask.shape[1], mask.shape[0]))
-        columns = [line.nonzero().squeeze(1).tolist() for line in mask.t().cpu()]
-        rows = [line.nonzero().squeeze(1).tolist() for line in mask.cpu()]
-        self.places = Places(rows, columns, column_of.argsort(stable=True), row_of, column_of, block_size)
-        self._runs: tuple[Tensor, Tensor] | None = None
+    def __init__(self, positions: Tensor, rows: int, columns: int, block_size: int):
+        row_of, column_of = positions // columns, positions % columns
+        self.block_size, self.num_tiles = block_size, len(positions)
+        self.in_features, self.out_features = columns * block_size, rows * block_size
+        self.places = Places(row_of, column_of, column_of.argsort(stable=True), rows, columns, block_size)
 
-    @property
     def runs(self) -> tuple[Tensor, Tensor]:
         """Orders of the runs of b entries: entries in flat order of the matrix to tiles, and back."""
-        if self._runs is None:
-            row_of, size = self.places.row_of, self.block_size
-            counts = torch.bincount(row_of, minlength=len(self.places.rows))
-            before = (counts.cumsum(0) - counts)[row_of]  # tiles of the rows above
-            number = torch.arange(self.num_tiles, device=row_of.device) - before  # of a tile within its row
-            inside = torch.arange(size, device=row_of.device)
-            to_tiles = (before * size + number)[:, None] + inside * counts[row_of][:, None]
-            self._runs = to_tiles.flatten(), to_tiles.flatten().argsort()
-        return self._runs
+        row_of, size = self.places.row_of, self.block_size
+        counts = torch.bincount(row_of, minlength=self.places.num_rows)
+        before = (counts.cumsum(0) - counts)[row_of]  # tiles of the rows above
+        number = torch.arange(self.num_tiles, device=row_of.device) - before  # of a tile within its row
+        inside = torch.arange(size, device=row_of.device)
+        to_tiles = (before * size + number)[:, None] + inside * counts[row_of][:, None]
+        return to_tiles.flatten(), to_tiles.flatten().argsort()
 
 
-def plan(entries: Entries) -> Plan:
+def plan_of(mask: Tensor, block_size: int) -> Plan:
+    """The plan of a matrix whose active tiles are those of a [rows, columns] bool mask of tiles."""
+    return Plan(mask.flatten().nonzero().squeeze(1), mask.shape[0], mask.shape[1], block_size)
+
+
+class EntriesPlan(NamedTuple):
+    """The plan of a matrix with active entries, and the orders of their runs: see `Plan.runs`."""
+
+    plan: Plan
+    to_tiles: Tensor
+    to_flat: Tensor
+
+
+def plan(entries: Entries) -> EntriesPlan:
     """The plan of a matrix with active entries; ask for it by `entries.derived(plan)`.
 
     Raises:
@@ -114,46 +124,84 @@ def plan(entries: Entries) -> Plan:
     tiles.check("the tensor", entries.shape, entries.block_size)
     mask = torch.zeros(entries.shape, dtype=torch.bool, device=entries.indices.device)
     mask.view(-1)[entries.indices] = True
-    return Plan(tiles.gathered(mask, entries.block_size), entries.block_size)
+    made = plan_of(tiles.gathered(mask, entries.block_size), entries.block_size)
+    return EntriesPlan(made, *made.runs())
 
 
 class _Reordered(torch.autograd.Function):
     """[k b b] entries in flat order of the matrix as [k, b, b] tiles."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, plan: Plan) -> Tensor:
-        ctx.plan = plan
-        size = plan.block_size
-        return values.view(-1, size).index_select(0, plan.runs[0]).view(-1, size, size)
+    def forward(ctx: Any, values: Tensor, to_tiles: Tensor, to_flat: Tensor, size: int) -> Tensor:
+        ctx.save_for_backward(to_flat)
+        ctx.size = size
+        return values.view(-1, size).index_select(0, to_tiles).view(-1, size, size)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        flat = grad_outputs[0].reshape(-1, ctx.plan.block_size)
-        return flat.index_select(0, ctx.plan.runs[1]).flatten(), None
+    def backward(ctx: Any, *grad_outputs: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        (to_flat,) = ctx.saved_tensors
+        return grad_outputs[0].reshape(-1, ctx.size).index_select(0, to_flat).flatten(), None, None, None
+
+
+_PLACES = "Tensor row_of, Tensor column_of, Tensor by_column, int num_rows, int num_columns"
+
+
+def _product_shape(x: Tensor, active: Tensor, bias: Tensor | None, *places: Any) -> Tensor:
+    return x.new_empty((*x.shape[:-1], places[3] * active.shape[-1]))
+
+
+@operator(f"tile_product(Tensor x, Tensor tiles, Tensor? bias, {_PLACES}) -> Tensor", _product_shape)
+def _product(x: Tensor, active: Tensor, bias: Tensor | None, *places: Any) -> Tensor:
+    """y = x W^T + b, [..., in] to [..., out]; the last arguments are the fields of `Places`, without `block_size`."""
+    found = Places(*places, block_size=active.shape[-1])
+    y = block_products.forward(x.reshape(-1, x.shape[-1]), active, bias, found)
+    return owned(y.view(*x.shape[:-1], y.shape[-1]))
+
+
+def _gradients_shape(
+    grad: Tensor, x: Tensor | None, active: Tensor, needs_x: bool, *places: Any
+) -> tuple[Tensor, Tensor]:
+    shape = (*grad.shape[:-1], places[4] * active.shape[-1])
+    return grad.new_empty(shape if needs_x else 0), active.new_empty(0 if x is None else active.shape)
+
+
+@operator(
+    f"tile_gradients(Tensor grad, Tensor? x, Tensor tiles, bool needs_x, {_PLACES}) -> (Tensor, Tensor)",
+    _gradients_shape,
+)
+def _gradients(grad: Tensor, x: Tensor | None, active: Tensor, needs_x: bool, *places: Any) -> tuple[Tensor, Tensor]:
+    """Gradients of x, where needed, and of the tiles, where x is given; what is not asked for is empty."""
+    found = Places(*places, block_size=active.shape[-1])
+    flat = None if x is None else x.reshape(-1, x.shape[-1])
+    rows = grad.reshape(-1, grad.shape[-1])
+    grad_x, grad_tiles = block_products.backward(rows, flat, active, found, needs_x)
+    grad_x = grad.new_empty(0) if grad_x is None else owned(grad_x.view(*grad.shape[:-1], grad_x.shape[-1]))
+    return grad_x, active.new_empty(0) if grad_tiles is None else grad_tiles
 
 
 class _TileLinear(torch.autograd.Function):
     """y = x W^T + b and its gradients; all inputs are of one type."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, active: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
-        flat = x.reshape(-1, plan.in_features)
-        ctx.save_for_backward(flat if ctx.needs_input_grad[1] else None, active)
-        ctx.plan, ctx.shape = plan, x.shape
-        y = block_products.forward(flat, active, bias, plan.places)
-        return y.view(*x.shape[:-1], plan.out_features)
+    def forward(
+        ctx: Any, x: Tensor, active: Tensor, bias: Tensor | None, row_of: Tensor, column_of: Tensor, by_column: Tensor,
+        num_rows: int, num_columns: int,
+    ) -> Tensor:  # fmt: skip
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, active, row_of, column_of, by_column)
+        ctx.sizes = num_rows, num_columns
+        return _product(x, active, bias, row_of, column_of, by_column, num_rows, num_columns)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, active = ctx.saved_tensors
-        needs_x, _, needs_bias, _ = ctx.needs_input_grad
-        grad = grad_outputs[0].reshape(-1, ctx.plan.out_features)
+        x, active, *places = ctx.saved_tensors
+        needs_x, _, needs_bias, *_ = ctx.needs_input_grad
+        grad = grad_outputs[0]
         grad_x = grad_tiles = None
         if needs_x or x is not None:
-            grad_x, grad_tiles = block_products.backward(grad, x, active, ctx.plan.places, needs_x)
-        grad_x = None if grad_x is None else grad_x.view(ctx.shape)
-        return grad_x, grad_tiles, grad.sum(0) if needs_bias else None, None
+            grad_x, grad_tiles = _gradients(grad, x, active, needs_x, *places, *ctx.sizes)
+        grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0) if needs_bias else None
+        return grad_x if needs_x else None, None if x is None else grad_tiles, grad_bias, *(None,) * 5
 
 
 def linear(x: Tensor, active: Tensor, plan: Plan, bias: Tensor | None = None) -> Tensor:
@@ -178,13 +226,15 @@ def linear(x: Tensor, active: Tensor, plan: Plan, bias: Tensor | None = None) ->
         dtype = torch.get_autocast_dtype(kind)
         x, active = _cast(x, dtype), _cast(active, dtype)
         bias = None if bias is None else _cast(bias, dtype)
-    return _TileLinear.apply(x, active, bias, plan)  # pyright: ignore[reportReturnType]
+    return _TileLinear.apply(x, active, bias, *plan.places[:5])  # pyright: ignore[reportReturnType]
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)
 
 
-def linear_of_entries(x: Tensor, values: Tensor, dtype: torch.dtype, plan: Plan, bias: Tensor | None) -> Tensor:
+def linear_of_entries(x: Tensor, values: Tensor, dtype: torch.dtype, plan: EntriesPlan, bias: Tensor | None) -> Tensor:
     """As `linear`, from [k b b] values of active entries in flat order, which multiply as `dtype`."""
-    return linear(x, _Reordered.apply(values, plan).to(dtype), plan, bias)  # pyright: ignore
+    made, *orders = plan
+    active: Tensor = _Reordered.apply(values, *orders, made.block_size)  # pyright: ignore[reportAssignmentType]
+    return linear(x, active.to(dtype), made, bias)

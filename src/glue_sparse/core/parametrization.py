@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -88,8 +88,12 @@ class Entries(Protocol):
     def write(self, weight: Tensor) -> None:
         """Write the values into their tensor."""
 
+    def keep(self, make: "Callable[[Entries], Any]") -> None:
+        """Have ready what `make` gives for these positions, and from now on for each set of them."""
+        ...
+
     def derived(self, make: "Callable[[Entries], T]") -> T:
-        """What `make` gives for these positions, made once for each set of them."""
+        """What `make` gives for these positions; it is one that was given to `keep`."""
         ...
 
 

@@ -4,39 +4,112 @@
 """
 
 import warnings
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from glue_sparse.core import block_sparse
+from glue_sparse.core.operators import operator, owned
 from glue_sparse.core.parametrization import Entries
 
 _MAX_LINEAR_DENSITY = 0.05  # above it the dense product, which uses the processor better, is as fast
 
 
+@operator(
+    "linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor",
+    lambda x, weight, bias: x.new_empty((*x.shape[:-1], weight.shape[0])),
+)
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.linear`, whose result is no view."""
+    return owned(F.linear(x, weight, bias))
+
+
+@operator(
+    "sampled_product(Tensor grad, Tensor x, Tensor starts, Tensor columns) -> Tensor",
+    lambda grad, x, starts, columns: grad.new_empty(columns.shape),
+)
+def _sampled_product(grad: Tensor, x: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
+    """grad^T x at the entries of a pattern: [..., out] and [..., in] to [k]."""
+    rows, inputs = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+    _announced()
+    size = (rows.shape[1], inputs.shape[1])
+    zeros = rows.new_zeros(columns.shape)
+    places = torch.sparse_csr_tensor(starts, columns, zeros, size, check_invariants=False)
+    return torch.sparse.sampled_addmm(places, rows.t(), inputs, beta=0.0).values()
+
+
+@operator(
+    "embedding(Tensor ids, Tensor weight, int? padding) -> Tensor",
+    lambda ids, weight, padding: weight.new_empty((*ids.shape, weight.shape[1])),
+)
+def _embedding(ids: Tensor, weight: Tensor, padding: int | None) -> Tensor:
+    """`F.embedding`, whose result is no view."""
+    return owned(F.embedding(ids, weight, padding))
+
+
+@operator(
+    "embedding_gradient(Tensor grad, Tensor ids, Tensor indices, int num_rows, int? padding, ScalarType dtype) -> Tensor",
+    lambda grad, ids, indices, num_rows, padding, dtype: grad.new_empty(indices.shape, dtype=dtype),
+)
+def _embedding_gradient(
+    grad: Tensor, ids: Tensor, indices: Tensor, num_rows: int, padding: int | None, dtype: torch.dtype
+) -> Tensor:
+    """[k] gradient at flat `indices` of a table from [..., width] of the rows `ids`, summed as `dtype`.
+
+    Sums are formed for the rows in use. They are numbered by sorting, whose result has a size that is known before, so
+    that an accelerator need not be waited for.
+    """
+    width, flat = grad.shape[-1], ids.flatten()
+    if not len(flat):
+        return grad.new_zeros(indices.shape, dtype=dtype)
+    ordered, order = flat.sort()
+    number = F.pad((ordered[1:] != ordered[:-1]).cumsum(0), (1, 0))
+    slot = torch.empty_like(number).scatter_(0, order, number)
+    most = min(len(flat), num_rows)
+    used = ordered.new_full((most,), num_rows).scatter_(0, number, ordered)
+    sums = torch.zeros(most, width, dtype=dtype, device=grad.device)
+    sums.index_add_(0, slot, grad.reshape(-1, width).to(dtype))
+    rows = indices // width
+    place = torch.searchsorted(used, rows.to(used.dtype)).clamp_(max=most - 1)
+    hit = used[place] == rows
+    if padding is not None:
+        hit &= rows != padding
+    return torch.where(hit, sums[place, indices % width], 0)
+
+
+@cache
+def _announced() -> None:
+    """Let torch say here, unheard, what it says once a process: that its CSR tensors are in beta."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        torch.zeros(1, 1).to_sparse_csr()
+
+
 class _SampledLinear(torch.autograd.Function):
-    """y = x W^T + b, whose weight gradient is formed at `pattern` only (a sampled dense-dense product)."""
+    """y = x W^T + b, whose weight gradient is formed at a pattern only (a sampled dense-dense product)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bias: Tensor | None, values: Tensor, weight: Tensor, pattern: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.pattern = pattern
-        return F.linear(x, weight, bias)
+    def forward(
+        ctx: Any, x: Tensor, bias: Tensor | None, values: Tensor, weight: Tensor, starts: Tensor, columns: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, starts, columns)
+        return _linear(x, weight, bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, weight = ctx.saved_tensors
-        grad = grad_outputs[0]
-        rows, inputs = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
-        grad_values = None
+        x, weight, starts, columns = ctx.saved_tensors
+        grad, grad_values = grad_outputs[0], None
         if ctx.needs_input_grad[2]:  # first, because its scratch space is freed before grad_x is made
-            grad_values = torch.sparse.sampled_addmm(ctx.pattern, rows.t(), inputs, beta=0.0).values()
-        grad_bias = rows.sum(0) if ctx.needs_input_grad[1] else None
+            grad_values = _sampled_product(grad, x, starts, columns)
+        grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0) if ctx.needs_input_grad[1] else None
         grad_x = grad @ weight if ctx.needs_input_grad[0] else None
-        return grad_x, grad_bias, grad_values, None, None
+        return grad_x, grad_bias, grad_values, None, None, None
 
 
 class _SampledEmbedding(torch.autograd.Function):
@@ -45,33 +118,36 @@ class _SampledEmbedding(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, ids: Tensor, values: Tensor, weight: Tensor, indices: Tensor, padding: int | None) -> Tensor:
         ctx.save_for_backward(ids, indices)
-        ctx.padding, ctx.dtype = padding, values.dtype
-        return F.embedding(ids, weight, padding)
+        ctx.padding, ctx.num_rows, ctx.dtype = padding, len(weight), values.dtype
+        return _embedding(ids, weight, padding)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         ids, indices = ctx.saved_tensors
-        width = grad_outputs[0].shape[-1]
-        used, slot = ids.flatten().unique(return_inverse=True)
-        sums = torch.zeros(len(used), width, dtype=ctx.dtype, device=ids.device)
-        sums.index_add_(0, slot, grad_outputs[0].reshape(-1, width).to(ctx.dtype))
-        rows = indices // width
-        place = torch.searchsorted(used, rows).clamp_(max=len(used) - 1)
-        hit = used[place] == rows
-        if ctx.padding is not None:
-            hit &= rows != ctx.padding
-        return None, torch.where(hit, sums[place, indices % width], 0), None, None, None
+        grad = _embedding_gradient(grad_outputs[0], ids, indices, ctx.num_rows, ctx.padding, ctx.dtype)
+        return None, grad, None, None, None
 
 
-def pattern(entries: Entries) -> Tensor:
-    """The active entries of a matrix as a CSR tensor of zeros; ask for it by `entries.derived(pattern)`."""
-    indices, shape = entries.indices, entries.shape
-    counts = torch.bincount(indices // shape[1], minlength=shape[0])
-    starts = F.pad(counts.cumsum(0), (1, 0)).int()
-    zeros = torch.zeros(len(indices), device=indices.device)
-    with warnings.catch_warnings():  # torch announces once a process that its CSR tensors are in beta
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.sparse_csr_tensor(starts, (indices % shape[1]).int(), zeros, shape, check_invariants=False)
+class Pattern(NamedTuple):
+    """The active entries of a matrix row by row, as CSR tensors have them.
+
+    Attributes:
+        starts: [rows + 1] int32, where each row begins in `columns`.
+        columns: [k] int32.
+    """
+
+    starts: Tensor
+    columns: Tensor
+
+
+def pattern(entries: Entries) -> Pattern | None:
+    """The pattern of a matrix that is sparse enough for sampled products; ask for it by `entries.derived(pattern)`."""
+    indices, (rows, columns) = entries.indices, entries.shape
+    if indices.device.type != "cpu" or not 0 < len(indices) <= _MAX_LINEAR_DENSITY * rows * columns:
+        return None
+    borders = torch.arange(0, (rows + 1) * columns, columns)
+    return Pattern(torch.searchsorted(indices, borders).int(), (indices % columns).int())
 
 
 def _weight_entries(module: Any) -> tuple[Entries, Tensor]:
@@ -96,13 +172,12 @@ def _linear_forward(self: Any, x: Tensor) -> Tensor:
     if _runs_by_tiles(stack[0], stack.original, x):  # the full weight is neither written to nor read
         plan = stack[0].derived(block_sparse.plan)
         return block_sparse.linear_of_entries(x, stack[0].values, stack.original.dtype, plan, self.bias)
-    num_active = len(stack[0].indices)
-    sampled = x.device.type == "cpu" and x.dtype == stack.original.dtype == torch.float32
-    sampled = sampled and 0 < num_active <= _MAX_LINEAR_DENSITY * stack.original.numel() and not stack[0].is_watched
+    found = stack[0].derived(pattern)
+    sampled = found is not None and x.dtype == stack.original.dtype == torch.float32 and not stack[0].is_watched
     if not sampled or torch.is_autocast_enabled("cpu") or not torch.is_grad_enabled():
         return F.linear(x, self.weight, self.bias)
     entries, weight = _weight_entries(self)
-    return _SampledLinear.apply(x, self.bias, entries.values, weight, entries.derived(pattern))  # type: ignore
+    return _SampledLinear.apply(x, self.bias, entries.values, weight, found.starts, found.columns)  # type: ignore
 
 
 def _embedding_forward(self: Any, ids: Tensor) -> Tensor:
@@ -114,7 +189,7 @@ def _embedding_forward(self: Any, ids: Tensor) -> Tensor:
     return _SampledEmbedding.apply(ids, entries.values, weight, entries.indices, self.padding_idx)  # type: ignore
 
 
-def install(module: nn.Module, attribute: str) -> None:
+def install(module: nn.Module, attribute: str, entries: Entries) -> None:
     """Give a layer whose `attribute` was just parametrized the faster forward, where there is one for its type.
 
     The forward is set on the class that parametrize made for this one module, so it goes when the parametrization
@@ -125,5 +200,8 @@ def install(module: nn.Module, attribute: str) -> None:
     kind = parametrize.type_before_parametrizations(module)
     if kind is nn.Linear:
         type(module).forward = _linear_forward
+        entries.keep(pattern)
+        if entries.block_size > 1 and entries.inactive == "zero":
+            entries.keep(block_sparse.plan)
     elif kind is nn.Embedding and module.max_norm is None and not module.scale_grad_by_freq and not module.sparse:
         type(module).forward = _embedding_forward

@@ -24,19 +24,24 @@ from glue_sparse.core.parametrization import (
 
 
 class _Gather(torch.autograd.Function):
-    """Hands a weight on in the forward pass; the gradient of `values` is the dense one read at `indices`."""
+    """Hands a weight on in the forward pass; the gradient of `values` is the dense one read at `indices`.
+
+    The one with the token, if there is one, is told of the dense one.
+    """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(indices)
+    def forward(ctx: Any, values: Tensor, indices: Tensor, weight: Tensor, token: Tensor | None) -> Tensor:
+        ctx.save_for_backward(indices, token)
         ctx.dtype = values.dtype
         return weight.view_as(weight)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        (indices,), grad = ctx.saved_tensors, grad_outputs[0]
+        (indices, token), grad = ctx.saved_tensors, grad_outputs[0]
         dense = grad.to_dense() if grad.is_sparse else grad
-        return dense.reshape(-1)[indices].to(ctx.dtype), None, None
+        if token is not None:
+            operators.note(token, dense)
+        return dense.reshape(-1)[indices].to(ctx.dtype), None, None, None
 
 
 class ActiveEntries(Parametrization):
@@ -68,6 +73,7 @@ class ActiveEntries(Parametrization):
         self._derived: dict[Callable[..., Any], Any] = {}
         self._place(mask.to(weight.device).flatten().nonzero().squeeze(1))
         self._watch: Any = None
+        self._token: Tensor | None = None
         self._passing: Tensor | None = None
         values = read_entries(weight, self.indices).float()
         self.values = nn.Parameter(values, requires_grad=len(values) > 0)
@@ -79,10 +85,7 @@ class ActiveEntries(Parametrization):
         self.write(weight)
         if not len(self.indices):
             return weight
-        handed: Tensor = _Gather.apply(self.values, self.indices, weight)  # pyright: ignore[reportAssignmentType]
-        if self._watch is not None and handed.requires_grad:
-            handed.register_hook(self.seen)
-        return handed
+        return _Gather.apply(self.values, self.indices, weight, self._token)  # pyright: ignore[reportReturnType]
 
     @property
     def num_active(self) -> int:
@@ -163,7 +166,7 @@ class ActiveEntries(Parametrization):
     @property
     def is_watched(self) -> bool:
         """Whether the dense gradient is kept."""
-        return self._watch is not None
+        return self._token is not None
 
     def watch(self, on: bool) -> None:
         """Keep the dense gradient of the coming backward passes in `dense_gradient`, or drop it and stop.
@@ -173,13 +176,14 @@ class ActiveEntries(Parametrization):
         self.dense_gradient = self._passing = None
         if self._watch is not None:
             self._watch.remove()
-        has_gradient = len(self.indices) > 0 and self.values.requires_grad
-        self._watch = self.values.register_hook(self._finish_pass) if on and has_gradient else None
+        watches = on and len(self.indices) > 0 and self.values.requires_grad
+        self._watch = self.values.register_hook(self._finish_pass) if watches else None
+        self._token = operators.token_of(self) if watches else None
 
     def seen(self, gradient: Tensor) -> None:
         """Take note of the dense gradient of one use of the weight in a backward pass."""
-        if self._watch is not None:
-            part = (gradient.to_dense() if gradient.is_sparse else gradient).detach().float()
+        if self.is_watched:
+            part = gradient.detach().float()
             self._passing = part.clone() if self._passing is None else self._passing.add_(part)
 
     def _finish_pass(self, gradient: Tensor) -> None:
@@ -214,7 +218,7 @@ class ActiveEntries(Parametrization):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, which watch nothing."""
-        return {**self.__dict__, **dict.fromkeys(("_watch", "_passing", "dense_gradient"))}
+        return {**self.__dict__, **dict.fromkeys(("_watch", "_token", "_passing", "dense_gradient"))}
 
     def extra_repr(self) -> str:
         size = f", block_size={self.block_size}" if self.block_size > 1 else ""

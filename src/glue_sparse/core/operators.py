@@ -5,7 +5,9 @@ autograd call them forward and backward, which costs less for each call than tor
 """
 
 from collections.abc import Callable
-from typing import Any
+from itertools import count
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -42,5 +44,39 @@ def owned(tensor: Tensor) -> Tensor:
 
 @operator("write(Tensor(a!) weight, Tensor indices, Tensor values) -> ()", lambda weight, indices, values: None)
 def write(weight: Tensor, indices: Tensor, values: Tensor) -> None:
-    """Write [k] `values` at flat `indices` of a contiguous weight, in its type."""
-    weight.view(-1)[indices] = values.to(weight.device, weight.dtype)
+    """Write [k] `values` at flat `indices` of a contiguous weight, in its type, behind autograd's back.
+
+    Autograd may have saved the weight for a product with the values that it has already: of two forward passes before
+    a backward pass, the second writes the same numbers again. So the version of the weight stays what it is.
+    """
+    weight.data.view(-1)[indices] = values.to(weight.device, weight.dtype)
+
+
+_LIBRARY.impl("write", torch.library.fallthrough_kernel, "ADInplaceOrView")  # it would count versions
+
+
+class Watcher(Protocol):
+    """What is told of gradients."""
+
+    def seen(self, gradient: Tensor) -> None:
+        """Take note of the dense gradient of one use of a tensor in a backward pass."""
+        ...
+
+
+_WATCHERS: "WeakValueDictionary[int, Watcher]" = WeakValueDictionary()
+_NUMBERS = count()
+
+
+def token_of(watcher: Watcher) -> Tensor:
+    """A tensor that stands for an object, which graphs cannot hold."""
+    number = next(_NUMBERS)
+    _WATCHERS[number] = watcher
+    return torch.tensor(number, device="cpu")
+
+
+@operator("note(Tensor(a!) token, Tensor grad) -> ()", lambda token, grad: None)
+def note(token: Tensor, grad: Tensor) -> None:
+    """Tell the object with this token of a gradient. The token is said to change, or graphs would leave the call out."""
+    watcher = _WATCHERS.get(int(token))
+    if watcher is not None:
+        watcher.seen(grad)

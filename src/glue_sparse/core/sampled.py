@@ -53,8 +53,8 @@ def _embedding(ids: Tensor, weight: Tensor, padding: int | None) -> Tensor:
 
 
 @operator(
-    "embedding_gradient(Tensor grad, Tensor ids, Tensor indices, int num_rows, int? padding, ScalarType dtype) -> Tensor",
-    lambda grad, ids, indices, num_rows, padding, dtype: grad.new_empty(indices.shape, dtype=dtype),
+    "embedding_gradient(Tensor grad, Tensor ids, Tensor indices, int rows, int? padding, ScalarType dtype) -> Tensor",
+    lambda grad, ids, indices, rows, padding, dtype: grad.new_empty(indices.shape, dtype=dtype),
 )
 def _embedding_gradient(
     grad: Tensor, ids: Tensor, indices: Tensor, num_rows: int, padding: int | None, dtype: torch.dtype

@@ -11,6 +11,8 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
+from torch._higher_order_ops.auto_functionalize import do_auto_functionalize_v2
+from torch._subclasses.functional_tensor import FunctionalTensorMode
 
 _LIBRARY = torch.library.Library("glue_sparse", "DEF")
 
@@ -53,6 +55,14 @@ def write(weight: Tensor, indices: Tensor, values: Tensor) -> None:
 
 
 _LIBRARY.impl("write", torch.library.fallthrough_kernel, "ADInplaceOrView")  # it would count versions
+
+
+@torch.library.register_torch_dispatch("glue_sparse::write", FunctionalTensorMode, lib=_LIBRARY)
+def _write_in_graph(mode: Any, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    """As torch puts operators that change an argument into graphs; these do not count the weight's version either."""
+    out = do_auto_functionalize_v2(mode, function, args, kwargs)
+    args[0].mark_mutation_hidden_from_autograd()
+    return out
 
 
 class Watcher(Protocol):

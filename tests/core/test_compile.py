@@ -60,7 +60,8 @@ def attached(model: nn.Module, density: float = 0.02) -> nn.Module:
 
 def attached_tiles() -> nn.Module:
     model = Net()
-    masks = {f"{name}.weight": tiles.spread(tile_mask(4, columns), 16) for name, columns in (("layer", 2), ("twice", 4))}
+    columns = {"layer.weight": 2, "twice.weight": 4}
+    masks = {name: tiles.spread(tile_mask(4, count), 16) for name, count in columns.items()}
     attach(model, masks, "zero", 16)
     return model
 

@@ -86,7 +86,7 @@ def token_of(watcher: Watcher) -> Tensor:
 
 @operator("note(Tensor(a!) token, Tensor grad) -> ()", lambda token, grad: None)
 def note(token: Tensor, grad: Tensor) -> None:
-    """Tell the object with this token of a gradient. The token is said to change, or graphs would leave the call out."""
+    """Tell the object with this token of a gradient; the token is said to change, or graphs would drop the call."""
     watcher = _WATCHERS.get(int(token))
     if watcher is not None:
         watcher.seen(grad)

@@ -18,7 +18,7 @@ _LIBRARY = torch.library.Library("glue_sparse", "DEF")
 
 
 def operator(schema: str, fake: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make the decorated function an operator, for all devices.
+    """Make the decorated function an operator, for all devices; outside graphs a call of it is that of the function.
 
     Args:
         schema: `name(arguments) -> results` as torch writes them; `Tensor(a!)` is an argument that is changed.
@@ -30,7 +30,12 @@ def operator(schema: str, fake: Callable[..., Any]) -> Callable[[Callable[..., A
     def registered(function: Callable[..., Any]) -> Callable[..., Any]:
         _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
         torch.library.register_fake(f"glue_sparse::{name}", fake, lib=_LIBRARY)
-        return getattr(torch.ops.glue_sparse, name).default
+        overload = getattr(torch.ops.glue_sparse, name).default
+
+        def call(*arguments: Any) -> Any:
+            return overload(*arguments) if torch.compiler.is_compiling() else function(*arguments)
+
+        return call
 
     return registered
 

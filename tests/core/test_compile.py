@@ -17,7 +17,7 @@ from glue_sparse.core.block_layer import BlockSparseLinear
 from glue_sparse.core.params import body_names
 from glue_sparse.core.randomness import seeded
 from glue_sparse.core.reindexing import reindex
-from networks import bert, gpt2
+from networks import bert, cast, gpt2
 from tile_masks import tile_mask
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "num_hidden_layers": 1}
@@ -95,7 +95,7 @@ def check(model: nn.Module, **how: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_compiled_bert_is_one_graph_with_the_same_losses(dtype: torch.dtype):
-    check(attached(bert(**NO_DROPOUT).to(dtype), 0.005 if dtype == torch.float32 else 0.05))
+    check(attached(cast(bert(**NO_DROPOUT), dtype), 0.005 if dtype == torch.float32 else 0.05))
 
 
 def test_a_compiled_gpt2_whose_weights_are_transposed():

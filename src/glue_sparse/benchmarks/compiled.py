@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
+from torch._dynamo.exc import Unsupported
 from transformers import BertConfig, BertForSequenceClassification
 
 from glue_sparse.core.active import attach
@@ -33,7 +34,8 @@ def attached(dtype: torch.dtype) -> nn.Module:
         vocab_size=500, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128,
         max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
-    model = BertForSequenceClassification(config).to(dtype)
+    plain: nn.Module = BertForSequenceClassification(config)
+    model = plain.to(dtype)
     names = body_names(model, head_names(model))
     size = sum(model.get_parameter(name).numel() for name in names)
     attach(model, select(noise(model, names), round(DENSITY * size)))
@@ -84,7 +86,7 @@ def main() -> None:
         plain = losses(model, model, wanted.steps)
         try:
             one = losses(other, torch.compile(other, fullgraph=True, backend=wanted.backend), wanted.steps)
-        except torch._dynamo.exc.Unsupported:
+        except Unsupported:
             one = [float("nan")] * wanted.steps
         for step, (a, b) in enumerate(zip(plain, one, strict=True), 1):
             name = str(dtype).removeprefix("torch.")

@@ -34,8 +34,8 @@ def attached(dtype: torch.dtype) -> nn.Module:
         vocab_size=500, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128,
         max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
-    plain: nn.Module = BertForSequenceClassification(config)
-    model = plain.to(dtype)
+    model: Any = BertForSequenceClassification(config)
+    model.to(dtype)
     names = body_names(model, head_names(model))
     size = sum(model.get_parameter(name).numel() for name in names)
     attach(model, select(noise(model, names), round(DENSITY * size)))

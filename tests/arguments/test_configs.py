@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,9 @@ def test_documented_commands_parse(command: str):
     if words[0] == "glue-sparse":
         assert words[1] in COMMANDS
         words[:2] = [f"scripts/{COMMANDS[words[1]][0]}.py"]
+    if words[:2] == ["python", "-m"]:
+        assert find_spec(words[2]), command
+        return
     scripts = [word for word in words if word.endswith((".sh", ".py"))]
     assert scripts and all((ROOT / script).is_file() for script in scripts), command
     rest = words[words.index(scripts[0]) + 1 :]

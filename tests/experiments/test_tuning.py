@@ -14,7 +14,7 @@ from glue_sparse.experiments.cells import Cell, Grid
 from glue_sparse.records import results
 from glue_sparse.reports import tables
 from glue_sparse.reports.sheet import Sheet
-from small_grids import finished, read, write
+from small_grids import diverged, finished, read, write
 
 TUNE: dict[str, Any] = {"learning_rate": [0.4, 0.2, 0.08], "hold_out": 10, "seed": 3}
 GRID: dict[str, Any] = {
@@ -75,15 +75,21 @@ def test_each_row_and_column_gets_its_best_value(tmp_path: Path):
     assert runner.missing(grid) == list(grid.cells) and runner.missing(trials_of(grid)) == []
 
 
-def test_of_equal_scores_the_first_listed_is_chosen_and_a_score_that_is_no_number_never(tmp_path: Path):
-    for index, (scores, best) in enumerate([((0.5, 0.7, 0.7), 0.2), ((float("nan"), 0.1, 0.0), 0.2)]):
+def test_of_equal_scores_the_first_listed_is_chosen_and_a_trial_that_diverged_never(tmp_path: Path):
+    for index, (scores, best) in enumerate([((0.5, 0.7, 0.7), 0.2), ((None, 0.1, 0.0), 0.2), ((None,) * 3, None)]):
         folder = tmp_path / str(index)
         folder.mkdir()
         changes: Any = {**GRID, "rows": {"dense": {"method": "dense"}}, "columns": {"rte": {"task": "rte"}}}
         for value, one in zip(TUNE["learning_rate"], scores, strict=True):
             (cell,) = trials_of(read(folder, **changes)).at(f"dense-learning_rate-{value}", "rte")
-            finished(cell, one)
-        assert rates(read(folder, **changes)) == {("dense", "rte"): {best}}
+            finished(cell, one) if one is not None else diverged(cell)
+        grid = read(folder, **changes)
+        if best is None:
+            (sentence,) = tuning.waiting(grid)
+            assert sentence == "dense/rte: no learning_rate is chosen, all 3 trials diverged; list other values"
+        else:
+            assert rates(grid) == {("dense", "rte"): {best}} and not tuning.waiting(grid)
+        assert runner.missing(trials_of(grid)) == []  # a trial that diverged is not tried again
 
 
 def test_a_row_waits_while_one_of_its_trials_is_missing(tmp_path: Path):
@@ -91,7 +97,8 @@ def test_a_row_waits_while_one_of_its_trials_is_missing(tmp_path: Path):
     try_all(grid)
     (trials_of(grid).at("dense-learning_rate-0.2", "rte")[0].folder / results.FILE_NAME).unlink()
     grid = read(tmp_path, **GRID)
-    assert tuning.waiting(grid) == ["dense/rte: no learning_rate is chosen, 1 of 3 trials have no result"]
+    (sentence,) = tuning.waiting(grid)
+    assert sentence.startswith("dense/rte: no learning_rate is chosen, 1 of 3 trials have no result; the same command")
     assert {(c.row, c.column) for c in runner.missing(grid)} == {*grid.places} - {("dense", "rte")}
     text = tables.as_markdown(Sheet.of(grid))
     assert "Not chosen here, since trials are missing: dense/rte." in text

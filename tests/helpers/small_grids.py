@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from glue_sparse.experiments import grids
-from glue_sparse.records import results
+from glue_sparse.records import folder, results
 from glue_sparse.records.results import Result
 
 SMALL: dict[str, Any] = {
@@ -41,3 +41,9 @@ def finished(cell: grids.Cell, score: float = 0.5, **changes: Any) -> Result:
     )  # fmt: skip
     results.write(result, cell.folder)
     return result
+
+
+def diverged(cell: grids.Cell) -> None:
+    """What a run of this cell leaves if its training diverges."""
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    folder.mark_diverged(cell.folder, "the loss of step 3 is not finite")

@@ -13,7 +13,7 @@ from glue_sparse.records.scales import LOSS, PERCENT, is_loss, scale_of, scales_
 from glue_sparse.reports import curves, tables, trials
 from glue_sparse.reports.figures import grids as figures
 from glue_sparse.reports.sheet import Sheet
-from small_grids import finished, read
+from small_grids import diverged, finished, read
 
 
 def lost(cell: Cell, loss: float) -> None:
@@ -77,11 +77,11 @@ def test_the_smallest_loss_is_chosen(tmp_path: Path):
     }  # fmt: skip
     grid = read(tmp_path, **changes)
     assert grid.tuned
-    for cell, loss in zip(grid.tuned.trials.cells, (3.05, 3.1, float("nan")), strict=True):
-        lost(cell, loss)
+    for cell, loss in zip(grid.tuned.trials.cells, (3.05, 3.1, None), strict=True):
+        lost(cell, loss) if loss else diverged(cell)
     grid = read(tmp_path, **changes)
     assert {cell.arguments.training.learning_rate for cell in grid.cells} == {0.08}
-    assert trials.table(grid)[1] == [["dense", "rte", "nan", "3.100", "**3.050**"]]
+    assert trials.table(grid)[1] == [["dense", "rte", "diverged", "3.100", "**3.050**"]]
     text = tables.as_markdown(Sheet.of(grid))
     assert "Trials on held-out data, nats, smaller is better; the chosen one is bold:" in text
 

@@ -58,10 +58,14 @@ def run_grid(arguments: Namespace, flags: list[str]) -> int:
         return hand_out(grid, arguments)
     failed = []
     if grid.tuned:
-        failed += runner.run_here(grid.tuned.trials, arguments.jobs)
+        failed += [cell for cell in runner.run_here(grid.tuned.trials, arguments.jobs) if not cell.has_diverged]
         grid = read_grid(arguments.config, arguments, flags)  # with the values that the trials have chosen
         print(text_tables.markdown(*trials.table(grid)))
     failed += runner.run_here(grid, arguments.jobs)
+    diverged = [cell for cell in grid.settled if cell.has_diverged]
+    for cell in diverged:
+        print(f"diverged: {cell.name}, log: {cell.log}; delete its folder to try it again", file=sys.stderr)
+    failed = [cell for cell in failed if cell not in diverged]
     for cell in failed:
         print(f"failed: {cell.name}, log: {cell.log}", file=sys.stderr)
     waiting = report_waiting(grid)
@@ -69,7 +73,7 @@ def run_grid(arguments: Namespace, flags: list[str]) -> int:
         total = len(grid.cells) + (len(grid.tuned.trials.cells) if grid.tuned else 0)
         print(f"error: {len(failed)} of {total} runs failed; the same command tries them again", file=sys.stderr)
     show_grid(grid, arguments.results_dir)
-    return 1 if failed or waiting else 0
+    return 1 if failed or diverged or waiting else 0
 
 
 def hand_out(grid: grids.Grid, arguments: Namespace) -> int:
@@ -88,7 +92,7 @@ def report_waiting(grid: grids.Grid) -> list[str]:
     """Say which places wait for trials."""
     lines = tuning.waiting(grid)
     for line in lines:
-        print(f"waiting: {line}; the same command goes on", file=sys.stderr)
+        print(f"waiting: {line}", file=sys.stderr)
     return lines
 
 

@@ -79,9 +79,8 @@ class SparseDiff:
         whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in kept.items()}
         if inactive == "frozen":  # a mask taken from this diff keeps them as they are, too
             shapes |= {name: tuple(p.shape) for name, p in frozen_tensors(model).items() if name not in whole}
-        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        info = replace(info or DiffInfo(), inactive=inactive, dtype=dtype)
-        return cls(indices, values, whole, shapes, digests, info)
+        facts = {"inactive": inactive, "dtype": str(next(model.parameters()).dtype).removeprefix("torch.")}
+        return cls(indices, values, whole, shapes, digests, replace(info or DiffInfo(), **facts))
 
     @classmethod
     def between(

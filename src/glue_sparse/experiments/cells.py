@@ -77,6 +77,11 @@ class Cell:
         return result
 
     @property
+    def has_diverged(self) -> bool:
+        """Whether it was tried with these settings, and its training diverged; raises as `result`."""
+        return self.result() is None and run_folder.diverged(self.folder, self.arguments.given)
+
+    @property
     def _pruned(self) -> Path | None:
         """The file that this cell starts from."""
         folder = self.arguments.method.start_diff
@@ -180,7 +185,8 @@ class Tuned:
         trials: a run for every row, column and value.
         found: (row, column) -> value -> its trial, for the trials that are through.
         used: (row, column) -> value of its runs: the best, or, where trials are missing, that of earlier runs.
-        waiting: the rows and columns whose trials are not all through.
+        diverged: (row, column) -> the values whose trials diverged.
+        waiting: the rows and columns whose trials are not all through, or have all diverged.
     """
 
     setting: str
@@ -190,6 +196,7 @@ class Tuned:
     trials: Grid
     found: dict[tuple[str, str], dict[float, Result]]
     used: dict[tuple[str, str], float]
+    diverged: dict[tuple[str, str], frozenset[float]]
     waiting: frozenset[tuple[str, str]]
 
     @property

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from glue_sparse.records.results import Result
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.registry import load_task
 from glue_sparse.training.delta_checkpoints import DeltaCheckpoints
+from glue_sparse.training.divergence import Diverged
 from glue_sparse.training.interrupt import SaveOnSignal
 from glue_sparse.training.merging.merge import MergedTraining
 from glue_sparse.training.trainer import SparseTrainer
@@ -87,11 +88,12 @@ def _run(settled: Settled, given: dict[str, Any], folder: Path, checkpoint: str 
         method.check(task.model, task.head, trainer.num_steps)
     if checkpoint is None and args.should_save:
         run_folder.clear(folder, given, _leavings())
-    seconds = _train(training, trainer, guard, checkpoint)
-    if args.should_save:
-        training.sparse_diff().save_pretrained(folder)
-    metrics = _evaluate(trainer, task)
-    _check_metrics(metrics, folder)
+    with _noting_divergence(folder, args.should_save):
+        seconds = _train(training, trainer, guard, checkpoint)
+        if args.should_save:
+            training.sparse_diff().save_pretrained(folder)
+        metrics = _evaluate(trainer, task)
+        _check_metrics(metrics, folder)
     _write_predictions(trainer, task, folder)
     result = replace(result_of(arguments, given, task, trainer, metrics, seconds, command), **training.facts())
     if deltas and args.should_save:
@@ -103,7 +105,20 @@ def _run(settled: Settled, given: dict[str, Any], folder: Path, checkpoint: str 
 
 def _leavings() -> set[str]:
     """Names of the files that runs of any method leave in their folder."""
-    return {DIFF_FILE, *(name for method in methods.known().values() for name in method.leaves)}
+    return {DIFF_FILE, run_folder.DIVERGED, *(name for method in methods.known().values() for name in method.leaves)}
+
+
+@contextmanager
+def _noting_divergence(folder: Path, writes: bool) -> Iterator[None]:
+    """A run that diverges leaves a note instead of a result, so that a grid does not try it again."""
+    if writes:
+        (folder / run_folder.DIVERGED).unlink(missing_ok=True)
+    try:
+        yield
+    except Diverged as error:
+        if writes:
+            run_folder.mark_diverged(folder, str(error))
+        raise
 
 
 def _trainer(settled: Settled, method: Any, task: Task, guard: SaveOnSignal) -> SparseTrainer:
@@ -189,7 +204,7 @@ def _check_metrics(metrics: dict[str, dict[str, float]], folder: Path) -> None:
     for split, named in metrics.items():
         for name, value in named.items():
             if not math.isfinite(value):
-                raise ValueError(f"the {name} of {split} is {value}, so there is no result: the model's outputs have "
+                raise Diverged(f"the {name} of {split} is {value}, so there is no result: the model's outputs have "
                                  f"overflown, lower `learning_rate` (what has trained is in {folder})")  # fmt: skip
 
 

@@ -31,8 +31,8 @@ _WAIT = 2.0
 
 
 def missing(grid: Grid) -> list[Cell]:
-    """The cells that have no result yet, without those that wait for trials."""
-    return [cell for cell in grid.settled if cell.result() is None]
+    """The cells that have no result yet, without those that wait for trials, and those whose training diverged."""
+    return [cell for cell in grid.settled if cell.result() is None and not cell.has_diverged]
 
 
 def dry_run(grid: Grid) -> str:

@@ -130,20 +130,21 @@ def choose(tune: Tune, trials: Grid, rows: Sequence[str], seeds: Sequence[int], 
         rows, seeds: of the grid.
         root: folder of the grid's runs.
     """
-    trial_of, used, waiting = {}, {}, []
+    trial_of, used, diverged, waiting = {}, {}, {}, []
     for place in ((row, column) for row in rows for column in trials.columns):
         row, column = place
         cells = {v: trials.at(row_name(_family(row, tune.setting), v), column)[0] for v in tune.values}
         found = {value: result for value, cell in cells.items() if (result := cell.result())}
         trial_of[place] = found
-        if len(found) == len(cells):
-            used[place] = max(tune.values, key=lambda value, found=found: _worth(found[value]))
+        diverged[place] = frozenset(value for value in cells.keys() - found.keys() if cells[value].has_diverged)
+        if found and len(found) + len(diverged[place]) == len(cells):
+            used[place] = max(found, key=lambda value, found=found: _worth(found[value]))
         else:
             waiting.append(place)
             model = next(iter(cells.values())).folder.parents[2].name
             used[place] = next(_of_runs(tune.setting, root / model / row / column, seeds), tune.values[0])
     seed = trials.seeds[0]
-    return Tuned(tune.setting, tune.values, tune.hold_out, seed, trials, trial_of, used, frozenset(waiting))
+    return Tuned(tune.setting, tune.values, tune.hold_out, seed, trials, trial_of, used, diverged, frozenset(waiting))
 
 
 def _worth(result: Result) -> float:
@@ -166,8 +167,11 @@ def waiting(grid: Grid) -> list[str]:
     """A sentence for each place of a grid whose runs wait for trials."""
     if (tuned := grid.tuned) is None:
         return []
-    missing = {place: len(tuned.values) - len(tuned.scores[place]) for place in grid.places if place in tuned.waiting}
-    return [
-        f"{row}/{column}: no {tuned.setting} is chosen, {count} of {len(tuned.values)} trials have no result"
-        for (row, column), count in missing.items()
-    ]
+    lines, total = [], len(tuned.values)
+    for place in (place for place in grid.places if place in tuned.waiting):
+        missing = total - len(tuned.found[place]) - len(tuned.diverged[place])
+        why = f"all {total} trials diverged; list other values"
+        if missing:
+            why = f"{missing} of {total} trials have no result; the same command goes on"
+        lines.append(f"{'/'.join(place)}: no {tuned.setting} is chosen, {why}")
+    return lines

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from glue_sparse.arguments.training import RunArguments
 
 ARGUMENTS_FILE = "arguments.json"
+DIVERGED = "diverged.txt"
 
 
 @contextmanager
@@ -93,6 +94,23 @@ def _checkpoint(folder: Path, training: "RunArguments") -> str | None:
     if not whole:
         raise ValueError(f"{folder} holds no complete checkpoint to resume from: give `overwrite` instead")
     return str(whole[-1])
+
+
+def mark_diverged(folder: Path, sentence: str) -> None:
+    """Leave a note in the place of a result: with these settings training diverges, and would do so again."""
+    whole_files.write_text(folder / DIVERGED, sentence + "\n")
+
+
+def diverged(folder: Path, given: dict[str, Any]) -> bool:
+    """Whether a run with these settings has left that note.
+
+    Raises:
+        ValueError: it was one with other settings.
+    """
+    if not (folder / DIVERGED).exists():
+        return False
+    _check_same_settings(folder, given)
+    return True
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:

@@ -16,7 +16,11 @@ def table(grid: Grid) -> tuple[list[str], list[list[str]]]:
     for place in grid.places:
         scores, best = tuned.scores[place], None if place in tuned.waiting else tuned.used[place]
         scale = scales_of(_trials(tuned, place[1]))[0]
-        texts = [scale.text(scale.shown(scores[value])) if value in scores else "-" for value in tuned.values]
+        texts = [
+            scale.text(scale.shown(scores[value])) if value in scores
+            else "diverged" if value in tuned.diverged[place] else "-"
+            for value in tuned.values
+        ]  # fmt: skip
         marked = [f"**{text}**" if value == best else text for value, text in zip(tuned.values, texts, strict=True)]
         lines.append([*place, *marked])
     return ["", "column", *(f"{tuned.setting} {value:g}" for value in tuned.values)], lines

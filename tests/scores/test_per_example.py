@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from glue_sparse import FixedMask, SparseTrainer, fisher
 from glue_sparse.benchmarks import architectures, sweep
 from networks import bert, collate, examples
+from rare import rarely
 from training import arguments
 
 USUAL = [
@@ -24,24 +25,13 @@ USUAL = [
     "convolutional network", "shared weights",
 ]  # fmt: skip
 """Those of the sweep that try every rule and every way."""
-RARE = [name for name in architectures.names() if name not in USUAL]
 
 
-def check_architecture(name: str) -> None:
+@pytest.mark.parametrize("name", rarely(architectures.names(), USUAL))
+def test_scores_training_and_diffs_of_an_architecture(name: str):
     assert not sweep.fisher_of(name).wrong
     found = sweep.training_of(name)
     assert found.moved == 0 and not found.still and not found.differs
-
-
-@pytest.mark.parametrize("name", USUAL)
-def test_scores_training_and_diffs_of_an_architecture(name: str):
-    check_architecture(name)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", RARE)
-def test_scores_training_and_diffs_of_other_architectures(name: str):
-    check_architecture(name)
 
 
 class Net(nn.Module):

@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -155,13 +155,15 @@ def distance(found: Tensor, right: Tensor) -> float:
     return float((found - right).norm() / right.norm())
 
 
-def measure(num_ranks: int, kinds: tuple[str, ...] = ("ours", "Trainer")) -> dict[str, float]:
+def measure(
+    num_ranks: int, kinds: tuple[str, ...] = ("ours", "Trainer"), shapes: Sequence[tuple[int, int]] = SHAPES
+) -> dict[str, float]:
     """"model/shape/kind" -> distance, of this rank; all ranks call it."""
     found = {}
     for name, case in CASES.items():
         base, data = built(case), examples(case, 8 * num_ranks)
         right = large_step(base, data)
-        for shape in SHAPES:
+        for shape in shapes:
             for kind in kinds:
                 found[f"{name}/{shape[0]} x {shape[1]}/{kind}"] = distance(step(kind, base, data, shape), right)
     return found

@@ -56,7 +56,7 @@ def fisher_of(name: str) -> FisherFound:
         summed = PerExample(model, found, torch.square, lambda m, batch: [m(**batch)["loss"]])
         started = time.perf_counter()
         for batch in batches:
-            summed.add(batch, by_token=batch["labels"].dim() > 1 if "labels" in batch else False)
+            summed.add(batch)
         seconds = time.perf_counter() - started
     top = max(float(score.max()) for score in right.values())
     wrong = [key for key in right if not torch.allclose(found[key], right[key], rtol=_SPREAD, atol=1e-7 * top)]

@@ -24,17 +24,16 @@ class Watched:
         parameters: those to watch, by name; they have to require a gradient as long as this is used.
     Attributes:
         losses: of the batch.
-        num_token_losses: cross-entropies over tokens, which have become means over examples; see `mean_by_example`.
+        proofs: of each loss, that it is a mean over examples; see `Owners.proof`.
         kinds: parameter -> the kinds of operations that used it.
         known: parameters all of whose uses have a rule; one that no loss depends on is among them.
     """
 
     def __init__(self, model: nn.Module, parameters: Mapping[str, nn.Parameter], batch: Batch, losses: Losses):
-        tokens = frozenset(x.shape[1] for x in batch.values() if isinstance(x, Tensor) and x.dim() > 1)
         self.parameters = parameters
-        with Recorder(parameters, batch_size(batch), tokens) as recorder:
+        with Recorder(parameters, batch, batch_size(batch)) as recorder:
             self.losses = [loss for loss in losses(model, batch) if loss.requires_grad]
-        self.num_token_losses = recorder.num_token_losses
+        self.proofs = tuple(recorder.owners.proof(loss) for loss in self.losses)
         self._graphs = [Graph.of(loss) for loss in self.losses]
         self._uses = [[use for use in recorder.uses if use.is_in(graph)] for graph in self._graphs]
         self.kinds: dict[str, frozenset[str]] = dict.fromkeys(parameters, frozenset())

@@ -51,24 +51,24 @@ def fisher(
         "sampled": _drawn_label_losses,
     }
     powers: dict[str, Callable[[Tensor], Tensor]] = {"square": torch.square, "absolute": torch.abs}
-    summed = PerExample(model, totals, powers[power], losses[estimator])
+    summed = PerExample(model, totals, powers[power], losses[estimator], are_sums=estimator != "label")
     with evaluating(model), torch.enable_grad():
         shown = tqdm(batches, desc="Fisher", unit="batch", disable=not (progress and ranks.is_first()))
         for step, batch in enumerate(shown):
-            summed.add(*_prepared(on_device(batch, model), given.label_names, model, estimator, seed, step))
+            summed.add(_prepared(on_device(batch, model), given.label_names, model, estimator, seed, step))
     return totals
 
 
 def _prepared(
     batch: Batch, label_names: tuple[str, ...], model: nn.Module, estimator: Estimator, seed: int, step: int
-) -> tuple[Batch, bool]:
-    """The examples that count, with the labels they count by, and whether each token has one."""
+) -> Batch:
+    """The examples that count, with the labels they count by."""
     if estimator == "label":
-        return _labelled(batch, label_names), _by_token(batch, label_names)
+        return _labelled(batch, label_names)
     batch = _without(batch, label_names)
     if estimator == "sampled":
         batch[_DRAWN] = _sample_labels(model, batch, seeded(seed, "fisher label", step))
-    return batch, False
+    return batch
 
 
 def _label_names(model: nn.Module) -> tuple[str, ...]:
@@ -106,10 +106,6 @@ def _sample_labels(model: nn.Module, batch: Batch, generator: torch.Generator) -
 def _class_labels(batch: Batch, label_names: tuple[str, ...]) -> list[Tensor]:
     labels = [batch[name] for name in label_names if isinstance(batch.get(name), Tensor)]
     return [label for label in labels if label.dim() and not label.is_floating_point()]
-
-
-def _by_token(batch: Batch, label_names: tuple[str, ...]) -> bool:
-    return any(label.dim() > 1 for label in _class_labels(batch, label_names))
 
 
 def _labelled(batch: Batch, label_names: tuple[str, ...]) -> Batch:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from glue_sparse.core.batches import Batch, batch_size, chosen_examples, example
 from glue_sparse.scores.by_rules import Losses, Watched, only_these_require_grad
+from glue_sparse.scores.losses import Proof, SingleLosses
 from glue_sparse.scores.parts import Power
-from glue_sparse.scores.recorder import TokenLosses
 from glue_sparse.scores.vectorised import gradients_of_each
 
 logger = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 _EXACT, _ROUNDED = (1e-3, 3e-4), (0.1, 2e-2)
 """For float32, and for types with fewer digits: the difference that rounding may make, as a share of a tensor's largest
 power and, of gradients, as a share of the model's largest."""
+_COUPLED = "the loss of a batch is neither the sum nor the mean of its examples' losses"
 _PART_ENTRIES = 1 << 27  # the check holds a few float32 numbers for each entry of a part
 
 
@@ -35,11 +36,16 @@ class PerExample:
         model: in the mode the gradients are wanted in, eval() for dropout and batch normalisation.
         totals: parameter name -> float32 sums, changed in place; zero for what requires no gradient.
         power: `torch.square` or `torch.abs`.
-        losses: what to differentiate: of a batch either the sum or the mean of its examples' losses.
+        losses: what to differentiate. Where those of a batch are neither the sum nor the mean of its examples', these
+            are done apart.
+        are_sums: whether the losses are sums over examples by the way they are made; else each batch's are compared
+            with those of its examples, unless operations that are known to give a mean over examples made them.
     """
 
-    def __init__(self, model: nn.Module, totals: dict[str, Tensor], power: Power, losses: Losses):
-        self.model, self.totals, self.power, self.losses = model, totals, power, losses
+    def __init__(
+        self, model: nn.Module, totals: dict[str, Tensor], power: Power, losses: Losses, are_sums: bool = False
+    ):
+        self.model, self.totals, self.power, self.losses, self.are_sums = model, totals, power, losses, are_sums
         self.names = [name for name in totals if model.get_parameter(name).requires_grad]
         self.ruled: dict[str, frozenset[str]] = {}
         """Parameter -> the kinds of operations for which the rules were seen to be right."""
@@ -47,31 +53,52 @@ class PerExample:
         self.singly: set[str] = set()
         self.is_mean: bool | None = None
         """Whether a batch's loss is the mean of its examples' losses, or their sum; none before it is known."""
+        self.proofs: set[tuple[Proof | None, ...]] = set()
+        """Of losses that were seen to be such a mean or sum."""
 
-    def add(self, batch: Batch, by_token: bool = False) -> None:
-        """Add one batch; `by_token` where an example has a label for each of its tokens."""
+    def add(self, batch: Batch) -> None:
+        """Add one batch."""
         if batch_size(batch) < 2:
             self._add_singly(batch, self.names, self.totals)
             return
         if not self.ruled and not self.singly and not self.vectorised:
-            self._learn(batch, self.names, by_token)
+            self._learn(batch, self.names)
         fast = [name for name in self.names if name in self.ruled]
-        done = self._add_by_rules(batch, fast, by_token) if fast else set()
+        done = self._add_by_rules(batch, fast) if fast else set()
         rest = [name for name in self.names if name not in done]
-        if set(rest) <= self.vectorised:
-            self._add_vectorised(batch, rest, self.totals)
-        else:  # single passes cost as much for some tensors as for all
+        # single passes cost as much for some tensors as for all
+        if not set(rest) <= self.vectorised or not self._are_vectorised(batch, rest):
             self._add_singly(batch, rest, self.totals)
 
-    def _add_by_rules(self, batch: Batch, names: list[str], by_token: bool) -> set[str]:
+    def _are_vectorised(self, batch: Batch, names: list[str]) -> bool:
+        """Add these by `torch.func`, or nothing if it cannot follow the model in this batch."""
+        found = self._zeros(names)
+        try:
+            self._add_vectorised(batch, names, found)
+        except Exception as error:  # as in `_slower`
+            self._give_up(set(names), f"torch.func: {_line(error)}")
+            return False
+        for name in names:
+            self.totals[name] += found[name]
+        return True
+
+    def _add_by_rules(self, batch: Batch, names: list[str]) -> set[str]:
         """Add what the rules can; returns the parameters that are done."""
         with only_these_require_grad(self.model, names) as parameters:
-            watched = Watched(self.model, parameters, batch, self.losses)
-            if by_token and not watched.num_token_losses:
+            try:
+                watched = Watched(self.model, parameters, batch, self.losses)
+            except Exception as error:  # of a model that takes other batches together
+                self._give_up(set(names), f"{type(error).__name__}: {_line(error)}")
+                return set()
+            if not self._is_proven(watched) and not self._is_additive(watched, self._losses_apart(batch)):
+                pair = chosen_examples(batch, slice(2))
+                right = self._zeros(names)
+                self._add_singly(pair, names, right)
+                self._slower(pair, right, names, _COUPLED)
                 return set()
             new = {name for name in watched.known if not watched.kinds[name] <= self.ruled[name]}
             if new:
-                self._learn(batch, [name for name in names if name in new], by_token)
+                self._learn(batch, [name for name in names if name in new])
             right = {name for name in watched.known if watched.kinds[name] <= self.ruled.get(name, frozenset())}
             watched.add(right, self.totals, self.power, self._factor(batch))
         self._give_up(set(names) - watched.known, "used where no rule sees it")
@@ -80,7 +107,7 @@ class PerExample:
     def _factor(self, batch: Batch) -> float:
         return float(batch_size(batch)) if self.is_mean else 1.0
 
-    def _learn(self, batch: Batch, names: list[str], by_token: bool) -> None:
+    def _learn(self, batch: Batch, names: list[str]) -> None:
         """Find out by the first two examples how to do these parameters, a part of a large model at a time."""
         part: list[str] = []
         size = 0
@@ -88,10 +115,10 @@ class PerExample:
             part.append(name)
             size += self.totals[name].numel()
             if size >= _PART_ENTRIES or name == names[-1]:
-                self._learn_part(chosen_examples(batch, slice(2)), part, by_token)
+                self._learn_part(chosen_examples(batch, slice(2)), part)
                 part, size = [], 0
 
-    def _learn_part(self, pair: Batch, names: list[str], by_token: bool) -> None:
+    def _learn_part(self, pair: Batch, names: list[str]) -> None:
         right = self._zeros(names)
         losses = self._add_singly(pair, names, right)
         reason = "an operation without a rule"
@@ -99,11 +126,11 @@ class PerExample:
             found, known, kinds = self._zeros(names), set(), {}
             try:
                 watched = Watched(self.model, parameters, pair, self.losses)
-                if self._is_additive(watched, losses, by_token):
+                if self._is_additive(watched, losses):
                     watched.add(watched.known, found, self.power, self._factor(pair))
                     known, kinds = watched.known, watched.kinds
                 else:
-                    reason = "the loss of a batch is neither the sum nor the mean of its examples' losses"
+                    reason = _COUPLED
             except Exception as error:  # models of any kind are watched here; the other ways do not watch
                 reason = f"{type(error).__name__}: {_line(error)}"
         equal = self._equal(right, found)
@@ -112,16 +139,30 @@ class PerExample:
                 self.ruled[name] = self.ruled.get(name, frozenset()) | kinds[name]
         self._slower(pair, right, [name for name in names if name not in known or name not in equal], reason)
 
-    def _is_additive(self, watched: Watched, losses: list[float], by_token: bool) -> bool:
-        """Whether the loss of two examples follows from those of each; learns how."""
-        if by_token and not watched.num_token_losses:
-            return False  # a mean over tokens may be the mean over two examples by chance
-        together, apart = float(sum(loss.detach() for loss in watched.losses)), sum(losses)
-        tolerance = 3e-3 if all(torch.finfo(loss.dtype).bits >= 32 for loss in watched.losses) else 3e-2
-        close = [abs(factor * together - apart) <= tolerance * (abs(apart) + 1e-6) for factor in (2, 1)]
-        if self.is_mean is None and any(close):
+    def _is_proven(self, watched: Watched) -> bool:
+        """Whether the batch's loss is known, without a look at its examples, to be their mean or sum."""
+        return self.are_sums and self.is_mean is False or watched.proofs in self.proofs
+
+    def _is_additive(self, watched: Watched, apart: list[float]) -> bool:
+        """Whether the loss of some examples follows from those of each; learns how."""
+        together, size = float(sum(loss.detach() for loss in watched.losses)), sum(map(abs, apart))
+        tolerance = 1e-4 if all(torch.finfo(loss.dtype).bits >= 32 for loss in watched.losses) else 3e-2
+        close = [abs(factor * together - sum(apart)) <= tolerance * size for factor in (len(apart), 1)]
+        if size == 0 or not any(close):  # zeros say nothing
+            return False
+        if self.is_mean is None:
             self.is_mean = close[0]
-        return any(close) and close[0 if self.is_mean else 1]
+        if not close[0 if self.is_mean else 1]:
+            return False
+        if None not in watched.proofs:
+            self.proofs.add(watched.proofs)
+        return True
+
+    def _losses_apart(self, batch: Batch) -> list[float]:
+        """The loss of each example."""
+        with torch.no_grad(), SingleLosses():
+            found = [self.losses(self.model, example(batch, i)) for i in range(batch_size(batch))]
+        return [float(sum(losses)) for losses in found]
 
     def _slower(self, pair: Batch, right: dict[str, Tensor], names: list[str], reason: str) -> None:
         """Do these parameters by `torch.func`, or singly."""
@@ -144,6 +185,7 @@ class PerExample:
     def _give_up(self, names: set[str], reason: str) -> None:
         for name in names:
             self.ruled.pop(name, None)
+        self.vectorised -= names
         self.singly |= names
         if names:
             listed = _listed(sorted(names))
@@ -177,7 +219,7 @@ class PerExample:
         with only_these_require_grad(self.model, names) as parameters:
             held = {name: parameter.grad for name, parameter in parameters.items()}
             for i in range(batch_size(batch) if names else 0):
-                with TokenLosses():
+                with SingleLosses():
                     found = list(self.losses(self.model, example(batch, i)))
                 losses = [loss for loss in found if loss.requires_grad]
                 for j, loss in enumerate(losses):

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from glue_sparse.scores.losses import Owners
 from glue_sparse.scores.rules import EXPANDING, RULES, Call, Make, replay
 
 
@@ -86,31 +86,32 @@ class Graph:
 
 
 class Recorder(TorchFunctionMode):
-    """Within its block, notes every operation on the parameters of a batch's forward pass; changes no result.
+    """Within its block, notes every operation on the parameters of a batch's forward pass; changes no result but
+    cross-entropies, which become means over examples; see `Owners.loss`.
 
     Args:
         parameters: those to watch, by name; they require a gradient.
+        batch: what the model is given.
         num_examples: of the batch.
-        tokens: see `Call`.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], num_examples: int, tokens: frozenset[int]):
+    def __init__(self, parameters: Mapping[str, Tensor], batch: Mapping[str, Any], num_examples: int):
         super().__init__()
-        self.num_examples, self.tokens = num_examples, tokens
+        self.num_examples = num_examples
+        self.tokens = frozenset(x.shape[1] for x in batch.values() if isinstance(x, Tensor) and x.dim() > 1)
+        self.owners = Owners(batch, num_examples)
         self.sources = {
             id(p): Source(p, get_gradient_edge(p), frozenset([name])) for name, p in parameters.items()
         }
         self.uses: list[Use] = []
-        self.num_token_losses = 0
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is F.cross_entropy:
-            found = mean_by_example(*args, num_examples=self.num_examples, **kwargs)
-            if found is not None:
-                self.num_token_losses += 1
-                return found
+        loss = self.owners.loss(func, args, kwargs)
+        if loss is not None:
+            return loss
         output = func(*args, **kwargs)
+        self.owners.note(func, args, kwargs, output)
         tensors = list(_tensors((*args, *kwargs.values())))
         used = {id(x): self.sources[id(x)] for x in tensors if id(x) in self.sources}
         if used and torch.is_grad_enabled():
@@ -161,34 +162,3 @@ def _tensors(values: tuple[Any, ...]) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, list | tuple):
             yield from _tensors(tuple(value))
-
-
-def mean_by_example(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: Any = None, ignore_index: int = -100,
-    reduce: Any = None, reduction: str = "mean", label_smoothing: float = 0.0, *, num_examples: int = 1,
-) -> Tensor | None:  # fmt: skip
-    """A cross-entropy over the tokens of a batch, as the mean over its examples of what each alone would have.
-
-    Arguments as for `F.cross_entropy`. The mean over all tokens is not a mean over examples that differ in how many
-    labels they have. An example without any contributes nothing.
-
-    Returns:
-        None where this is no mean over several labels per example.
-    """
-    is_indices = not target.is_floating_point() and input.dim() == 2 and target.dim() == 1
-    if reduction != "mean" or weight is not None or not is_indices or len(target) % num_examples:
-        return None
-    if len(target) == num_examples > 1:
-        return None
-    options = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
-    losses = F.cross_entropy(input, target, reduction="none", **options)  # pyright: ignore[reportArgumentType]
-    counts = (target != ignore_index).view(num_examples, -1).sum(1)
-    return (losses.view(num_examples, -1).sum(1) / counts.clamp(min=1)).mean()
-
-
-class TokenLosses(TorchFunctionMode):
-    """Within its block one example has the loss that `mean_by_example` says, without a label too: 0 instead of NaN."""
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        found = mean_by_example(*args, **(kwargs or {})) if func is F.cross_entropy else None
-        return func(*args, **(kwargs or {})) if found is None else found

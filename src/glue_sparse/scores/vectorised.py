@@ -9,7 +9,7 @@ from torch.func import functional_call, jacrev, vmap
 from transformers import PreTrainedModel
 
 from glue_sparse.core.batches import Batch, batch_size
-from glue_sparse.scores.recorder import TokenLosses
+from glue_sparse.scores.losses import SingleLosses
 
 _CHUNK_ENTRIES = 1 << 26  # of gradients held at once
 
@@ -23,7 +23,7 @@ class _Losses(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """[number of losses]"""
-        with TokenLosses():
+        with SingleLosses():
             return torch.stack(list(self.losses(self.model, batch)))
 
 

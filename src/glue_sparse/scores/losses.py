@@ -27,7 +27,7 @@ _MOVES = frozenset((
     Tensor.masked_select, torch.masked_select, Tensor.index_select, torch.index_select, Tensor.gather, torch.gather,
     Tensor.take_along_dim, torch.take_along_dim, Tensor.roll, torch.roll, Tensor.flip, torch.flip, Tensor.unflatten,
     Tensor.split, torch.split, Tensor.chunk, torch.chunk, Tensor.unbind, torch.unbind, Tensor.view_as,
-    Tensor.reshape_as, Tensor.T.__get__, Tensor.mT.__get__,  # pyright: ignore[reportFunctionMemberAccess]
+    Tensor.reshape_as, Tensor.T.__get__, Tensor.mT.__get__,  # pyright: ignore[reportAttributeAccessIssue]
 ))  # fmt: skip
 """Operations whose result has the elements of their first argument in other places."""
 _FILLS = (Tensor.__setitem__, Tensor.copy_, Tensor.scatter, Tensor.scatter_, torch.scatter, Tensor.index_copy_)

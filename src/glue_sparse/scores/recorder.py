@@ -6,7 +6,7 @@ whole batch) is followed as if it were a parameter, and its gradients are handed
 
 import inspect
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from glue_sparse.scores.losses import Owners
 from glue_sparse.scores.rules import EXPANDING, RULES, Call, Make, replay
+from glue_sparse.scores.selections import Selections, tensors_in
 
 
 @dataclass(eq=False)
@@ -35,6 +36,7 @@ class Use:
 
     source: Source
     kind: str
+    """The operation and how its result lies; rules are tried anew on kinds that were not seen."""
     edges: list[GradientEdge]
     make: Make | None
 
@@ -99,7 +101,7 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.num_examples = num_examples
         self.tokens = frozenset(x.shape[1] for x in batch.values() if isinstance(x, Tensor) and x.dim() > 1)
-        self.owners = Owners(batch, num_examples)
+        self.owners, self.selections = Owners(batch, num_examples), Selections(batch, num_examples)
         self.sources = {
             id(p): Source(p, get_gradient_edge(p), frozenset([name])) for name, p in parameters.items()
         }
@@ -111,11 +113,12 @@ class Recorder(TorchFunctionMode):
         if loss is not None:
             return loss
         output = func(*args, **kwargs)
+        tensors = list(tensors_in((*args, *kwargs.values())))
         self.owners.note(func, args, kwargs, output)
-        tensors = list(_tensors((*args, *kwargs.values())))
+        self.selections.note(func, args, kwargs, tensors, output)
         used = {id(x): self.sources[id(x)] for x in tensors if id(x) in self.sources}
-        if used and torch.is_grad_enabled():
-            outputs = [x for x in _tensors((output,)) if x.requires_grad and id(x) not in used]
+        if used and torch.is_grad_enabled() and not any(map(self.selections.is_mixed, tensors)):
+            outputs = [x for x in tensors_in((output,)) if x.requires_grad and id(x) not in used]
             if outputs:
                 self._note(func, args, kwargs, output, outputs, used, tensors)
         return output
@@ -134,7 +137,7 @@ class Recorder(TorchFunctionMode):
                 name += how
             for tensor, make in found:
                 if id(tensor) in used:
-                    self.uses.append(Use(used[id(tensor)], name, edges, make))
+                    self.uses.append(Use(used[id(tensor)], name + call.layout, edges, make))
             if found:
                 return
         if all(id(x) in used or not x.requires_grad for x in tensors):
@@ -154,11 +157,3 @@ def _found(call: Call) -> list[tuple[Tensor | None, Make]]:
     except TypeError:  # an argument that the rule was not derived for
         return []
     return rule(call, *call.args, **call.kwargs)
-
-
-def _tensors(values: tuple[Any, ...]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(tuple(value))

@@ -37,6 +37,13 @@ class Call:
     num_examples: int
     tokens: frozenset[int]
 
+    @property
+    def layout(self) -> str:
+        """How many dimensions the result has, and whether its first one may be the examples."""
+        shape, n = self.output.shape, self.num_examples
+        lead = "" if not shape else "n" if shape[0] == n else "n m" if shape[0] % n == 0 else "m"
+        return f" to {len(shape)} dimensions [{lead}, ...]"
+
     def is_split(self, x: Any, keep: int = 1) -> bool:
         """Whether `split` can tell the examples of x apart."""
         n = self.num_examples
@@ -53,11 +60,13 @@ class Call:
 
 
 def _linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Found:
-    return _product(call, input, weight, False) + [(bias, lambda grad: Explicit(call.split(grad).sum(1)))]
+    found = _product(call, input, weight, False)
+    return [*found, (bias, lambda grad: Explicit(call.split(grad).sum(1)))] if found else []
 
 
 def _addmm(call: Call, input: Tensor, mat1: Tensor, mat2: Tensor) -> Found:
-    return _product(call, mat1, mat2, True) + [(input, lambda grad: _reduced(call, grad, input))]
+    found = _product(call, mat1, mat2, True)
+    return [*found, (input, lambda grad: _reduced(call, grad, input))] if found else []
 
 
 def _matmul(call: Call, input: Tensor, other: Tensor) -> Found:

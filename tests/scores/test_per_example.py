@@ -256,3 +256,37 @@ def test_a_model_that_returns_logits_alone_is_scored_by_its_trainers_loss():
 
     found = scores_of(model=Logits(lambda net, x: x), compute_loss_func=weighted)
     assert found["table.weight"].any()
+
+
+class Placed(Net):
+    """Takes the positions of the tokens, which are the same for all examples, and a factor."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda net, x: x)
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, input_ids: Tensor, labels: Tensor, places: Tensor, factor: Tensor
+    ) -> dict[str, Tensor]:
+        x = self.table(input_ids) * factor + self.table(places)
+        return {"loss": F.cross_entropy(self.classifier(x.mean(1)), labels)}
+
+
+@pytest.mark.parametrize("shape", [(-1,), (1, -1)])
+def test_a_batch_may_begin_with_what_has_no_examples(shape: tuple[int, ...]):
+    model, batches = Placed(), batches_of((4, 6), (5, 3), (1, 2))
+    more = [{"factor": torch.tensor(2.0), "places": torch.arange(batch["input_ids"].shape[1]).view(shape), **batch}
+            for batch in batches]  # fmt: skip
+    check(model, more)
+
+
+def test_gradients_stay_when_a_model_raises():
+    def fail(gradient: Tensor) -> None:
+        raise ArithmeticError
+
+    model = Recorded(lambda logits, labels: F.cross_entropy(logits, labels))
+    model.classifier.register_forward_hook(lambda module, args, output: output.register_hook(fail) and None)
+    model.table.weight.grad = torch.ones_like(model.table.weight)
+    names = tuple(name for name, _ in model.named_parameters())
+    with pytest.raises(ArithmeticError):
+        fisher(model, names, batches_of((4, 6)), progress=False)
+    assert (model.table.weight.grad == 1).all() and model.classifier.weight.grad is None

@@ -1,5 +1,6 @@
 """Batches of examples: their size, some of them, the loss they train by, and where and how a model sees them."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,8 +32,19 @@ class Examples:
 
 
 def batch_size(batch: Batch) -> int:
-    """Examples in a batch: the first dimension of its first tensor."""
-    return next(len(value) for value in batch.values() if isinstance(value, Tensor))
+    """Examples in a batch: the first dimension that most of its tensors have.
+
+    Of several, one that is not 1, as of positions that are the same for all examples, and then that of the tensor with
+    the most dimensions.
+
+    Raises:
+        ValueError: no tensor has a dimension.
+    """
+    tensors = [value for value in batch.values() if isinstance(value, Tensor) and value.dim()]
+    if not tensors:
+        raise ValueError("a batch has no tensor of examples: give the model's inputs as tensors, examples first")
+    sizes = Counter(len(tensor) for tensor in tensors)
+    return len(max(tensors, key=lambda tensor: (sizes[len(tensor)], len(tensor) != 1, tensor.dim())))
 
 
 def example(batch: Batch, i: int) -> Batch:

@@ -6,7 +6,8 @@ examples; one example at a time.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -216,8 +217,7 @@ class PerExample:
     def _add_singly(self, batch: Batch, names: list[str], totals: dict[str, Tensor]) -> list[float]:
         """One backward pass for each example; returns their losses."""
         values: list[float] = []
-        with only_these_require_grad(self.model, names) as parameters:
-            held = {name: parameter.grad for name, parameter in parameters.items()}
+        with only_these_require_grad(self.model, names) as parameters, _grads_kept(parameters.values()):
             for i in range(batch_size(batch) if names else 0):
                 with SingleLosses():
                     found = list(self.losses(self.model, example(batch, i)))
@@ -231,9 +231,17 @@ class PerExample:
                             gradient = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
                             totals[name] += self.power(gradient.float())
                 values.append(float(sum(loss.detach() for loss in found)))
-            for name, parameter in parameters.items():
-                parameter.grad = held[name]
         return values
+
+
+@contextmanager
+def _grads_kept(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    held = [(parameter, parameter.grad) for parameter in parameters]
+    try:
+        yield
+    finally:
+        for parameter, grad in held:
+            parameter.grad = grad
 
 
 def _largest(tensor: Tensor) -> float:

@@ -65,7 +65,10 @@ def run_grid(arguments: Namespace, flags: list[str]) -> int:
     diverged = [cell for cell in grid.settled if cell.has_diverged]
     for cell in diverged:
         print(f"diverged: {cell.name}, log: {cell.log}; delete its folder to try it again", file=sys.stderr)
-    failed = [cell for cell in failed if cell not in diverged]
+    for cell in (cut_off := [cell for cell in grid.settled if cell.is_cut_off]):
+        print(f"not run: {cell.name}, since {cell.start and cell.start.name}, which it starts from, diverged or was "
+              "not run", file=sys.stderr)  # fmt: skip
+    failed = [cell for cell in failed if cell not in diverged and cell not in cut_off]
     for cell in failed:
         print(f"failed: {cell.name}, log: {cell.log}", file=sys.stderr)
     waiting = report_waiting(grid)

@@ -63,7 +63,25 @@ class Cell:
         if not path.exists():
             return None
         result = results.read(path)
-        was = result.arguments
+        self._check_same(result.arguments)
+        return result
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether it was tried with these settings, and its training diverged; raises as `result`."""
+        if self.result() is not None or (was := run_folder.diverged(self.folder)) is None:
+            return False
+        if was:
+            self._check_same(was)
+        return True
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the run that it starts from diverged, or is cut off itself, so that it cannot run."""
+        return self.start is not None and not self.is_ready and (self.start.has_diverged or self.start.is_cut_off)
+
+    def _check_same(self, was: dict[str, Any]) -> None:
+        """Raise a ValueError where a run in this folder had other settings, or started from something else."""
         now, pruned, whole = self.arguments.given, self._pruned, self.start and self.start.folder / DIFF_FILE
         if pruned and pruned.exists():
             digest, info = identity(pruned)
@@ -74,12 +92,6 @@ class Cell:
         elif self.start:  # nothing to compare with until what it started from is there again
             was = {key: value for key, value in was.items() if key != results.START}
         results.check_same_settings(self.folder, was, now)
-        return result
-
-    @property
-    def has_diverged(self) -> bool:
-        """Whether it was tried with these settings, and its training diverged; raises as `result`."""
-        return self.result() is None and run_folder.diverged(self.folder, self.arguments.given)
 
     @property
     def _pruned(self) -> Path | None:

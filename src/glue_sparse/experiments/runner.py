@@ -31,8 +31,9 @@ _WAIT = 2.0
 
 
 def missing(grid: Grid) -> list[Cell]:
-    """The cells that have no result yet, without those that wait for trials, and those whose training diverged."""
-    return [cell for cell in grid.settled if cell.result() is None and not cell.has_diverged]
+    """The cells that have yet to run: not those that wait for trials, that diverged, or start from one that did."""
+    unfinished = [cell for cell in grid.settled if cell.result() is None]
+    return [cell for cell in unfinished if not cell.has_diverged and not cell.is_cut_off]
 
 
 def dry_run(grid: Grid) -> str:
@@ -58,13 +59,15 @@ def run_here(grid: Grid, jobs: int = 1) -> list[Cell]:
         waiting, pending, failed = list(todo), {}, []
         try:
             while waiting or pending:
-                for cell in [cell for cell in waiting if cell.is_ready or cell.start in failed]:
-                    waiting.remove(cell)
+                for cell in list(waiting):
                     if cell.is_ready:
                         pending[pool.submit(running.run, cell)] = cell
+                    elif cell.start in waiting or cell.start in pending.values():
+                        continue
                     else:
                         reason = f"{cell.start and cell.start.name}, which it starts from, failed"
                         failed += _report(bar, cell, _Attempt(None, 0.0, reason))
+                    waiting.remove(cell)
                 done, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
                 for future in done:
                     failed += _report(bar, pending.pop(future), future.result())
@@ -213,7 +216,7 @@ def run_slurm(grid: Grid, jobs: int, options: Sequence[str] = (), cluster: str =
     grid.check()
     todo, logs = missing(grid), Path("runs", grid.name, "slurm")
     if not todo:
-        return "nothing to submit: every cell has its result"
+        return "nothing to submit: no run is missing that could run now"
     try:
         executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
         parameters = dict(_option(text) for text in options)

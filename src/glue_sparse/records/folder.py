@@ -101,16 +101,12 @@ def mark_diverged(folder: Path, sentence: str) -> None:
     whole_files.write_text(folder / DIVERGED, sentence + "\n")
 
 
-def diverged(folder: Path, given: dict[str, Any]) -> bool:
-    """Whether a run with these settings has left that note.
-
-    Raises:
-        ValueError: it was one with other settings.
-    """
+def diverged(folder: Path) -> dict[str, Any] | None:
+    """The settings of the run that has left that note, empty where they are not stored; none without a note."""
     if not (folder / DIVERGED).exists():
-        return False
-    _check_same_settings(folder, given)
-    return True
+        return None
+    path = folder / ARGUMENTS_FILE
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """From a command line to values: a YAML gives defaults, flags win, unknown keys are errors. Loads no torch."""
 
+import math
 from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -161,6 +162,8 @@ def _add(group: Any, flag: Flag) -> None:
     options: dict[str, Any] = {"default": flag.default, "help": flag.help.replace("%", "%%"), "type": flag.kind}
     if flag.choices:
         options["choices"] = flag.choices
+    if flag.kind is float:
+        options["type"] = _float
     if flag.kind is bool:
         options["type"] = _bool
         if not flag.optional:
@@ -171,6 +174,16 @@ def _add(group: Any, flag: Flag) -> None:
     if flag.kind is bool and flag.default is True:
         no = dict.fromkeys([f"--no_{flag.name}", f"--no-{flag.name.replace('_', '-')}"])
         group.add_argument(*no, action="store_false", dest=flag.name, default=True, help=SUPPRESS)
+
+
+def _float(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"invalid float value: {text!r}") from error
+    if not math.isfinite(number):
+        raise ArgumentTypeError(f"{text} is no number to train with: give a finite one")
+    return number
 
 
 def _bool(text: str) -> bool:
@@ -218,5 +231,5 @@ def _as_typed(action: Action, value: Any) -> Any:
     convert: Callable[[Any], Any] = action.type if callable(action.type) else str
     try:
         return [convert(one) for one in (value if isinstance(value, list) else [value])]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArgumentTypeError) as error:
         raise ValueError(f"{action.dest}: {error}") from error

@@ -19,9 +19,11 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from glue_sparse.core.batches import evaluating
+from glue_sparse.core.finite import check_model
 from glue_sparse.models.positions import max_tokens
 from glue_sparse.models.sources import DTYPES, explained, quiet, resolve
 from glue_sparse.models.tokenizers import load_tokenizer
+from glue_sparse.writing.words import prefixed
 
 Kind = Literal["causal", "masked"]
 LOADERS: dict[Kind, Any] = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}
@@ -59,7 +61,8 @@ def load_language_model(
         device: as torch names it; `auto` is the accelerator where there is one.
     Raises:
         ValueError: the checkpoint is not to be had in safetensors format, lacks any weight (a random head has no
-            perplexity), or is not of the kind; an unknown dtype, or a device that cannot hold it.
+            perplexity), holds numbers that are not finite, or is not of the kind; an unknown dtype, or a device that
+            cannot hold it.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype}")
@@ -79,6 +82,8 @@ def load_language_model(
             f"{model} has no weights for {len(lacking)} tensors of {type(network).__name__}, for example {lacking[0]}, "
             "and with random ones a perplexity means nothing"
         )
+    with prefixed(model):
+        check_model(network)
     network.config.use_cache = False  # nothing is generated, so keys and values need not be kept
     network = _moved(network, device)
     if kind == "causal" and _reads_ahead(network):

@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from glue_sparse.core.finite import check_model
 from glue_sparse.core.names import block_of
 from glue_sparse.core.params import outside_base
 from glue_sparse.core.randomness import new_weights
@@ -24,6 +25,7 @@ from glue_sparse.models.names import is_bert_size, scratch_of
 from glue_sparse.models.padding import follow_tokenizer
 from glue_sparse.models.sources import DTYPES, OFFLINE, explained, quiet, resolve
 from glue_sparse.models.tokenizers import load_tokenizer
+from glue_sparse.writing.words import prefixed
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +138,8 @@ def load_pretrained(kind: Any, model: str, dtype: str, offline: str = OFFLINE, *
 def load_encoder(model: str, revision: str | None = None) -> PreTrainedModel:
     """The model without a head, of any kind that `AutoModel` knows (vision transformers too), in its stored type.
 
-    Raises ValueError when it is not to be had in safetensors format, or lacks weights for matrices of its layers.
+    Raises ValueError when it is not to be had in safetensors format, lacks weights for matrices of its layers, or holds
+    numbers that are not finite.
     """
     folder, name = resolve(model), f"{model}@{revision}" if revision else model
     try:
@@ -160,4 +163,6 @@ def load_encoder(model: str, revision: str | None = None) -> PreTrainedModel:
     missing = sorted(key for key in report["missing_keys"] if block_of(key))
     if missing:
         raise ValueError(f"{name} has no weights for {len(missing)} tensors of its layers, such as {missing[0]}")
+    with prefixed(name):
+        check_model(network)
     return network

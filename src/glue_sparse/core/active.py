@@ -212,8 +212,8 @@ class ActiveEntries(Parametrization):
 
     def _apply(self, fn, recurse: bool = True):
         super()._apply(fn, recurse)
-        self._place(fn(self.indices))
-        self.explored = None if self.explored is None else fn(self.explored)
+        self._place(_moved(fn, self.indices))
+        self.explored = None if self.explored is None else _moved(fn, self.explored)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -223,6 +223,12 @@ class ActiveEntries(Parametrization):
     def extra_repr(self) -> str:
         size = f", block_size={self.block_size}" if self.block_size > 1 else ""
         return f"{len(self.indices):,} active, inactive={self.inactive}{size}"
+
+
+def _moved(fn: Callable[[Tensor], Tensor], positions: Tensor) -> Tensor:
+    """As `fn` gives it, but never cast: `model.type(torch.bfloat16)` would round positions."""
+    found = fn(positions)
+    return found if found.dtype == positions.dtype else positions.to(found.device)
 
 
 def _zero_except(tensor: Tensor, indices: Tensor) -> None:
@@ -256,6 +262,9 @@ def attach(model: nn.Module, masks: Masks, inactive: Inactive = "frozen", block_
             raise ValueError(f"the mask names {name}, which the model does not have")
         if mask.shape != parameters[name].shape:
             raise ValueError(f"the mask of {name} is {tuple(mask.shape)}, the tensor {tuple(parameters[name].shape)}")
+        if not parameters[name].is_floating_point():
+            raise ValueError(f"{name} holds {parameters[name].dtype}, and active entries are real numbers: leave its "
+                             "mask out")  # fmt: skip
         tiles.check(name, mask.shape, block_size)
         tiles.gathered(mask, block_size)
     masks = without_frozen(model, masks, inactive)

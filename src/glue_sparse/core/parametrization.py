@@ -121,7 +121,12 @@ def install(model: nn.Module, builders: Mapping[str, Callable[[Tensor], Parametr
 
 
 def detach(model: nn.Module) -> None:
-    """Write what has trained into the tensors and leave a plain model with its original names."""
+    """Write what has trained into the tensors and leave a plain model with its original names.
+
+    Raises:
+        ValueError: another parametrization was put before a tensor after its active entries; nothing is changed then.
+    """
+    _check_alone(model)
     for name, held in list(held_tensors(model)):
         weight = original(model, name)
         weight.data = held.current(weight)
@@ -129,7 +134,12 @@ def detach(model: nn.Module) -> None:
 
 
 def release(model: nn.Module) -> None:
-    """Leave a plain model with its original names and the tensors as they are behind their parametrizations."""
+    """Leave a plain model with its original names and the tensors as they are behind their parametrizations.
+
+    Raises:
+        ValueError: as `detach`.
+    """
+    _check_alone(model)
     for name, held in list(held_tensors(model)):
         original(model, name).requires_grad_(held.may_train)
     for module in list(model.modules()):
@@ -137,7 +147,25 @@ def release(model: nn.Module) -> None:
             assert isinstance(module.parametrizations, nn.ModuleDict)
             for attribute, stack in list(module.parametrizations.items()):
                 if isinstance(stack, parametrize.ParametrizationList) and isinstance(stack[0], Parametrization):
+                    _own_class(module)
                     parametrize.remove_parametrizations(module, attribute, leave_parametrized=False)
+
+
+def _check_alone(model: nn.Module) -> None:
+    """Removal takes all parametrizations of a tensor away, those of others too."""
+    for name, module in model.named_modules():
+        stacks: Any = module.parametrizations if parametrize.is_parametrized(module) else {}
+        for attribute, stack in stacks.items():
+            if isinstance(stack[0], Parametrization) and len(stack) > 1:
+                raise ValueError(f"{f'{name}.{attribute}'.lstrip('.')} was given another parametrization after its "
+                                 "active entries: remove that one first")  # fmt: skip
+
+
+def _own_class(module: nn.Module) -> None:
+    """Give a parametrized module a class that no copy of it shares: removal deletes the tensor's name from there."""
+    kind = type(module)
+    own = {key: value for key, value in vars(kind).items() if key not in ("__dict__", "__weakref__")}
+    module.__class__ = type(kind.__name__, kind.__bases__, own)
 
 
 def held_tensors(model: nn.Module) -> Iterator[tuple[str, Parametrization]]:

@@ -221,3 +221,74 @@ def test_training_after_evaluation_in_half_precision_is_training_without(tmp_pat
         run.train()
         detach(model)
     assert all(torch.equal(p, q) for p, q in zip(*(m.parameters() for m in models), strict=True))
+
+
+def made_for_inference() -> nn.Module:
+    with torch.inference_mode():
+        return bert()
+
+
+def in_one_memory() -> nn.Module:
+    """The last rows of one matrix are the first of another."""
+    model: Any = bert()
+    memory = torch.randn(16 * 24)
+    model.bert.pooler.dense.weight = nn.Parameter(memory[: 16 * 16].view(16, 16))
+    model.bert.encoder.layer[0].attention.output.dense.weight = nn.Parameter(memory[8 * 16 :].view(16, 16))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (made_for_inference, "was made in torch.inference_mode"),
+        (in_one_memory, "bert.encoder.layer.0.attention.output.dense.weight are two parameters in the same memory"),
+        (lambda: nn.DataParallel(bert()), "is a wrapper for several devices.*`.module`"),
+    ],
+)
+def test_memory_and_wrappers_that_would_mislead_are_refused(tmp_path: Path, make: Any, message: str):
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, make(), FixedMask(noise, density=0.05))
+    with pytest.raises(ValueError, match=message):
+        attach(make(), {})
+
+
+def test_parts_of_one_memory_that_do_not_overlap_train(tmp_path: Path):
+    model: Any = bert()
+    memory = torch.randn(2 * 16 * 16)
+    for layer, part in zip(model.bert.encoder.layer, memory.view(2, 16, 16), strict=True):
+        layer.attention.output.dense.weight = nn.Parameter(part)
+    trainer(tmp_path, model, FixedMask(noise, density=0.05), max_steps=1).train()
+
+
+def test_what_is_no_method_no_arguments_or_no_name_says_so(tmp_path: Path):
+    def make(**changes: Any) -> None:
+        given = {"model": bert(), "args": arguments(tmp_path), "method": FixedMask(noise, density=0.05), **changes}
+        SparseTrainer(given.pop("model"), given.pop("args"), **given)
+
+    for changes, message in (
+        ({"method": FixedMask}, "takes a method that has been made.*not FixedMask"),
+        ({"method": noise}, "takes a method that has been made.*not function"),
+        ({"args": None}, "takes TrainingArguments as `args`"),
+        ({"head": ("classifier.weight", "nope")}, "`head` names nope"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make(**changes)
+    with pytest.raises(ValueError, match="give SparseTrainer a `train_dataset`"):
+        SparseTrainer(bert(), arguments(tmp_path), method=METHODS["fish"]()).train()
+
+
+@pytest.mark.parametrize("first", ["fish", "one_shot", "rigl", "alternate"])
+def test_entries_that_are_gone_do_not_train_and_others_are_not_chosen_over_them(tmp_path: Path, first: str):
+    """Training on after `detach` would train the head alone."""
+    model = bert()
+    run = trainer(tmp_path, model, METHODS[first](), max_steps=2, logging_strategy="no")
+    run.train()
+    other = trainer(tmp_path, model, METHODS["random"](), max_steps=2, logging_strategy="no")
+    for again in (other.choose, run.choose):
+        with pytest.raises(ValueError, match="has active entries already"):
+            again()
+    detach(model)
+    with pytest.raises(ValueError, match="were taken away by detach"):
+        run.train()
+    trainer(tmp_path, model, METHODS["random"](), max_steps=1, logging_strategy="no").train()
+    assert sum(entries.num_active for _, entries in active_tensors(model))

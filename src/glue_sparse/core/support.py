@@ -1,10 +1,12 @@
 """Which models can have active entries: those whose parameters are plain tensors that are here, whole and alone."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 _PLAIN = {"__module__", "__doc__", "__new__", "__init__", "__repr__", "__dict__", "__weakref__", "__slots__",
           "__qualname__", "__annotations__", "__firstlineno__", "__static_attributes__"}  # fmt: skip
@@ -29,6 +31,9 @@ def check_model(model: nn.Module) -> None:
     for name, buffer in model.named_buffers():
         if buffer.is_meta:
             raise ValueError(f"{name} {_META}")
+    if pair := _overlapping(model):
+        raise ValueError(f"{pair[0]} and {pair[1]} are two parameters in the same memory, so that each would change "
+                         "the other: make them one parameter, or give one a copy of its own")  # fmt: skip
 
 
 _META = ("is on the meta device and has no values: load the model's weights, or fill it after `to_empty`, before it "
@@ -36,10 +41,23 @@ _META = ("is on the meta device and has no values: load the model's weights, or 
 _SHARDED = "is sharded, and a rank sees only a part of it: use DDP, or one process, on the whole model"
 
 
+def _overlapping(model: nn.Module) -> tuple[str, str] | None:
+    """Names of two parameters of which entries lie at the same address; a parameter with gaps becomes a copy."""
+    held = [(name, p.data) for name, p in model.named_parameters() if p.numel() and p.data.is_contiguous()]
+    places = sorted((str(t.device), t.data_ptr(), t.data_ptr() + t.nbytes, name) for name, t in held)
+    for (device, _, end, name), (other_device, start, _, other) in pairwise(places):
+        if device == other_device and start < end:
+            return name, other
+    return None
+
+
 def _of_module(module: nn.Module) -> str:
     """Why a module cannot be part of the model; empty where it can."""
     if isinstance(module, torch.jit.ScriptModule):
         return "is compiled by TorchScript, which cannot take active entries: pass the model that it was made from"
+    if isinstance(module, DistributedDataParallel | nn.DataParallel):
+        return ("is a wrapper for several devices, which has noted already what trains: pass the model inside it, its "
+                "`.module`, and wrap it afterwards")  # fmt: skip
     homes = [kind.__module__ for kind in type(module).__mro__]
     if any(home.partition(".")[0] == "peft" for home in homes):
         return ("is an adapter of PEFT, which decides by itself what trains: pass the model without it, or call "
@@ -70,6 +88,8 @@ def _of_parameter(parameter: Tensor) -> str:
         return "has no shape yet: call the model once on a batch before it gets active entries"
     if parameter.is_meta:
         return _META
+    if parameter.is_inference():
+        return "was made in torch.inference_mode() and cannot be written to: load the model outside of that"
     own = {name for kind in type(parameter).__mro__ if not issubclass(nn.Parameter, kind) for name in vars(kind)}
     if type(parameter.data) is not Tensor or own - _PLAIN:
         kind = type(parameter if type(parameter.data) is Tensor else parameter.data).__name__

@@ -17,6 +17,8 @@ def drawn(trainer: Trainer, num_samples: int, share: tuple[int, int], draw: int)
     """See `SparseTrainer.sample_batches`."""
     args, data = trainer.args, trainer.train_dataset
     examples: list[Any]
+    if data is None:
+        raise ValueError("this method chooses entries by training examples: give SparseTrainer a `train_dataset`")
     if hasattr(data, "__len__"):
         keys = ("score samples", draw) if draw else ("score samples",)
         order = torch.randperm(len(data), generator=seeded(args.seed, *keys))[:num_samples]  # pyright: ignore

@@ -8,16 +8,23 @@ from transformers import TrainingArguments
 
 from glue_sparse.arguments import sharding
 from glue_sparse.core import support
-from glue_sparse.core.parametrization import frozen_tensors
+from glue_sparse.core.parametrization import frozen_tensors, is_attached
+from glue_sparse.methods.base import SparseMethod
 
 logger = logging.getLogger(__name__)
 
-def check(model: Any, args: TrainingArguments) -> None:
-    """Raise a ValueError for arguments or a model that active entries cannot train with, before anything is moved.
+def check(model: Any, args: Any, method: Any, head: Any = None) -> None:
+    """Raise a ValueError for what active entries cannot train with, before anything is moved.
 
     Args:
-        model: as the user handed it in.
+        model, args, method, head: as the user handed them in.
     """
+    if not isinstance(args, TrainingArguments):
+        raise ValueError(f"SparseTrainer takes TrainingArguments as `args`, and not {type(args).__name__}")
+    if not isinstance(method, SparseMethod):
+        found = method.__name__ if isinstance(method, type) else type(method).__name__
+        raise ValueError("SparseTrainer takes a method that has been made, such as FixedMask(fisher, density=0.005), "
+                         f"as `method`, and not {found}")  # fmt: skip
     sharding.refuse(args)
     if not isinstance(model, nn.Module):
         raise ValueError(f"SparseTrainer takes a model, a torch.nn.Module, and not {type(model).__name__}")
@@ -26,9 +33,26 @@ def check(model: Any, args: TrainingArguments) -> None:
     if len(devices) > 1:
         raise ValueError(f"the model lies on several devices ({', '.join(devices)}): load it on one, without a "
                          "`device_map` that spreads it")  # fmt: skip
+    known = dict(model.named_parameters())
+    if unknown := [name for name in head or () if name not in known]:
+        raise ValueError(f"`head` names {unknown[0]}, which is no parameter of {type(model).__name__}")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("every parameter of this model is frozen, so that nothing would train: call "
                          "requires_grad_(True) on those that may")  # fmt: skip
+
+
+def check_plain(model: nn.Module) -> None:
+    """Raise a ValueError where a method is to choose entries of a model that has some, which it would not replace."""
+    if is_attached(model):
+        raise ValueError("this model has active entries already, which another choice would not replace: call "
+                         "detach(model) first")  # fmt: skip
+
+
+def check_held(model: nn.Module, was_attached: bool) -> None:
+    """Raise a ValueError where the active entries of a trainer are gone, so that none of them would train."""
+    if was_attached and not is_attached(model):
+        raise ValueError("the active entries of this trainer were taken away by detach(model): make a new "
+                         "SparseTrainer to train the model again")  # fmt: skip
 
 
 def check_accelerator(accelerator: Any) -> None:

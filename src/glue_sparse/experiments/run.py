@@ -194,7 +194,8 @@ def _evaluate(trainer: SparseTrainer, task: Task) -> dict[str, dict[str, float]]
         else:
             values = trainer.evaluate(data, metric_key_prefix=prefix)  # pyright: ignore[reportArgumentType]
         timing = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
-        named = {k.removeprefix(f"{prefix}_"): float(v) for k, v in values.items() if k.startswith(prefix)}
+        numbers = {k: math.nan if v is None else float(v) for k, v in values.items() if k.startswith(prefix)}
+        named = {k.removeprefix(f"{prefix}_"): v for k, v in numbers.items()}
         found[split] = {k: v for k, v in named.items() if k not in timing}
     return found
 

@@ -12,6 +12,7 @@ from glue_sparse.core import ranks
 from glue_sparse.core.active import active_tensors
 from glue_sparse.core.finite import first_not_finite
 from glue_sparse.core.parametrization import persistent_buffers
+from glue_sparse.writing.files import without_infinite
 
 ADVICE = "lower `learning_rate`, or clip with `max_grad_norm`"
 
@@ -52,6 +53,21 @@ def check_values(model: nn.Module, step: int, learning_rate: float) -> None:
                        f"{learning_rate:g}, so training stops there and nothing of it is saved: {ADVICE}")  # fmt: skip
 
 
+def check_chooser(metrics: Mapping[str, float], args: TrainingArguments, step: int) -> None:
+    """Raise `Diverged` where the metric that chooses the best model is infinite: nothing could be better."""
+    name = args.metric_for_best_model
+    value = metrics.get(name if name.startswith("eval_") else f"eval_{name}") if name else None
+    if isinstance(value, float) and math.isinf(value):
+        raise Diverged(f"{name} is {value} after step {step}, and chooses the best model by `metric_for_best_model`: "
+                       "choose by another one")  # fmt: skip
+
+
+def keep_finite(state: TrainerState) -> None:
+    """Write None for what is not finite in the last line of a history, and for a best metric that nothing has set."""
+    state.log_history[-1:] = without_infinite(state.log_history[-1:])
+    state.best_metric = without_infinite(state.best_metric)
+
+
 class StopOnDivergence(TrainerCallback):
     """Looks at every step's loss before the optimizer does, and at the values before anything is saved.
 
@@ -89,6 +105,7 @@ class StopOnDivergence(TrainerCallback):
         """Called before the Trainer saves."""
         if self._trains:
             check_metrics(kwargs["metrics"], state.global_step, _rate(kwargs["optimizer"]))
+            check_chooser(kwargs["metrics"], args, state.global_step)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -27,7 +27,7 @@ from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Moment, SparseMethod
 from glue_sparse.training import groups, samples, support
-from glue_sparse.training.divergence import StopOnDivergence, check_values
+from glue_sparse.training.divergence import StopOnDivergence, check_values, keep_finite
 from glue_sparse.training.full_eval import types_kept
 from glue_sparse.training.method_hooks import MethodHooks
 from glue_sparse.training.windows import Windows
@@ -57,7 +57,7 @@ class SparseTrainer(Trainer):
     ):
         if kwargs.get("model_init") is not None:
             raise ValueError("SparseTrainer takes a model, not model_init: the masks belong to one model")
-        support.check(model, args)
+        support.check(model, args, method, head)
         check_model(model)
         super().__init__(model, args, **kwargs)
         support.check_accelerator(self.accelerator)
@@ -67,7 +67,7 @@ class SparseTrainer(Trainer):
         if method.moves and method.inactive == "frozen" and args.load_best_model_at_end:
             raise ValueError("`load_best_model_at_end` cannot go back to a mask that was replaced: choose one of them")
         self.method = method
-        self._has_chosen = False
+        self._has_chosen = self._was_attached = False
         self.cost: Cost | None = None
         """What trained, counted before the method finished; none until `train` has ended."""
         self.divergence = StopOnDivergence(lambda: self.network)
@@ -117,11 +117,12 @@ class SparseTrainer(Trainer):
         Raises:
             RuntimeError: ranks chose differently (a score that depends on the rank, or different data).
         """
+        support.check_plain(self.network)
         share = (self.args.process_index, self.args.world_size)
         batches = partial(self.sample_batches, share=share)
         masks = self.method.prepare(self.network, self.head, batches, self._add_over_ranks)
         self.method.attach(self.network, masks)
-        self._has_chosen = True
+        self._has_chosen, self._was_attached = True, is_attached(self.network)
         bases = [held.base_digest for _, held in held_tensors(self.network)]
         if not ranks.agree((digest(masks), *bases)):
             raise RuntimeError("ranks differ in masks or base weights; scores may depend on data and seed alone")
@@ -170,15 +171,16 @@ class SparseTrainer(Trainer):
         Called again, it trains on from what has been trained, with the optimizer's state, as `Trainer` does.
 
         Raises:
-            ValueError: called again with a method that ends for good (`SparseMethod.refuses_again`).
+            ValueError: called again with a method that ends for good (`SparseMethod.refuses_again`), or after `detach`.
         """
         if self.cost is not None and self.method.refuses_again:
             raise ValueError(self.method.refuses_again)
+        support.check_held(self.network, self._was_attached)
         support.announce_frozen(self.network)
         if not resume_from_checkpoint and not self._has_chosen and not is_attached(self.network):
             self.choose()
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        self._has_chosen = True
+        self._has_chosen, self._was_attached = True, is_attached(self.network)
         if last := self.method.logs(self.network):
             self.log(last)
         self.cost = cost_of(self.network)
@@ -241,6 +243,7 @@ class SparseTrainer(Trainer):
         """As in `Trainer`, with the method's facts beside the training loss."""
         extra = self.method.logs(self.network) if "loss" in logs else {}
         super().log({**logs, **extra}, start_time)
+        keep_finite(self.state)
 
     def sparse_diff(self) -> SparseDiff:
         """What has been trained so far."""
@@ -285,6 +288,7 @@ class SparseTrainer(Trainer):
         """A checkpoint's model is its sparse diff: the base does not change, so it is not saved again."""
         if self.args.should_save:
             check_values(self.network, self.state.global_step, self.args.learning_rate)
+            keep_finite(self.state)
             self.method.save(self.network, self.info, Path(output_dir or self.args.output_dir or "."))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from glue_sparse.core import budgets, ranks
 from glue_sparse.core.active import active_tensors, attach
+from glue_sparse.core.finite import check_model
 from glue_sparse.core.parametrization import is_attached
 from glue_sparse.core.reindexing import take_over
 from glue_sparse.methods.moving.explored import explored_state, load_explored
@@ -41,13 +42,15 @@ def sparsify_model(
         distribution, power, densities, tensors, start, variance, seed: as for `DropGrow`.
         block_size: side of the square tiles that are active as a whole; a rule that moves them has the same.
     Raises:
-        ValueError: sparsity out of range, an unknown distribution, a tensor that would keep nothing.
+        ValueError: sparsity out of range, an unknown distribution, a tensor that would keep nothing, or one with numbers
+            that are not finite.
     """
     budgets.check_sparsity(sparsity)
     if variance is not None:
         check_one_of("variance", variance, get_args(VarianceOf))
     if is_attached(model):
         raise ValueError("this model already has active entries; call detach(model) first")
+    check_model(model)
     counts = entry_counts(model, (), 1 - sparsity, distribution, power, densities or {}, tensors, block_size)
     attach(model, initial_masks(model, counts, seed, start, block_size), "zero", block_size)
     if variance:

@@ -1,4 +1,4 @@
-"""Casting, copying and detaching attached models: positions stay positions, copies apart, and nothing of others goes."""
+"""Casting, copying and detaching attached models: positions and copies stay, and nothing of others goes."""
 
 import copy
 from typing import Any

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,11 @@ def read_all(folder: Path) -> list[dict[str, Any]]:
     """All JSON files, in the order of their steps."""
     paths = sorted(folder.rglob("*.json"))
     assert paths
-    return [json.loads(p.read_text(), parse_constant=lambda word: pytest.fail(f"{word} in {p}")) for p in paths]
+    return [json.loads(p.read_text(), parse_constant=partial(_refused, p)) for p in paths]
+
+
+def _refused(path: Path, word: str) -> None:
+    pytest.fail(f"{word} in {path}")
 
 
 @pytest.mark.parametrize("chooses", [False, True])

@@ -165,7 +165,7 @@ def _own_class(module: nn.Module) -> None:
     """Give a parametrized module a class that no copy of it shares: removal deletes the tensor's name from there."""
     kind = type(module)
     own = {key: value for key, value in vars(kind).items() if key not in ("__dict__", "__weakref__")}
-    module.__class__ = type(kind.__name__, kind.__bases__, own)
+    module.__class__ = type(kind.__name__, kind.__bases__, own)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def held_tensors(model: nn.Module) -> Iterator[tuple[str, Parametrization]]:

@@ -42,8 +42,8 @@ def sparsify_model(
         distribution, power, densities, tensors, start, variance, seed: as for `DropGrow`.
         block_size: side of the square tiles that are active as a whole; a rule that moves them has the same.
     Raises:
-        ValueError: sparsity out of range, an unknown distribution, a tensor that would keep nothing, or one with numbers
-            that are not finite.
+        ValueError: sparsity out of range, an unknown distribution, a tensor that would keep nothing, or one that has
+            numbers which are not finite.
     """
     budgets.check_sparsity(sparsity)
     if variance is not None:

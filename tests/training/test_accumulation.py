@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BertConfig, BertForQuestionAnswering
+from transformers import BertConfig, BertForQuestionAnswering, ElectraConfig, ElectraForPreTraining
 
 import merging
 from forked import run_ranks
 from glue_sparse import FixedMask, SparseTrainer
 from glue_sparse.benchmarks import accumulation
 from glue_sparse.benchmarks.accumulation import CASES, SHAPES, built, distance, examples, large_step, step
-from glue_sparse.training.windows import KINDS, mean_over
+from glue_sparse.training.means import Items, find_items
+from glue_sparse.training.windows import shares
 from shared_runs import made_once
 
 HELPERS = Path(__file__).parents[1] / "helpers"
@@ -71,18 +72,135 @@ class Net(nn.Module):
 
 
 @pytest.mark.parametrize("shifts", [False, True])
-@pytest.mark.parametrize(("kind", "mean"), [("told", None), ("deaf", None), ("per example", 2)])
+@pytest.mark.parametrize(("kind", "mean"), [("told", None), ("deaf", None), ("per example", "examples")])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_losses_of_each_kind(kind: str, mean: int | None, shifts: bool, shape: tuple[int, int]):
+def test_losses_of_each_kind(kind: str, mean: str | None, shifts: bool, shape: tuple[int, int]):
     base, data = Net(kind, shifts), examples(CASES["GPT-2"], 8)
     for index, example in enumerate(data[:-1]):
         example["labels"][0] = 3 if index % 3 else -100  # a label that a loss which shifts never asks for
     batch = {k: torch.stack([e[k] for e in data]) for k in data[0]}
     state = torch.get_rng_state()
-    count = mean_over(lambda b: base(**b)["loss"], base, [batch])
-    assert count is KINDS[int(shifts) if mean is None else mean]
+    found = find_items(lambda b: base(**b)["loss"], base, [batch])
+    assert found == (Items("labels", int(shifts)) if mean is None else Items(mean), True)
     assert torch.equal(torch.get_rng_state(), state) and base.training
     assert distance(step("ours", base, data, shape), large_step(base, data)) < NEAR
+
+
+class Uncommon(nn.Module):
+    """Losses of kinds that transformers' own networks seldom have, some of them in a tuple."""
+
+    def __init__(self, kind: str, ignored: int = -100):
+        super().__init__()
+        torch.manual_seed(0)
+        self.kind, self.ignored = kind, ignored
+        self.emb, self.out = nn.Embedding(accumulation.VOCABULARY, 8), nn.Linear(8, accumulation.VOCABULARY)
+
+    def forward(self, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None) -> Any:
+        logits, reduction = self.out(self.emb(input_ids)), "sum" if self.kind == "sum" else "mean"
+        if self.kind == "hinge":
+            return F.relu(1 - labels * logits[:, 0, 0]).mean(), logits
+        if self.kind == "classes":
+            weights = torch.ones(accumulation.VOCABULARY).index_fill(0, torch.tensor([1]), 5.0)
+            return {"loss": F.cross_entropy(logits.mean(1), labels, weight=weights)}
+        if labels.dim() == 1:
+            return F.cross_entropy(logits.mean(1), labels, reduction=reduction, ignore_index=self.ignored), logits
+        if self.kind == "attended" and attention_mask is not None:
+            logits, labels = logits[attention_mask.bool()], labels[attention_mask.bool()]
+        loss = F.cross_entropy(logits.reshape(-1, accumulation.VOCABULARY), labels.reshape(-1), reduction=reduction,
+                               ignore_index=self.ignored)  # fmt: skip
+        return {"loss": loss, "logits": logits}
+
+
+def padded(data: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of different lengths; every token has a label."""
+    lengths = (torch.arange(len(data)) * 5 % 9 + 3).tolist()
+    mask = [torch.arange(accumulation.LENGTH).lt(length).long() for length in lengths]
+    return [{**e, "labels": e["input_ids"], "attention_mask": each} for e, each in zip(data, mask, strict=True)]
+
+
+def unlike(data: list[dict[str, Any]], label: int) -> list[dict[str, Any]]:
+    """With another label that does not count, that of a token or of a whole example."""
+    if isinstance(data[0]["labels"], int):
+        return [{**e, "labels": label if i in (0, 3) else e["labels"]} for i, e in enumerate(data)]
+    return [{**e, "labels": torch.where(e["labels"] == -100, label, e["labels"])} for e in data]
+
+
+TOKENS, CLASSES = (examples(CASES[name], 8) for name in ("GPT-2", "BERT classifier"))
+UNCOMMON = {
+    "sum of tokens": ("sum", -100, TOKENS), "sum of examples": ("sum", -100, CLASSES),
+    "-1 does not count": ("mean", -1, unlike(TOKENS, -1)), "0 does not count": ("mean", 0, unlike(TOKENS, 0)),
+    "-1 is no class": ("mean", -1, unlike(CLASSES, -1)),
+    "-1 is a class": ("hinge", -100, [{**e, "labels": -1 if i % 3 else 1} for i, e in enumerate(CLASSES)]),
+    "attended tokens": ("attended", -100, padded(TOKENS)),
+}  # fmt: skip
+
+
+def step_of_one_batch(loss: Any, base: nn.Module, data: list[dict[str, Any]]) -> Tensor:
+    base.zero_grad()
+    loss({k: torch.stack([torch.as_tensor(e[k]) for e in data]) for k in data[0]}).backward()
+    found = [torch.zeros_like(p) if p.grad is None else p.grad for p in base.parameters()]
+    base.zero_grad()
+    return -accumulation.RATE * torch.cat([gradient.flatten() for gradient in found])
+
+
+@pytest.mark.parametrize("name", UNCOMMON)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_losses_that_are_no_mean_over_labels(name: str, shape: tuple[int, int]):
+    kind, ignored, data = UNCOMMON[name]
+    base = Uncommon(kind, ignored)
+
+    def loss(batch: dict[str, Tensor]) -> Tensor:
+        found = base(**batch)
+        return found["loss"] if isinstance(found, dict) else found[0]
+
+    assert distance(step("ours", base, data, shape), step_of_one_batch(loss, base, data)) < NEAR
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_electra_counts_attended_tokens(shape: tuple[int, int]):
+    torch.manual_seed(0)
+    base = ElectraForPreTraining(ElectraConfig(**accumulation.SMALL, embedding_size=8))
+    data = [{**e, "labels": e["labels"] % 2} for e in padded(TOKENS)]
+    assert distance(step("ours", base, data, shape), large_step(base, data)) < NEAR
+
+
+def test_a_loss_of_classes_with_weights_is_told(caplog: pytest.LogCaptureFixture):
+    batch = {k: torch.stack([torch.as_tensor(e[k]) for e in CLASSES]) for k in CLASSES[0]}
+    base = Uncommon("classes")
+    find_items(lambda b: base(**b)["loss"], base, [batch])
+    assert "not exactly those of one large batch" in caplog.text
+    caplog.clear()
+    base = built(CASES["GPT-2"])
+    find_items(lambda b: base(**b)["loss"], base, [{k: torch.stack([e[k] for e in TOKENS]) for k in TOKENS[0]}])
+    assert not caplog.text
+
+
+def test_data_without_labels_are_not_the_last_word():
+    base, nothing = Net("deaf", shifts=True), {**TOKENS[0], "labels": torch.full((accumulation.LENGTH,), -100)}
+    batches = [{k: v[None] for k, v in each.items()} for each in (nothing, TOKENS[0])]
+    assert find_items(lambda b: base(**b)["loss"], base, batches[:1]) == (Items("labels"), False)
+    assert find_items(lambda b: base(**b)["loss"], base, batches) == (Items("labels", 1), True)
+
+
+def test_a_sum_counts_for_every_rank():
+    assert shares([{}, {}], Items("sum"), torch.device("cpu"), num_ranks=3).tolist() == [6.0, 6.0]
+
+
+def deaf_mean(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
+    return F.cross_entropy(outputs["logits"].flatten(0, -2), labels.flatten())
+
+
+def deaf_sum(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
+    return F.cross_entropy(outputs["logits"].flatten(0, -2), labels.flatten(), reduction="sum")
+
+
+@pytest.mark.parametrize("name", ["BERT classifier", "BERT masked LM"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("function", [deaf_mean, deaf_sum])
+def test_a_loss_function_that_does_not_use_the_number(name: str, shape: tuple[int, int], function: Any):
+    base, data = built(CASES[name]), examples(CASES[name], 8)
+    right = step_of_one_batch(lambda b: function(base(**b), b["labels"]), base, data)
+    assert distance(step("ours", base, data, shape, compute_loss_func=function), right) < NEAR
 
 
 def test_labels_that_are_not_tokens():
@@ -91,6 +209,9 @@ def test_labels_that_are_not_tokens():
     data = [{"input_ids": e["input_ids"], "start_positions": i, "end_positions": i + 2}
             for i, e in enumerate(examples(CASES["GPT-2"], 7))]  # fmt: skip
     assert distance(step("ours", base, data, (2, 8)), large_step(base, data)) < NEAR
+    for i in (0, 3):  # an answer that was cut off
+        data[i]["start_positions"] = data[i]["end_positions"] = accumulation.LENGTH + 5
+    assert distance(step("ours", base, data, (1, 8)), large_step(base, data)) < NEAR
 
 
 def summed(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:

@@ -189,7 +189,7 @@ class SparseTrainer(Trainer):
 
     def compute_loss(self, model: nn.Module, inputs: Batch, return_outputs: bool = False, **kwargs: Any) -> Any:
         """The model's mean loss, while training by its share of the step and with the method's penalty."""
-        if self.compute_loss_func is None:  # the model would divide by it; see `windows`
+        if self.compute_loss_func is None or self.windows.deaf:  # the model would divide by it; see `windows`
             kwargs.pop("num_items_in_batch", None)
         found: Any = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
         if not model.training:

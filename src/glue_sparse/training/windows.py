@@ -17,119 +17,28 @@ from torch import Tensor, nn
 from transformers import Trainer
 
 from glue_sparse.core import ranks
-from glue_sparse.core.batches import Batch, batch_size, evaluating, example, on_device
+from glue_sparse.core.batches import Batch, evaluating, on_device
+from glue_sparse.training.means import Items, find_items
 
 logger = logging.getLogger(__name__)
 
-Count = Callable[[Batch], Tensor]
-"""A batch -> [] number of items that its loss is a mean over."""
-Loss = Callable[[Batch], Tensor]
-IGNORED = -100
-"""The label that no loss of transformers counts."""
-
-
-def count_examples(batch: Batch) -> Tensor:
-    """Every example counts, but one whose only label says that it has none."""
-    labels = _labels(batch)
-    if labels is not None and labels.dim() == 1 and not labels.is_floating_point():
-        return labels.ne(IGNORED).sum()
-    sized = any(isinstance(value, Tensor) and value.dim() for value in batch.values())
-    return torch.tensor(batch_size(batch) if sized else 1)
-
-
-def count_labels(batch: Batch, first: int = 0) -> Tensor:
-    """Labelled tokens; from position `first` on, where a loss shifts labels by itself and never asks for those before.
-
-    Labels that are no integers, such as those of a regression, are counted by `count_examples`.
-    """
-    if isinstance(shifted := batch.get("shift_labels"), Tensor):
-        return shifted.ne(IGNORED).sum()
-    labels = _labels(batch)
-    if labels is None or labels.dim() < 2 or labels.is_floating_point():
-        return count_examples(batch)
-    return labels[..., first:].ne(IGNORED).sum()
-
-
-KINDS: tuple[Count, ...] = (count_labels, partial(count_labels, first=1), count_examples)
-"""What the mean of a loss may be over, as far as micro-batches of the same step may hold different numbers of it."""
-
-
-def mean_over(
-    loss: Loss,
-    model: nn.Module,
-    batches: Sequence[Batch],
-    otherwise: int = 0,
-    everyones: Callable[[Any], list[Any]] = lambda own: [own],
-) -> Count:
-    """What a loss is a mean over, found by what it does.
-
-    Two versions of an example, one with a label everywhere and one with labels at its first two positions, have losses
-    of their own and one loss together. Together it is their mean weighted by the right counts, and not by wrong ones.
-    Only tokens leave a choice; a model that cannot take such a batch, or has no loss in eval mode, gets `otherwise`.
-
-    Args:
-        loss: of a batch on the model's device; `model` is in eval mode meanwhile, and chance is restored.
-        otherwise: number in `KINDS`.
-        everyones: gathers what the ranks that have to agree have found.
-    """
-    misfits = _misfits(loss, model, batches[0]) if _leaves_a_choice(batches[0]) else None
-    found = [each for each in everyones(misfits) if each is not None]
-    totals = [sum(column) for column in zip(*found, strict=True)] if found else []
-    return KINDS[totals.index(min(totals)) if found else otherwise]
-
-
-def _leaves_a_choice(batch: Batch) -> bool:
-    labels = _labels(batch)
-    if labels is None or labels.dim() < 2 or labels.shape[-1] < 3 or labels.is_floating_point():
-        return False
-    return "shift_labels" not in batch and bool((labels != IGNORED).any())
-
-
-def _misfits(loss: Loss, model: nn.Module, batch: Batch) -> list[float] | None:
-    """How far the joint loss of two versions of the first example is from the mean by each of `KINDS`."""
-    try:
-        one = on_device(example(dict(batch), 0), model)
-        full = torch.where(one["labels"] == IGNORED, batch["labels"].max(), one["labels"])
-        short = full.clone()
-        short[..., 2:] = IGNORED
-        versions = [{**one, "labels": full}, {**one, "labels": short}]
-        both = {k: torch.cat([v[k] for v in versions]) if _is_of(one, k) else one[k] for k in one}
-        devices = [full.device] if full.device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices), evaluating(model):
-            first, second, joint = (float(loss(dict(each))) for each in (*versions, both))
-    except Exception as error:  # noqa: BLE001  # a foreign model may say anything to a batch that is not its own
-        logger.debug("could not ask the loss what it is a mean over: %s", error)
-        return None
-    found = []
-    for kind in KINDS:
-        m, n = (int(kind(each)) for each in versions)
-        found.append(abs((m * first + n * second) / (m + n) - joint))
-    return found
-
-
-def _is_of(one: Batch, key: str) -> bool:
-    value = one[key]
-    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == 1
-
-
-def _labels(batch: Mapping[str, Any]) -> Tensor | None:
-    labels = batch.get("labels")
-    return labels if isinstance(labels, Tensor) and labels.dim() else None
-
-
 def shares(
     batches: Sequence[Batch],
-    count: Count,
+    count: Items,
     device: torch.device,
     average: Callable[[Tensor], None] = lambda own: None,
+    num_ranks: int = 1,
 ) -> Tensor:
     """[batches] weights of this rank's micro-batches' mean losses, 1 for all where every one of any rank holds as much.
 
-    The mean of weighted losses over this rank's micro-batches, averaged over ranks, is the mean over the items of all.
+    The mean of weighted losses over this rank's micro-batches, averaged over ranks, is the mean over the items of all,
+    or, of a loss that is a sum, the sum over them.
 
     Args:
-        average: replaces a number by its mean over the ranks that make a step together.
+        average: replaces a number by its mean over the ranks that make a step together, `num_ranks`.
     """
+    if count.over == "sum":
+        return torch.full((len(batches),), float(len(batches) * num_ranks), device=device)
     exact = torch.float32 if device.type == "mps" else torch.float64
     counts = torch.stack([count(batch).to(device, exact) for batch in batches])
     per_rank = counts.sum()
@@ -165,8 +74,8 @@ def is_scaled(loss: Callable[[Batch, Tensor], Tensor], model: nn.Module, batch: 
 class Windows:
     """The window of each optimizer step of a Trainer, from when its batches are drawn until its last one is done.
 
-    A loss that Trainer divides by the number of items is left to it: that of a `compute_loss_func`, and that of an
-    overridden `compute_loss` which uses `num_items_in_batch`.
+    A loss that Trainer divides by the number of items is left to it: that of a `compute_loss_func` or of an overridden
+    `compute_loss` which uses `num_items_in_batch`.
 
     Args:
         own_loss: whether `compute_loss` is overridden by the user of the trainer.
@@ -178,7 +87,9 @@ class Windows:
         """What Trainer believes: that a model whose `forward` takes any keyword uses the number of items."""
         # Trainer would hand that number to the model and leave the division to it
         trainer.model_accepts_loss_kwargs = False
-        self._count: Count | None = None
+        self.deaf = False
+        """Whether a `compute_loss_func` does not use the number of items: a mean or a sum like any other."""
+        self._items, self._settled = Items("labels", int(getattr(trainer, "_loss_shifts_labels", False))), False
         self._shares: dict[int, Tensor] = {}
         self._size, self._share = 1, None
 
@@ -190,20 +101,26 @@ class Windows:
         """
         trainer = self.trainer
         self._size, self._shares = max(1, len(batches)), {}
-        if not batches or trainer.compute_loss_func is not None or not isinstance(batches[0], Mapping):
+        if not batches or not isinstance(batches[0], Mapping):
             return num_items
-        if self._count is None:
-            shifts = int(getattr(trainer, "_loss_shifts_labels", False))
-            loss: Any = partial(Trainer.compute_loss, trainer, model)
-            self._count = mean_over(loss, model, batches, shifts, ranks.everyones)
+        theirs = self.own_loss or trainer.compute_loss_func is not None
+        if theirs and trainer.loss_is_scaled_for_ga is None:
+            trainer.loss_is_scaled_for_ga = self._is_scaled(model, batches[0])
+            self.deaf = not self.own_loss and not trainer.loss_is_scaled_for_ga
+        if trainer.compute_loss_func is not None and not self.deaf:
+            return num_items
+        alone = trainer.args.gradient_accumulation_steps == ranks.count() == 1 and not self.own_loss
+        if not self._settled and not alone:
+            self._items, self._settled = find_items(
+                partial(Trainer.compute_loss, trainer, model), model, batches,  # pyright: ignore[reportArgumentType]
+                self._items.first, ranks.everyones, trainer.label_names,
+            )  # fmt: skip
         device = trainer.args.device
-        weights = shares(batches, self._count, device, ranks.average)
+        weights = shares(batches, self._items, device, ranks.average, ranks.count())
         self._shares = dict(zip(map(id, batches), weights, strict=True))
         if not self.own_loss:
             return num_items
-        if trainer.loss_is_scaled_for_ga is None:
-            trainer.loss_is_scaled_for_ga = self._is_scaled(model, batches[0])
-        total = torch.stack([self._count(batch).to(device, torch.float32) for batch in batches]).sum()
+        total = torch.stack([self._items(batch).to(device, torch.float32) for batch in batches]).sum()
         ranks.average(total)
         return total * (ranks.count() if trainer.args.average_tokens_across_devices else 1)
 
@@ -212,7 +129,7 @@ class Windows:
             return self.trainer.compute_loss(model, batch, num_items_in_batch=number)  # pyright: ignore
 
         said = [each for each in ranks.everyones(is_scaled(loss, model, on_device(batch, model))) if each is not None]
-        return said[0] if said else self.model_listens
+        return said[0] if said else self.model_listens or self.trainer.compute_loss_func is not None
 
     @contextmanager
     def inside(self, inputs: Batch) -> Iterator[None]:

@@ -18,10 +18,11 @@ from glue_sparse.core.masks import Masks
 from glue_sparse.core.parametrization import is_attached, original, persistent_buffers, wholly_active, write_entries
 from glue_sparse.core.randomness import seed_of, seeded
 from glue_sparse.core.reindexing import reindex
+from glue_sparse.training.means import Items, Loss, find_items
 from glue_sparse.training.merging.exchange import Exchange
 from glue_sparse.training.support import announce_frozen
 from glue_sparse.training.trainer import SparseTrainer
-from glue_sparse.training.windows import Count, mean_over, shares, weighted
+from glue_sparse.training.windows import shares, weighted
 
 Entries = dict[str, Tensor]
 """Parameter name -> sorted flat positions of its active entries, on the CPU; tensors without any are left out."""
@@ -95,7 +96,7 @@ class Worker:
     ):
         self.model, self.head, self.args, self.num_steps = model, set(head), args, num_steps
         self.order, self.fetch, self.step = order, fetch, 0
-        self._count: Count | None = None
+        self._items, self._settled = Items("labels"), False
 
     def activate(self, masks: Masks) -> None:
         """Make these entries the active ones: the first time with a new optimizer, then with its state carried over."""
@@ -150,9 +151,10 @@ class Worker:
         total = torch.zeros((), device=device)
         numbers = range(self.step * parts, (self.step + 1) * parts)
         batches = [on_device(self.fetch(self.order.batch(number)), self.model) for number in numbers]
-        if self._count is None:
-            self._count = mean_over(lambda batch: _loss(self.model(**batch)), self.model, batches)
-        for batch, share in zip(batches, shares(batches, self._count, device), strict=True):
+        if not self._settled and parts > 1:
+            loss_of: Loss = lambda batch: _loss(self.model(**batch))  # noqa: E731
+            self._items, self._settled = find_items(loss_of, self.model, batches)
+        for batch, share in zip(batches, shares(batches, self._items, device), strict=True):
             with torch.autocast(device.type, torch.bfloat16) if self.args.bf16 else nullcontext():
                 output = self.model(**batch)
             loss = weighted(_loss(output), share) / parts

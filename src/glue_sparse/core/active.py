@@ -81,7 +81,10 @@ class ActiveEntries(Parametrization):
             _zero_except(weight, self.indices)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight with the current values written into it; same shape, type and storage."""
+        """The weight with the current values written into it; same shape, type and storage (not in `torch.func`)."""
+        if operators.is_transformed():
+            values = self.values.to(weight.dtype)
+            return weight.detach().flatten().index_put((self.indices,), values).view(self.shape)
         self.write(weight)
         if not len(self.indices):
             return weight

@@ -49,6 +49,11 @@ def owned(tensor: Tensor) -> Tensor:
     return torch.ops.aten._unsafe_view.default(tensor.contiguous(), tensor.shape)
 
 
+def is_transformed() -> bool:
+    """Whether this runs inside of `torch.func`, which forbids to change tensors and takes no old-style functions."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
+
+
 @operator("write(Tensor(a!) weight, Tensor indices, Tensor values) -> ()", lambda weight, indices, values: None)
 def write(weight: Tensor, indices: Tensor, values: Tensor) -> None:
     """Write [k] `values` at flat `indices` of a contiguous weight, in its type, behind autograd's back.

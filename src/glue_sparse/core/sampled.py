@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from glue_sparse.core import block_sparse
-from glue_sparse.core.operators import operator, owned
+from glue_sparse.core.operators import is_transformed, operator, owned
 from glue_sparse.core.parametrization import Entries
 
 _MAX_LINEAR_DENSITY = 0.05  # above it the dense product, which uses the processor better, is as fast
@@ -168,6 +168,8 @@ def _runs_by_tiles(entries: Entries, weight: Tensor, x: Tensor) -> bool:
 
 
 def _linear_forward(self: Any, x: Tensor) -> Tensor:
+    if is_transformed():
+        return F.linear(x, self.weight, self.bias)
     stack = self.parametrizations["weight"]
     if _runs_by_tiles(stack[0], stack.original, x):  # the full weight is neither written to nor read
         plan = stack[0].derived(block_sparse.plan)
@@ -181,6 +183,8 @@ def _linear_forward(self: Any, x: Tensor) -> Tensor:
 
 
 def _embedding_forward(self: Any, ids: Tensor) -> Tensor:
+    if is_transformed():
+        return F.embedding(ids, self.weight, self.padding_idx)
     entries, weight = _weight_entries(self)
     if entries.is_watched:
         return F.embedding(ids, self.weight, self.padding_idx)

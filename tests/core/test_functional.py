@@ -30,12 +30,12 @@ def test_gradients_of_a_batch_and_of_each_example(kind: str):
         model(**BATCH)["loss"].backward()
         found = grad(loss)(trained, *BATCH.values())
         each = vmap(grad(loss), (None, 0, 0))(trained, *(x.unsqueeze(1) for x in BATCH.values()))
-    limit = {"rtol": 0.05, "atol": 0.01} if kind == "bfloat16" else {"rtol": 1e-4, "atol": 1e-6}
+    relative, least = (0.05, 0.01) if kind == "bfloat16" else (1e-4, 1e-6)
     for name, value in trained.items():
         plain = model.get_parameter(name).grad
         assert plain is not None and plain.shape == value.shape
-        torch.testing.assert_close(found[name], plain, **limit)
-        torch.testing.assert_close(each[name].mean(0), plain, **limit)
+        torch.testing.assert_close(found[name], plain, rtol=relative, atol=least)
+        torch.testing.assert_close(each[name].mean(0), plain, rtol=relative, atol=least)
 
 
 def test_other_values_do_not_stay_in_the_model():

@@ -51,7 +51,9 @@ def owned(tensor: Tensor) -> Tensor:
 
 def is_transformed() -> bool:
     """Whether this runs inside of `torch.func`, which forbids to change tensors and takes no old-style functions."""
-    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @operator("write(Tensor(a!) weight, Tensor indices, Tensor values) -> ()", lambda weight, indices, values: None)

@@ -16,6 +16,7 @@ _BY_DIMENSION = frozenset((
     Tensor.flip, torch.flip,
 ))  # fmt: skip
 """Operations that choose along a dimension."""
+_UNKNOWN = torch.empty(0)
 _JOINS = frozenset((torch.cat, torch.concat, torch.concatenate, torch.hstack, torch.vstack))
 
 
@@ -29,57 +30,65 @@ class Selections:
 
     def __init__(self, batch: Mapping[str, Any], num_examples: int):
         self.num_examples = num_examples
-        self._is_mixed: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._owners: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        """Tensors with something of the examples -> [rows] whose each row is; none where they stand in order."""
         for x in batch.values():
             if isinstance(x, Tensor) and x.dim() and len(x) == num_examples:
-                self._is_mixed[x] = False
+                self._owners[x] = None
 
     def is_mixed(self, x: Tensor) -> bool:
         """Whether its rows were chosen so that not all examples have as many, or that they are in another order."""
-        return bool(self._is_mixed.get(x, False))
+        return self._owners.get(x) is not None
 
     def note(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor], output: Any
     ) -> None:
         """What is known of an operation's result; `tensors` are those among its arguments."""
-        known = [x for x in tensors if x in self._is_mixed]
+        known = [x for x in tensors if x in self._owners]
         if not known:
             return
-        mixed = [x for x in known if self._is_mixed[x]]
-        chosen = not mixed and self._mixes(func, args, kwargs, output)
+        mixed = [x for x in known if self.is_mixed(x)]
+        chooses = _chooses_rows(func, args, kwargs) and args[0] in self._owners  # not from a table of constants
+        chosen = self._chosen(func, args, kwargs, output) if chooses else None
+        unknown = self._is_joined_or_packed(func, args, kwargs)
         for x in tensors_in((output,)):
-            if x.dim():
-                alike = any(len(x) == len(m) or x.numel() == m.numel() for m in mixed)
-                self._is_mixed[x] = chosen or alike
+            if x.dim() and not chooses:
+                alike = [m for m in mixed if len(x) == len(m) or x.numel() == m.numel()]
+                kept = self._owners[alike[0]] if alike and len(x) == len(alike[0]) else _UNKNOWN
+                self._owners[x] = _UNKNOWN if unknown else kept if alike else None
+            elif x.dim():
+                self._owners[x] = chosen
         if output is None and args and isinstance(args[0], Tensor):
-            self._is_mixed.setdefault(args[0], False)
+            self._owners.setdefault(args[0], None)
 
-    def _mixes(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> bool:
-        if getattr(func, "__name__", "") == "_pack_padded_sequence":
-            return True
+    def _is_joined_or_packed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if func in _JOINS and kwargs.get("dim", *args[1:] or (0,)) == 0:
             return len({len(x) for x in tensors_in(args[:1]) if x.dim()}) > 1
-        if not args or not isinstance(args[0], Tensor) or args[0] not in self._is_mixed:
-            return False  # it chooses from a table of constants, for instance
-        if not _chooses_rows(func, args, kwargs):
-            return False
-        n, x = self.num_examples, args[0]
-        if not isinstance(output, Tensor) or not x.dim() or not output.dim() or len(x) % n:
-            return False
-        if len(output) % n:
-            return True
-        owners = _numbers(len(x), n, x).expand(x.shape)
-        found = func(owners, *args[1:], **kwargs)
-        return not bool((found == _numbers(len(output), n, output)).all())
+        return getattr(func, "__name__", "") == "_pack_padded_sequence"
 
+    def _chosen(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Tensor | None:
+        """[rows] owners of what was chosen of the first argument; none where they stand in order."""
+        x = args[0]
+        owners = self._owners[x] if self.is_mixed(x) else self._in_order(x)
+        if owners is None or not isinstance(output, Tensor) or not output.dim() or len(owners) != len(x):
+            return _UNKNOWN
+        found = func(owners.view(-1, *[1] * (x.dim() - 1)).expand(x.shape), *args[1:], **kwargs)
+        rows = found.reshape(len(found), -1)
+        if not rows.shape[1] or not bool((rows == rows[:, :1]).all()):
+            return _UNKNOWN
+        standing = self._in_order(output)
+        return None if standing is not None and torch.equal(rows[:, 0], standing) else rows[:, 0]
 
-def _numbers(length: int, num_examples: int, like: Tensor) -> Tensor:
-    """Whose each row is, if all have as many and stand one after the other: [length, 1, ...]."""
-    each = torch.arange(length, dtype=torch.int32, device=like.device) // (length // num_examples or 1)
-    return each.view(-1, *[1] * (like.dim() - 1))
+    def _in_order(self, x: Tensor) -> Tensor | None:
+        """[rows] owners, if all examples have as many rows and stand one after the other."""
+        if not len(x) or len(x) % self.num_examples:
+            return None
+        return torch.arange(len(x), dtype=torch.int32, device=x.device) // (len(x) // self.num_examples)
 
 
 def _chooses_rows(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    if not args or not isinstance(args[0], Tensor) or not args[0].dim():
+        return False
     if func is Tensor.__getitem__:
         first = args[1][0] if isinstance(args[1], tuple) and args[1] else args[1]
         return isinstance(first, Tensor | list) or hasattr(first, "__array__")

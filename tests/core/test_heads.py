@@ -24,6 +24,10 @@ from transformers import (
     MambaForCausalLM,
     RobertaConfig,
     RobertaForMaskedLM,
+    T5Config,
+    T5ForConditionalGeneration,
+    T5ForQuestionAnswering,
+    T5Model,
     TrainingArguments,
 )
 
@@ -108,3 +112,11 @@ def test_a_decoder_trains_at_a_density_below_its_output_layer():
 def test_the_user_can_make_it_one():
     with pytest.raises(ValueError, match="the head alone has 800"):
         train(head=("lm_head.weight",))
+
+
+def test_a_network_that_has_the_parts_of_its_base_itself():
+    sizes: dict[str, Any] = {"vocab_size": 50, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2}
+    assert head_names(T5ForQuestionAnswering(T5Config(**sizes))) == ("qa_outputs.weight", "qa_outputs.bias")
+    untied = T5Config(**sizes, tie_word_embeddings=False)
+    for model in (T5Model(T5Config(**sizes)), T5ForConditionalGeneration(untied)):
+        assert head_names(model) == ()

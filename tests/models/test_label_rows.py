@@ -138,6 +138,7 @@ def test_as_many_places_elsewhere_are_no_labels():
         (("LABEL_0", "LABEL_1"), ("x", "y"), [0, 1]),
         (("LABEL_1", "LABEL_0"), ("x", "y"), None),
         (("x", "y", "z"), ("x", "y"), None),
+        (("caf\u00e9", "b"), ("b", "cafe\u0301"), [1, 0]),
     ],
 )
 def test_order(names: tuple[str, ...], labels: tuple[str, ...], order: list[int] | None):

@@ -97,6 +97,7 @@ def test_quotes_are_ordinary_in_tsv_and_special_in_csv(tmp_path: Path):
         (["1e5", "100000"], ("100000", "1e5")),
         (["1_1", "11", "2"], ("11", "1_1", "2")),
         (["-1", "+1"], ("-1", "1")),
+        (["caf\u00e9", "cafe\u0301"], ("caf\u00e9",)),
     ],
 )
 def test_label_names(labels: list[Any], names: tuple[str, ...]):
@@ -124,6 +125,26 @@ def test_predictions_are_label_names(tiny_bert: str, tmp_path: Path):
     path = task.write_predictions("test", np.array([[0.0, 1.0], [1.0, 0.0]]), tmp_path)
     assert path == tmp_path / "predictions_test.tsv"
     assert path.read_text() == "index\tprediction\n0\tgood\n1\tbad\n"
+
+
+@pytest.mark.parametrize("label", ["a\tb", "a\nb"])
+def test_labels_that_no_line_can_hold(label: str, tiny_bert: str, tmp_path: Path):
+    train = tmp_path / "a.jsonl"
+    train.write_text("".join(json.dumps({"text": "a cat", "label": each}) + "\n" for each in (label, "c")))
+    with pytest.raises(ValueError, match="holds a tab or a line break: rename it, or leave `do_predict` out"):
+        load(tiny_bert, train, train, train, do_predict=True)
+    assert load(tiny_bert, train, train).labels == (label, "c")
+
+
+def test_bytes_are_no_label_and_damage_is_told(tmp_path: Path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a", "b"], "label": [b"x", b"y"]}), path)
+    with pytest.raises(ValueError, match="row 1: the label in column 'label' is neither text nor a number"):
+        load("no-model-is-looked-for", path, path)
+    content = path.read_bytes()
+    path.write_bytes(content[:20] + b"\xff" * 30 + content[50:])
+    with pytest.raises(ValueError, match="a.parquet is (not a parquet file|not UTF-8)"):
+        load("no-model-is-looked-for", path, path)
 
 
 def test_nothing_to_predict(tmp_path: Path):
@@ -172,6 +193,8 @@ def test_validation_label_not_in_training(tmp_path: Path):
         ("a.jsonl", '{"text": 0.5, "label": 1}\n{"text": "b", "label": 2}\n', "holds a number, not text: write it as"),
         ("a.jsonl", '{"text": ["b"], "label": 1}\n{"text": "b", "label": 2}\n', "line 1: column 'text' holds a list"),
         ("a.jsonl", '{"text": true, "label": 1}\n{"text": "b", "label": 2}\n', "column 'text' holds true or false"),
+        ("a.csv", "text,label\na,0.5\nb,inf\n", "line 3: label 'inf' is no finite number, and a regression needs one"),
+        ("a.jsonl", '{"text": "a", "label": 1e400}\n{"text": "b", "label": 2.5}\n', "line 1: label '1E.400' is no fin"),
         ("a.csv", "text,label\na,-\nb,-\n", "no row of .*a.csv has a label in column 'label'"),
     ],
 )

@@ -1,9 +1,11 @@
 """Which parameters may be masked: the head is found by the model's structure, the rest by glob patterns."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import MODEL_MAPPING, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from glue_sparse.core.names import block_of, match
@@ -17,14 +19,29 @@ _WEIGHTED = (
 def outside_base(model: nn.Module) -> tuple[str, ...]:
     """Names of the parameters outside `model.base_model`, in model order.
 
-    A parameter that the base also holds under another name (a tied decoder) is not among them. A model that has no
-    base of its own (a plain `nn.Module`) has none.
+    A parameter that the base also holds under another name (a tied decoder) is not among them. Where a model of
+    transformers has the parts of its base itself (T5 for questions), the base is what the class without a head has. A
+    model that has no base of its own (a plain `nn.Module`) has none.
     """
     base = getattr(model, "base_model", model)
+    if base is model and isinstance(model, PreTrainedModel):
+        return _outside_class(model)
     if base is model or not isinstance(base, nn.Module):
         return ()
     inside = {id(p) for p in base.parameters()}
     return tuple(name for name, p in model.named_parameters() if id(p) not in inside)
+
+
+def _outside_class(model: PreTrainedModel) -> tuple[str, ...]:
+    """Names of the parameters that the class without a head, where transformers has one, does not have."""
+    kind: Any = MODEL_MAPPING.get(type(model.config), None)  # pyright: ignore[reportArgumentType]
+    kinds: Any = kind if isinstance(kind, tuple) else (kind,)
+    if kind is None or isinstance(model, kinds):
+        return ()
+    with torch.device("meta"):
+        inside = {name for name, _ in kinds[0](model.config).named_parameters(remove_duplicate=False)}
+    names = tuple(name for name, _ in model.named_parameters() if name not in inside)
+    return names if len(names) < len([*model.named_parameters()]) else ()  # of other parts altogether
 
 
 def head_names(model: nn.Module) -> tuple[str, ...]:

@@ -22,6 +22,9 @@ def check_settings(args: RunArguments) -> None:
                          "leave it out")  # fmt: skip
     if args.batch_eval_metrics:
         raise ValueError("`batch_eval_metrics` scores batch by batch, and a task is scored as a whole: leave it out")
+    if args.debug:
+        raise ValueError("`debug` asks every tensor for its extremes, and tensors without active entries have none: "
+                         "leave it out")  # fmt: skip
     if args.prediction_loss_only:
         raise ValueError("`prediction_loss_only` leaves a run without its scores: leave it out")
 

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ def fit_rows(
         report: `missing_keys` and `mismatched_keys` of loading, for which transformers drew new weights.
         model: name of the checkpoint, for the warning.
     """
-    names, resized = [stored[index] for index in sorted(stored)], {key for key, *_ in report["mismatched_keys"]}
+    names, resized = [str(stored[index]) for index in sorted(stored)], {key for key, *_ in report["mismatched_keys"]}
     order = order_of(names, labels)
     if (not labels or order == [*range(len(labels))]) and not resized:
         return
@@ -55,11 +56,16 @@ def order_of(names: Sequence[str], labels: Sequence[str]) -> list[int] | None:
     if list(names) in say_nothing and set(names) != set(labels):
         return places
     for alike in (str, str.casefold):  # case counts where nothing else tells two labels apart
-        known = {alike(name.strip()): place for place, name in enumerate(names)}
-        wanted = [alike(label.strip()) for label in labels]
+        known = {alike(_composed(name)): place for place, name in enumerate(names)}
+        wanted = [alike(_composed(label)) for label in labels]
         if len(set(wanted)) == len(known) == len(labels) and set(wanted) == known.keys():
             return [known[label] for label in wanted]
     return None
+
+
+def _composed(name: str) -> str:
+    """Without spaces around it, and each accent with its letter."""
+    return unicodedata.normalize("NFC", name.strip())
 
 
 def label_axes(network: PreTrainedModel) -> dict[str, int]:

@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
 from glue_sparse.tasks.base import Task
-from glue_sparse.tasks.labels import is_marked, label_names, mark_of, name_of, number_of
+from glue_sparse.tasks.labels import is_marked, label_names, mark_of, name_of, not_finite, number_of
 from glue_sparse.tasks.tables import Table, is_unicode, read
 from glue_sparse.tasks.text import TextData, build
 
@@ -37,6 +37,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
     for split in ("train", "validation"):
         tables[split] = _without_unlabelled(tables[split], label, mark)
     names = label_names(_labels(tables["train"], label))
+    _check_labels(tables["train"], label, names, do_predict)
     if len(names) == 1:
         raise ValueError(f"every row of {files['train']} has the label {names[0]}; there is nothing to learn")
     data = TextData(
@@ -97,6 +98,7 @@ def _fault_of_text(cell: Any, column: str) -> str | None:
 
 _KINDS: dict[str, Any] = {
     "true or false": bool, "a number": (int, float, Decimal), "a list": (list, tuple), "an object": dict,
+    "bytes": bytes,
 }  # fmt: skip
 
 
@@ -118,9 +120,20 @@ def _labels(table: Table, column: str) -> list[Any]:
     for row, label in enumerate(table.columns[column]):
         if label is None or label != label or not str(label).strip():
             raise ValueError(f"{table.where(row)}: no label in column {column!r}")
-        if isinstance(label, list | tuple | dict) or isinstance(label, str) and not is_unicode(label):
+        if isinstance(label, list | tuple | dict | bytes) or isinstance(label, str) and not is_unicode(label):
             raise ValueError(f"{table.where(row)}: the label in column {column!r} is neither text nor a number")
     return table.columns[column]
+
+
+def _check_labels(table: Table, column: str, names: tuple[str, ...], do_predict: bool) -> None:
+    """Raise a ValueError for a label that no regression can have, or that no line of a file of predictions can."""
+    if (row := not_finite(table.columns[column])) is not None:
+        raise ValueError(f"{table.where(row)}: label {str(table.columns[column][row])!r} is no finite number, and a "
+                         "regression needs one")  # fmt: skip
+    for name in names if do_predict else ():
+        if "\t" in name or len(name.splitlines()) > 1:
+            raise ValueError(f"a file of predictions has a line for each, and the label {name!r} holds a tab or a line "
+                             "break: rename it, or leave `do_predict` out")  # fmt: skip
 
 
 def _targets(table: Table, column: str, names: tuple[str, ...]) -> list[Any]:

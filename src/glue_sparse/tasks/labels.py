@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -23,8 +24,11 @@ def label_names(labels: Sequence[Any]) -> tuple[str, ...]:
 
 
 def name_of(label: Any) -> str:
-    """How a class is called: `1`, `1.0` and 1 are the same one, to the last digit of however large a number."""
-    number, text = _exact(label), str(label).strip()
+    """How a class is called: `1`, `1.0` and 1 are the same one, to the last digit of however large a number.
+
+    Texts that Unicode holds for the same (an accent by itself, or with its letter) are the same one too.
+    """
+    number, text = _exact(label), unicodedata.normalize("NFC", str(label).strip())
     whole = number is not None and (_WHOLE.fullmatch(text) if isinstance(label, str) else _is_whole(number))
     return str(int(number)) if number is not None and whole else text
 
@@ -47,6 +51,24 @@ def is_marked(label: Any, mark: str | None) -> bool:
     if label is None or label != label:
         return mark == ""
     return isinstance(label, str) and label.strip() == mark
+
+
+def not_finite(labels: Sequence[Any]) -> int | None:
+    """Place of an infinite label, or one too large, among numbers with fractions: a regression that has none there."""
+    others = [i for i, label in enumerate(labels) if _exact(label) is None]
+    if not others or not all(_is_number(labels[i]) for i in others):
+        return None
+    numbers = [number for number in map(_exact, labels) if number is not None]
+    return None if all(_is_whole(number) for number in numbers) else others[0]
+
+
+def _is_number(label: Any) -> bool:
+    if isinstance(label, bool):
+        return False
+    try:
+        return not Decimal(label.strip() if isinstance(label, str) else label).is_nan()
+    except (InvalidOperation, TypeError, ValueError):
+        return False
 
 
 def _exact(label: Any) -> Decimal | None:

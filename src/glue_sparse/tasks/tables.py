@@ -168,8 +168,8 @@ def _parquet(path: Path) -> Iterator[Row]:
         columns = ([column.to_pylist() for column in batch.columns] for batch in file.iter_batches())
         rows = (cells for batch in columns for cells in zip(*batch, strict=True))
         yield from enumerate((_row(zip(file.schema_arrow.names, cells, strict=True)) for cells in rows), 1)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a parquet file") from error
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is not a parquet file, or is damaged") from error
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {

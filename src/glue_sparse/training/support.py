@@ -1,8 +1,11 @@
 """Which arguments and models SparseTrainer can train; all others are refused at once, with the way out."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import TrainingArguments
 
@@ -10,8 +13,28 @@ from glue_sparse.arguments import sharding
 from glue_sparse.core import support
 from glue_sparse.core.parametrization import frozen_tensors, is_attached
 from glue_sparse.methods.base import SparseMethod
+from glue_sparse.writing.ending import is_ours
 
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def built_as_asked(what: str, choice: Any = "") -> Iterator[None]:
+    """Turn what other packages say of arguments that nothing can be built from into one ValueError.
+
+    Args:
+        what: is built in the block from the user's arguments, with the name of the argument.
+        choice: its value.
+    """
+    what = f"{what} {getattr(choice, 'value', choice)}".strip()
+    try:
+        yield
+    except (ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if is_ours(error) or isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(f"{what} cannot be had as it is asked for: {reason or type(error).__name__}") from error
+
 
 def check(model: Any, args: Any, method: Any, head: Any = None) -> None:
     """Raise a ValueError for what active entries cannot train with, before anything is moved.

@@ -59,7 +59,8 @@ class SparseTrainer(Trainer):
             raise ValueError("SparseTrainer takes a model, not model_init: the masks belong to one model")
         support.check(model, args, method, head)
         check_model(model)
-        super().__init__(model, args, **kwargs)
+        with support.built_as_asked("the Trainer"):
+            super().__init__(model, args, **kwargs)
         support.check_accelerator(self.accelerator)
         self.windows = Windows(self, own_loss=type(self).compute_loss is not SparseTrainer.compute_loss)
         if args.fp16 and method.without_fp16:
@@ -212,7 +213,8 @@ class SparseTrainer(Trainer):
         empty = [e.values for _, e in active_tensors(self.network) if self.method.moves and not e.num_active]
         for values in empty:
             values.requires_grad_(True)
-        optimizer = super().create_optimizer(model)
+        with support.built_as_asked("the optimizer of `optim`", self.args.optim):
+            optimizer = super().create_optimizer(model)
         for values in empty:
             values.requires_grad_(False)
         groups.add(optimizer, self.method.param_groups(self.network))
@@ -226,7 +228,8 @@ class SparseTrainer(Trainer):
         Raises:
             ValueError: such a group under a schedule that does not multiply rates.
         """
-        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        with support.built_as_asked("the schedule of `lr_scheduler_type`", self.args.lr_scheduler_type):
+            scheduler = super().create_scheduler(num_training_steps, optimizer)
         groups.keep_constant(scheduler, str(self.args.lr_scheduler_type))
         return scheduler
 

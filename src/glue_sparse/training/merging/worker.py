@@ -20,7 +20,7 @@ from glue_sparse.core.randomness import seed_of, seeded
 from glue_sparse.core.reindexing import reindex
 from glue_sparse.training.means import Items, Loss, find_items
 from glue_sparse.training.merging.exchange import Exchange
-from glue_sparse.training.support import announce_frozen
+from glue_sparse.training.support import announce_frozen, built_as_asked
 from glue_sparse.training.trainer import SparseTrainer
 from glue_sparse.training.windows import shares, weighted
 
@@ -111,7 +111,8 @@ class Worker:
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         """The Trainer's choice of optimizer over all active values, also those of tensors that have none yet."""
-        kind, options = Trainer.get_optimizer_cls_and_kwargs(self.args)
+        with built_as_asked("the optimizer of `optim`", self.args.optim):
+            kind, options = Trainer.get_optimizer_cls_and_kwargs(self.args)
         named = dict(wholly_active(self.model))
         named |= {name: entries.values for name, entries in active_tensors(self.model)}
         # as in Trainer: neither biases nor the weights of norms, which are vectors, decay
@@ -124,7 +125,8 @@ class Worker:
         warmup = self.args.get_warmup_steps(self.num_steps)
         kind, options = self.args.lr_scheduler_type, self.args.lr_scheduler_kwargs
         assert not isinstance(options, str)  # TrainingArguments has parsed it
-        scheduler: Any = get_scheduler(kind, self.optimizer, warmup, self.num_steps, options)
+        with built_as_asked("the schedule of `lr_scheduler_type`", kind):
+            scheduler: Any = get_scheduler(kind, self.optimizer, warmup, self.num_steps, options)
         if not hasattr(scheduler, "lr_lambdas"):
             raise ValueError(f"`lr_scheduler_type` {kind} depends on scores, not steps alone")
         return scheduler.lr_lambdas[0]

@@ -25,7 +25,7 @@ RELIED_ON: dict[str, tuple[str, ...]] = {
     "_wrap_model": ("model",),
 }
 """Private method of `Trainer` -> the parameters by which we call it, or by which it calls ours."""
-OUR_OWN = {"_add_over_ranks", "_steps_per_epoch"}
+OUR_OWN = {"_add_over_ranks", "_share"}
 """Private members that the Trainer knows nothing of."""
 
 

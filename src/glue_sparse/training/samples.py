@@ -1,5 +1,7 @@
 """Training examples to choose active entries by, and the loss that a Trainer trains them with."""
 
+import math
+from collections.abc import Sized
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -11,6 +13,16 @@ from transformers import Trainer
 
 from glue_sparse.core.batches import Batch, Examples
 from glue_sparse.core.randomness import seeded
+
+
+def steps_per_epoch(trainer: Trainer) -> int | None:
+    """Optimizer steps of one pass over the training data; none where it has no length."""
+    args, data = trainer.args, trainer.train_dataset
+    if not isinstance(data, Sized) or args.dataloader_drop_last and len(data) < args.train_batch_size:
+        return None
+    per_rank = len(data) / (args.train_batch_size * args.world_size)
+    batches = int(per_rank) if args.dataloader_drop_last else math.ceil(per_rank)
+    return max(1, math.ceil(batches / args.gradient_accumulation_steps))
 
 
 def drawn(trainer: Trainer, num_samples: int, share: tuple[int, int], draw: int) -> Examples:

@@ -92,7 +92,7 @@ class SparseTrainer(Trainer):
     @property
     def num_epochs(self) -> float | None:
         """Passes over the training data in the whole run, once training has begun; none where it has no length."""
-        per_epoch = self._steps_per_epoch
+        per_epoch = samples.steps_per_epoch(self)
         return None if per_epoch is None else self.state.max_steps / per_epoch
 
     @property
@@ -100,17 +100,12 @@ class SparseTrainer(Trainer):
         """Optimizer steps of the whole run, before it begins too; none where the data's length would have to tell."""
         if self.args.max_steps > 0:
             return self.args.max_steps
-        per_epoch = self._steps_per_epoch
+        per_epoch = samples.steps_per_epoch(self)
         return None if per_epoch is None else math.ceil(self.args.num_train_epochs * per_epoch)
 
     @property
-    def _steps_per_epoch(self) -> int | None:
-        data: Any = self.train_dataset
-        if not hasattr(data, "__len__") or self.args.dataloader_drop_last and len(data) < self.args.train_batch_size:
-            return None
-        per_rank = len(data) / (self.args.train_batch_size * self.args.world_size)
-        batches = int(per_rank) if self.args.dataloader_drop_last else math.ceil(per_rank)
-        return max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
+    def _share(self) -> tuple[int, int]:
+        return self.args.process_index, self.args.world_size
 
     def choose(self) -> None:
         """Let the method choose the active entries and attach them; `train` does it unless it resumes.
@@ -119,8 +114,7 @@ class SparseTrainer(Trainer):
             RuntimeError: ranks chose differently (a score that depends on the rank, or different data).
         """
         support.check_plain(self.network)
-        share = (self.args.process_index, self.args.world_size)
-        batches = partial(self.sample_batches, share=share)
+        batches = partial(self.sample_batches, share=self._share)
         masks = self.method.prepare(self.network, self.head, batches, self._add_over_ranks)
         self.method.attach(self.network, masks)
         self._has_chosen, self._was_attached = True, is_attached(self.network)
@@ -135,10 +129,9 @@ class SparseTrainer(Trainer):
     def moment(self, state: TrainerState) -> Moment:
         """Where training is, as the method is told it."""
         assert isinstance(self.optimizer, torch.optim.Optimizer)
-        share = (self.args.process_index, self.args.world_size)
 
         def draw(num_samples: int, number: int) -> Iterable[Batch]:
-            return self.sample_batches(num_samples, share, number)
+            return self.sample_batches(num_samples, self._share, number)
 
         return Moment(
             state.global_step, state.max_steps, self.num_epochs, self.optimizer, self.head, draw, self._add_over_ranks

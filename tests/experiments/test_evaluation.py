@@ -68,7 +68,7 @@ def test_a_rate_that_follows_a_score(more: str, films: str, tiny_bert: str, tmp_
         ("--label_names foo", "the model takes no foo, so it would not be scored: leave --label_names out"),
         ("--per_device_train_batch_size 0", "--per_device_train_batch_size is 1 or more, not 0"),
         ("--gradient_accumulation_steps 0", "--gradient_accumulation_steps is 1 or more, not 0"),
-        ("--learning_rate nan", "--learning_rate is 0 or more, not nan"),
+        ("--learning_rate -1", "--learning_rate is 0 or more, not -1"),
         ("--adam_beta1 1", "--adam_beta1 is from 0 to below 1, not 1"),
         ("--seed -1", "--seed is from 0 to 4294967295, not -1"),
         ("--debug underflow_overflow", "--debug asks every tensor for its extremes"),

@@ -18,7 +18,7 @@ Loss = Callable[[Batch], Tensor]
 IGNORED = -100
 """The label that losses of PyTorch and transformers do not count, unless they are told of another."""
 MASK = "attention_mask"
-UNLIKE = 0.02
+UNLIKE = 2e-3
 """From this share of what two losses differ by on, the loss of both is of no kind that is known here."""
 
 
@@ -112,10 +112,13 @@ def find_items(
     size, spread = sum(each.size for each in found), sum(each.spread for each in found)
     order = sorted(range(len(kinds)), key=lambda i: i != otherwise)  # where several fit equally well
     best = next(i for i in order if totals[i] <= min(totals) + 1e-6 * size)
-    if totals[best] > max(UNLIKE * spread, 5e-4 * size):
+    is_exact = all(torch.finfo(p.dtype).bits >= 32 for p in model.parameters() if p.is_floating_point())
+    if totals[best] > max(UNLIKE * spread, (5e-6 if is_exact else 2e-3) * size):
         logger.warning("the loss of %s is neither a mean over its examples or labels nor a sum (it has two parts, "
                        "weighs classes, or compares examples), so that steps from micro-batches are not exactly those "
                        "of one large batch", type(model).__name__)  # fmt: skip
+        # the nearest kind would depend on data and weights, and a resumed run might find another one
+        return Items("labels", otherwise, key, ignored), True
     return kinds[best], True
 
 

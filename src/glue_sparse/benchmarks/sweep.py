@@ -18,7 +18,7 @@ from glue_sparse.core.batches import Batch, batch_size, evaluating, example
 from glue_sparse.core.budgets import total
 from glue_sparse.core.masks import Masks, select
 from glue_sparse.core.parametrization import detach
-from glue_sparse.core.params import body_names
+from glue_sparse.core.params import trainable_names
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.scores.per_example import PerExample
 from glue_sparse.scores.scores import noise
@@ -116,7 +116,7 @@ def training_of(name: str, density: float = 0.1) -> TrainingFound:
 
 
 def _random_masks(model: nn.Module, density: float) -> Masks:
-    names = body_names(model, ())
+    names = trainable_names(model, ())
     scores = noise(model, names)
     return select(scores, total(density, sum(score.numel() for score in scores.values()), 0))
 

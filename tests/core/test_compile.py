@@ -110,6 +110,7 @@ def test_two_forward_passes_before_a_backward_pass():
     check(attached(Net()), forwards=2)
 
 
+@pytest.mark.slow
 def test_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         check(attached(Net()))
@@ -145,6 +146,7 @@ def test_tiles_that_move_after_the_model_was_compiled():
         check(attached_tiles(), between=moved)
 
 
+@pytest.mark.slow
 def test_a_dense_gradient_that_is_watched_from_the_second_step_on():
     seen: list[dict[str, Tensor]] = []
 

@@ -65,7 +65,9 @@ def check_whole(config: Path) -> None:
     assert not list((config.parent / "runs").rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("orphan", [False, True], ids=["with_its_run", "the_grid_alone"])
+@pytest.mark.parametrize(
+    "orphan", [pytest.param(False, marks=pytest.mark.slow, id="with_its_run"), pytest.param(True, id="the_grid_alone")]
+)
 def test_a_killed_grid_is_finished_by_the_next_call(config: Path, orphan: bool):
     """SIGKILL in the second run; if that run lives on, the next call waits for it instead of doing it twice."""
     runs = config.parent / "runs"
@@ -169,6 +171,7 @@ def test_a_cell_that_cannot_even_start_is_a_failed_one(config: Path):
     assert runner.run_here(grid) == list(grid.cells)
 
 
+@pytest.mark.slow
 def test_an_array_job_runs_every_cell(config: Path, monkeypatch: pytest.MonkeyPatch):
     submitit = pytest.importorskip("submitit")
     monkeypatch.chdir(config.parent)

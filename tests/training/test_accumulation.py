@@ -24,7 +24,9 @@ NEAR = 1e-6
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "shape", [pytest.param(shape, marks=[pytest.mark.slow] if i % 2 else []) for i, shape in enumerate(SHAPES)]
+)
 def test_one_rank(name: str, shape: tuple[int, int]):
     base, data = built(CASES[name]), examples(CASES[name], 8)
     assert distance(step("ours", base, data, shape), large_step(base, data)) < NEAR

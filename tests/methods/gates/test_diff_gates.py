@@ -229,6 +229,7 @@ def test_penalised_gates_close_and_needed_ones_stay_open():
     assert float(expected_open(held).detach()) / held.alpha.numel() < 0.5
 
 
+@pytest.mark.slow
 def test_a_diff_is_small_when_gates_close(tmp_path: Path):
     run = trainer(tmp_path, method=DiffGates(penalty=1e-2, groups="none"), num_train_epochs=15)
     run.train()

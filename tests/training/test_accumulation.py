@@ -174,7 +174,7 @@ def test_a_loss_of_classes_with_weights_is_told(caplog: pytest.LogCaptureFixture
     caplog.clear()
     base = built(CASES["GPT-2"])
     find_items(lambda b: base(**b)["loss"], base, [{k: torch.stack([e[k] for e in TOKENS]) for k in TOKENS[0]}])
-    assert not caplog.text
+    assert "large batch" not in caplog.text  # transformers warns of GPT-2 itself, once in a process
 
 
 def test_data_without_labels_are_not_the_last_word():

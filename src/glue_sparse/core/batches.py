@@ -6,9 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 Batch = dict[str, Any]
+IGNORED = -100
+"""The label that losses of PyTorch and transformers do not count, unless they are told of another."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,11 @@ def chosen_examples(batch: Batch, chosen: slice | Sequence[int] | Tensor) -> Bat
     return {k: v[chosen] if isinstance(v, Tensor) and v.dim() and len(v) == size else v for k, v in batch.items()}
 
 
+def loss_of(output: Any) -> Tensor:
+    """The loss among what a model returns: a mapping that has one, or a tuple that begins with it."""
+    return output["loss"] if isinstance(output, dict) else output[0]
+
+
 def on_device(batch: Batch, model: nn.Module) -> Batch:
     """The batch with its tensors where the model is."""
     device = next(model.parameters()).device
@@ -74,3 +82,26 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """To try something on a model: `evaluating`, and random numbers go on afterwards as if nothing had been."""
+    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
+    with torch.random.fork_rng([*devices]), evaluating(model):
+        yield
+
+
+@contextmanager
+def only_these_require_grad(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, nn.Parameter]]:
+    """Within the block only the named parameters require a gradient; yields them."""
+    before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    wanted = {name: model.get_parameter(name) for name in names}
+    chosen = {id(parameter) for parameter in wanted.values()}
+    try:
+        for parameter in model.parameters():
+            parameter.requires_grad_(id(parameter) in chosen)
+        yield wanted
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(before[name])

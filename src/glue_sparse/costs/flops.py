@@ -23,7 +23,7 @@ from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.pytorch_utils import Conv1D
 
-from glue_sparse.core.batches import Batch, evaluating, on_device
+from glue_sparse.core.batches import Batch, batch_size, on_device, only_these_require_grad, undisturbed
 from glue_sparse.core.parametrization import Parametrization, held_tensors, original
 
 logger = logging.getLogger(__name__)
@@ -62,11 +62,11 @@ def forward_flops(model: nn.Module, batch: Batch, num_examples: int | None = Non
 
     Args:
         batch: what `model(**batch)` takes.
-        num_examples: examples in the batch; by default the first dimension of its first tensor.
+        num_examples: examples in the batch; by default see `batch_size`.
     Raises:
         ValueError: the batch has no examples, or the model computes no products.
     """
-    size = _num_examples(batch) if num_examples is None else num_examples
+    size = batch_size(batch) if num_examples is None else num_examples
     if size < 1:
         raise ValueError("FLOPs of one example need a batch that holds at least one")
     uses, products = _count(model, on_device(batch, model))
@@ -141,20 +141,16 @@ def report(forward: Forward, rule: Rule, num_examples: int, update_every: int | 
     }
 
 
-def _num_examples(batch: Batch) -> int:
-    return next((len(value) for value in batch.values() if isinstance(value, Tensor) and value.dim()), 0)
-
-
 def _count(model: nn.Module, batch: Batch) -> tuple[Counter[_Use], int]:
     """FLOPs of the whole batch: of each weight by formula, and of the products that no formula covers."""
     uses: Counter[_Use] = Counter()
     covered = 0
-    device = next(model.parameters(), torch.empty(0)).device
     with ExitStack() as stack:
-        stack.enter_context(evaluating(model))
+        stack.enter_context(undisturbed(model))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_constant(model))
-        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        # `FlopCounterMode` follows what requires a gradient from module to module, and fails without autograd where a
+        # view of a parameter is a module's input: learned queries, rows of a table of relative positions
+        stack.enter_context(only_these_require_grad(model, ()))
         stack.enter_context(_countable_attention())
         counter = stack.enter_context(FlopCounterMode(display=False))
         entered: dict[nn.Module, int] = {}
@@ -176,23 +172,6 @@ def _count(model: nn.Module, batch: Batch) -> tuple[Counter[_Use], int]:
         model(**batch)
         products = counter.get_total_flops() - covered
     return uses, products
-
-
-@contextmanager
-def _constant(model: nn.Module) -> Iterator[None]:
-    """No parameter requires a gradient inside the block.
-
-    `FlopCounterMode` follows what requires one from module to module, and fails without autograd where a view of
-    a parameter is a module's input: learned queries, rows of a table of relative positions.
-    """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
 
 
 @contextmanager

@@ -69,7 +69,8 @@ class Cell:
     @property
     def has_diverged(self) -> bool:
         """Whether it was tried with these settings, and its training diverged; raises as `result`."""
-        if self.result() is not None or (was := run_folder.diverged(self.folder)) is None:
+        # first whether there is a note at all: results are long to read, and few runs leave one
+        if (was := run_folder.diverged(self.folder)) is None or self.result() is not None:
             return False
         if was:
             self._check_same(was)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers import BertConfig, PreTrainedTokenizerBase
 from transformers.utils.generic import ModelOutput
 
+from glue_sparse.core.batches import IGNORED
 from glue_sparse.core.randomness import new_weights
 from glue_sparse.models.loading import architecture_of, load_pretrained, new_model
 from glue_sparse.models.names import scratch_of
@@ -134,7 +135,3 @@ def _redraw(network: BertForPreTraining, seed: int, architecture: str) -> None:
                 module.weight.copy_(nn.init.trunc_normal_(drawn, std=std, a=-2 * std, b=2 * std))
                 if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                     module.weight[module.padding_idx] = 0
-
-
-IGNORED = -100
-"""Label of a position that is not predicted."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from glue_sparse.core.batches import evaluating
+from glue_sparse.core.batches import undisturbed
 from glue_sparse.models.positions import counts_from_padding
 
 logger = logging.getLogger(__name__)
@@ -75,5 +75,5 @@ def _outputs(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts
     encoded: Any = tokenizer(texts, return_attention_mask=True)
     batch = tokenizer.pad(encoded, return_tensors="pt")
     taken = inspect.signature(network.forward).parameters
-    with torch.random.fork_rng(devices=[]), evaluating(network), torch.no_grad():
+    with undisturbed(network), torch.no_grad():
         return network(**{key: value for key, value in batch.items() if key in taken}).logits[0].float()

@@ -1,8 +1,8 @@
 """One forward and one backward pass for a batch, from which the rules rebuild the gradients of all its examples."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from functools import partial
 
 import torch
@@ -30,8 +30,8 @@ class Watched:
     """
 
     def __init__(self, model: nn.Module, parameters: Mapping[str, nn.Parameter], batch: Batch, losses: Losses):
-        self.parameters = parameters
-        with Recorder(parameters, batch, batch_size(batch)) as recorder:
+        self.parameters, self._num_examples = parameters, batch_size(batch)
+        with Recorder(parameters, batch, self._num_examples) as recorder:
             self.losses = [loss for loss in losses(model, batch) if loss.requires_grad]
         self.proofs = tuple(recorder.owners.proof(loss) for loss in self.losses)
         self._graphs = [Graph.of(loss) for loss in self.losses]
@@ -57,7 +57,7 @@ class Watched:
         wanted = frozenset(names)
         for i, (loss, graph, uses) in enumerate(zip(self.losses, self._graphs, self._uses, strict=True)):
             own = [use for use in uses if use.make is not None and use.source.names & wanted]
-            parts = _Parts(own, self.parameters, totals, power)
+            parts = _Parts(own, self.parameters, totals, power, self._num_examples)
             _backward(loss * factor, graph, own, parts.take, retain=i + 1 < len(self.losses))
             parts.finish(wanted)
 
@@ -94,10 +94,10 @@ class _Parts:
     """Gathers the parts of each parameter and adds them, at once where it has a single use."""
 
     def __init__(
-        self, uses: list[Use], parameters: Mapping[str, nn.Parameter], totals: dict[str, Tensor], power: Power
-    ):
-        self.parameters, self.totals, self.power = parameters, totals, power
-        self.num_examples = 0
+        self, uses: list[Use], parameters: Mapping[str, nn.Parameter], totals: dict[str, Tensor], power: Power,
+        num_examples: int,
+    ):  # fmt: skip
+        self.parameters, self.totals, self.power, self.num_examples = parameters, totals, power, num_examples
         self.num_uses: dict[str, int] = defaultdict(int)
         for use in uses:
             for name in use.source.names:
@@ -128,7 +128,7 @@ class _Parts:
             for source, part in kept:
                 if source.tensor is not parameter:
                     derived[source].append(part)
-            for i in range(max(part.num_examples for _, part in kept)):
+            for i in range(self.num_examples):
                 gradient = sum((part.of(i) for part in direct), torch.zeros_like(self.totals[name]))
                 for source, parts in derived.items():
                     gradient = gradient + _pulled_back(source, parts, i, parameter)
@@ -150,18 +150,3 @@ def _pulled_back(source: Source, parts: list[Part], i: int, parameter: Tensor) -
     gradient = sum((part.of(i) for part in parts[1:]), parts[0].of(i))
     found = torch.autograd.grad(source.tensor, parameter, gradient.to(source.tensor.dtype), retain_graph=True)[0]
     return (found.to_dense() if found.is_sparse else found).float()
-
-
-@contextmanager
-def only_these_require_grad(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, nn.Parameter]]:
-    """Within the block only the named parameters require a gradient; yields them."""
-    before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    wanted = {name: model.get_parameter(name) for name in names}
-    chosen = {id(parameter) for parameter in wanted.values()}
-    try:
-        for parameter in model.parameters():
-            parameter.requires_grad_(id(parameter) in chosen)
-        yield wanted
-    finally:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(before[name])

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from transformers.utils import find_labels  # pyright: ignore[reportPrivateImportUsage]
 
 from glue_sparse.core import ranks
-from glue_sparse.core.batches import Batch, Examples, chosen_examples, evaluating, on_device
+from glue_sparse.core.batches import IGNORED, Batch, Examples, chosen_examples, evaluating, loss_of, on_device
 from glue_sparse.core.masks import Scores
 from glue_sparse.core.randomness import seeded
 from glue_sparse.scores.by_rules import Losses
@@ -80,8 +80,7 @@ def _without(batch: Batch, label_names: tuple[str, ...]) -> Batch:
 
 
 def _own_loss(model: nn.Module, batch: Batch) -> Tensor:
-    output = model(**batch)
-    return output["loss"] if isinstance(output, dict) else output[0]
+    return loss_of(model(**batch))
 
 
 def _expected_losses(model: nn.Module, batch: Batch, *, power: str) -> list[Tensor]:
@@ -113,7 +112,8 @@ def _labelled(batch: Batch, label_names: tuple[str, ...]) -> Batch:
     labels = _class_labels(batch, label_names)
     if not labels:
         return batch
-    kept = torch.stack([(label != -100).flatten(1).any(1) if label.dim() > 1 else label != -100 for label in labels])
+    counted = [label != IGNORED for label in labels]
+    kept = torch.stack([each.flatten(1).any(1) if each.dim() > 1 else each for each in counted])
     return batch if kept.any(0).all() else chosen_examples(batch, kept.any(0))
 
 

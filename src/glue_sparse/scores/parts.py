@@ -16,11 +16,6 @@ _CHUNK_ENTRIES = 1 << 22  # per-example gradients held at once on a GPU; on a CP
 class Part(Protocol):
     """What one use of a tensor adds to the gradient of each example."""
 
-    @property
-    def num_examples(self) -> int:
-        """Examples of the batch."""
-        ...
-
     def add(self, total: Tensor, power: Power) -> None:
         """total += sum over examples of power(gradient), where this is the only use."""
         ...
@@ -36,11 +31,6 @@ class Outer:
 
     left: Tensor
     right: Tensor
-
-    @property
-    def num_examples(self) -> int:
-        """See `Part.num_examples`."""
-        return len(self.left)
 
     def add(self, total: Tensor, power: Power) -> None:
         """See `Part.add`."""
@@ -64,11 +54,6 @@ class Explicit:
 
     gradients: Tensor
 
-    @property
-    def num_examples(self) -> int:
-        """See `Part.num_examples`."""
-        return len(self.gradients)
-
     def add(self, total: Tensor, power: Power) -> None:
         """See `Part.add`."""
         total += power(self.gradients).sum(0)
@@ -85,11 +70,6 @@ class Rows:
     ids: Tensor
     gradients: Tensor
     size: int
-
-    @property
-    def num_examples(self) -> int:
-        """See `Part.num_examples`."""
-        return len(self.ids)
 
     def add(self, total: Tensor, power: Power) -> None:
         """See `Part.add`."""

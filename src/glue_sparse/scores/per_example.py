@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from glue_sparse.core.batches import Batch, batch_size, chosen_examples, example
-from glue_sparse.scores.by_rules import Losses, Watched, only_these_require_grad
+from glue_sparse.core.batches import Batch, batch_size, chosen_examples, example, only_these_require_grad
+from glue_sparse.scores.by_rules import Losses, Watched
 from glue_sparse.scores.losses import Proof, SingleLosses
 from glue_sparse.scores.parts import Power
 from glue_sparse.scores.vectorised import gradients_of_each

@@ -10,13 +10,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from glue_sparse.core.batches import Batch, batch_size, evaluating, on_device
+from glue_sparse.core.batches import IGNORED, Batch, batch_size, on_device, undisturbed
 
 logger = logging.getLogger(__name__)
 
 Loss = Callable[[Batch], Tensor]
-IGNORED = -100
-"""The label that losses of PyTorch and transformers do not count, unless they are told of another."""
 MASK = "attention_mask"
 UNLIKE = 2e-3
 """From this share of what two losses differ by on, the loss of both is of no kind that is known here."""
@@ -187,9 +185,7 @@ def _misfits(
 ) -> Asked:
     """What pairs of examples say of each kind."""
     found, size, spread = [0.0] * len(kinds), 0.0, 0.0
-    device = next(model.parameters()).device
-    devices = [device] if device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices), evaluating(model):
+    with torch.no_grad(), undisturbed(model):
         for pair in pairs:
             one, other = (on_device(each, model) for each in pair)
             both = {k: torch.cat([one[k], other[k]]) if _is_of(one, k) else one[k] for k in one}

@@ -46,8 +46,8 @@ def check(model: Any, args: Any, method: Any, head: Any = None) -> None:
         raise ValueError(f"SparseTrainer takes TrainingArguments as `args`, and not {type(args).__name__}")
     if not isinstance(method, SparseMethod):
         found = method.__name__ if isinstance(method, type) else type(method).__name__
-        raise ValueError("SparseTrainer takes a method that has been made, such as FixedMask(fisher, density=0.005), "
-                         f"as `method`, and not {found}")  # fmt: skip
+        raise ValueError("SparseTrainer takes a method that has been made, an object and no class or function, as "
+                         f"`method`, and not {found}")  # fmt: skip
     sharding.refuse(args)
     if not isinstance(model, nn.Module):
         raise ValueError(f"SparseTrainer takes a model, a torch.nn.Module, and not {type(model).__name__}")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 
 from glue_sparse.core import ranks
-from glue_sparse.core.batches import Batch, evaluating, on_device
+from glue_sparse.core.batches import Batch, on_device, undisturbed
 from glue_sparse.training.means import Items, find_items
 
 logger = logging.getLogger(__name__)
@@ -62,8 +62,7 @@ def is_scaled(loss: Callable[[Batch, Tensor], Tensor], model: nn.Module, batch: 
     """
     number = torch.tensor(8.0, device=next(model.parameters()).device)
     try:
-        devices = [number.device] if number.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), evaluating(model):
+        with undisturbed(model):
             one, two = (float(loss(dict(batch), n).detach()) for n in (number, 2 * number))
     except Exception as error:  # noqa: BLE001  # it is the user's own
         logger.debug("could not ask `compute_loss` whether it uses num_items_in_batch: %s", error)

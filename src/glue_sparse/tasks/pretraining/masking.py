@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from glue_sparse.core.batches import IGNORED
 from glue_sparse.core.randomness import seeded
-from glue_sparse.models.bert_pretraining import IGNORED
 from glue_sparse.models.tokenizers import SpecialIds
 from glue_sparse.tasks.pretraining.wordpiece import CONTINUES
 

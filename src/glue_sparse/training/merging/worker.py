@@ -13,7 +13,7 @@ from transformers import Trainer, get_scheduler
 from glue_sparse.arguments.groups import MergeArguments
 from glue_sparse.arguments.training import RunArguments
 from glue_sparse.core.active import active_tensors, attach
-from glue_sparse.core.batches import Batch, on_device
+from glue_sparse.core.batches import Batch, loss_of, on_device
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.parametrization import is_attached, original, persistent_buffers, wholly_active, write_entries
 from glue_sparse.core.randomness import seed_of, seeded
@@ -154,12 +154,12 @@ class Worker:
         numbers = range(self.step * parts, (self.step + 1) * parts)
         batches = [on_device(self.fetch(self.order.batch(number)), self.model) for number in numbers]
         if not self._settled and parts > 1:
-            loss_of: Loss = lambda batch: _loss(self.model(**batch))  # noqa: E731
-            self._items, self._settled = find_items(loss_of, self.model, batches)
+            asked: Loss = lambda batch: loss_of(self.model(**batch))  # noqa: E731
+            self._items, self._settled = find_items(asked, self.model, batches)
         for batch, share in zip(batches, shares(batches, self._items, device), strict=True):
             with torch.autocast(device.type, torch.bfloat16) if self.args.bf16 else nullcontext():
                 output = self.model(**batch)
-            loss = weighted(_loss(output), share) / parts
+            loss = weighted(loss_of(output), share) / parts
             loss.backward()
             total += loss.detach().float()
         trained = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -283,10 +283,6 @@ def stored_shares(tensors: dict[str, Tensor], shapes: dict[str, torch.Size]) -> 
     for number, name in stored:
         shares[number][name].view(-1)[tensors[f"share/{number}/{name}"]] = True
     return list(shares.values())
-
-
-def _loss(output: Any) -> Tensor:
-    return output["loss"] if isinstance(output, dict) else output[0]
 
 
 def _num_dimensions(model: nn.Module, name: str) -> int:

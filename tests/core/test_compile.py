@@ -106,6 +106,7 @@ def test_a_compiled_gpt2_whose_weights_are_transposed():
     check(attached(model))
 
 
+@pytest.mark.slow
 def test_two_forward_passes_before_a_backward_pass():
     check(attached(Net()), forwards=2)
 
@@ -116,7 +117,7 @@ def test_autocast():
         check(attached(Net()))
 
 
-@pytest.mark.parametrize("way", [nullcontext(), block_sparse.execution("tiles")])
+@pytest.mark.parametrize("way", [pytest.param(nullcontext(), marks=pytest.mark.slow), block_sparse.execution("tiles")])
 def test_tiles(way: AbstractContextManager[None]):
     with way:
         check(attached_tiles())
@@ -137,6 +138,7 @@ def moved(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None
     reindex(model, masks, optimizer)
 
 
+@pytest.mark.slow
 def test_entries_that_move_after_the_model_was_compiled():
     check(attached(Net()), between=moved)
 

@@ -234,8 +234,12 @@ def test_missing_and_damaged_files(chain: Path, tmp_path: Path):
     refused(chain, "is the delta of step 12 under another name")
     middle.write_bytes(whole)
     content = last.read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")  # of the numbers, behind the header
-    last.write_bytes(content[:start] + bytes([content[start] ^ 1]) + content[start + 1 :])
+    last.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    refused(chain, "its SHA-256 is not that of what it holds")
+    last.write_bytes(content)
+    tensors, facts = tensor_files.read(last, FORMAT)
+    next(tensor for key, tensor in tensors.items() if key.startswith("values/"))[0] += 1
+    tensor_files.write(last, FORMAT, tensors, facts)
     refused(chain, "a file in it is damaged")
     bert_diff = DeltaChain(bert(), tmp_path / "other", info=DiffInfo(task="other"))
     bert_diff.begin()

@@ -1,6 +1,7 @@
 """SparseDiff: exact round trips, exact removal, and refusals that change nothing."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from transformers import BertForSequenceClassification
 
 from glue_sparse import DiffInfo, SparseDiff, attach, detach, noise, select
+from glue_sparse.core import tensor_files
 from glue_sparse.core.active import Inactive, active_tensors
 from glue_sparse.core.parametrization import current_tensors, wholly_active
 from glue_sparse.core.params import body_names, head_names
@@ -141,12 +143,12 @@ def test_damaged_and_foreign_files(tmp_path: Path):
         SparseDiff.from_pretrained("nobody/nothing")
 
 
-@pytest.mark.parametrize("indices", [[3, 1], [0, 99], [-1, 0], [0]])
+@pytest.mark.parametrize("indices", [[3, 1], [0, 99], [-1, 0], [0, 0], [0]])
 def test_indices_that_do_not_fit_are_refused(tmp_path: Path, indices: list[int]):
-    header = {"format": FORMAT, "info": {}, "shapes": {"w": [2, 2]}, "digests": {"w": ""}}
+    facts = {"info": asdict(DiffInfo()), "shapes": {"w": [2, 2]}, "digests": {"w": "0" * 64}}
     tensors = {"indices/w": torch.tensor(indices, dtype=torch.int32), "values/w": torch.zeros(2)}
-    save_file(tensors, tmp_path / FILE_NAME, metadata={"glue_sparse": json.dumps(header)})
-    with pytest.raises(ValueError, match="do not fit"):
+    tensor_files.write(tmp_path / FILE_NAME, FORMAT, tensors, facts)
+    with pytest.raises(ValueError, match="do not fit|is float32"):
         SparseDiff.from_pretrained(tmp_path)
 
 

@@ -45,7 +45,7 @@ def stored(folder: Path, scale: int = 1, **changes: Any) -> tuple[Path, Result]:
     """The folder of a finished run with patterns of three tensors."""
     shapes = {UP: (4, 2), FIRST: (4, 2), QUERY: (2, 2)}
     counts = {n: scale * torch.arange(r * c, dtype=torch.int16).view(r, c) for n, (r, c) in shapes.items()}
-    tensor_files.write(folder / PATTERNS, PATTERNS_FORMAT, counts, {"block_size": "16"})
+    tensor_files.write(folder / PATTERNS, PATTERNS_FORMAT, counts, {"block_size": 16})
     result = made(**changes)
     results.write(result, folder)
     return folder, result

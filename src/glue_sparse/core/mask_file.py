@@ -1,17 +1,27 @@
 """The file of masks: flat positions of the active entries, and what the others hold."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from glue_sparse.core import tensor_files
-from glue_sparse.core.masks import Masks
+from glue_sparse.core.masks import Masks, mask_of
 from glue_sparse.core.options import Inactive
+from glue_sparse.core.stored import check_positions, check_shape
+from glue_sparse.writing.fields import typed
+from glue_sparse.writing.seals import Facts, reading
 
-FORMAT = "glue_sparse masks 1"
+FORMAT = "glue_sparse masks"
 
 FILE_NAME = "masks.safetensors"
 """In the folder of a pruned model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskFacts(Facts):
+    """What the header says."""
+
+    shapes: dict[str, tuple[int, ...]]
+    inactive: Inactive
 
 
 def save(masks: Masks, path: str | Path, inactive: Inactive = "frozen") -> None:
@@ -30,12 +40,12 @@ def load(path: str | Path) -> tuple[Masks, Inactive]:
         ValueError: missing, damaged or foreign file.
     """
     path = Path(path)
-    tensors, header = tensor_files.read(path / FILE_NAME if path.is_dir() else path, FORMAT)
-    masks = {}
-    try:
-        for name, shape in header["shapes"].items():
-            masks[name] = torch.zeros(shape, dtype=torch.bool)
-            masks[name].view(-1)[tensors[name]] = True
-    except (KeyError, IndexError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    return masks, "zero" if header.get("inactive") == "zero" else "frozen"
+    path = path / FILE_NAME if path.is_dir() else path
+    tensors, stored = tensor_files.read(path, FORMAT)
+    with reading(path):
+        facts = typed(MaskFacts, stored, "its header")
+        if tensors.keys() != facts.shapes.keys():
+            raise ValueError(f"it names {min(tensors.keys() ^ facts.shapes.keys())} in one place alone")
+        for name, positions in tensors.items():
+            check_positions(name, positions, check_shape(name, facts.shapes[name]))
+    return {name: mask_of(tensors[name], shape) for name, shape in facts.shapes.items()}, facts.inactive

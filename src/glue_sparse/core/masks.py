@@ -1,7 +1,7 @@
 """Scores and masks: choose the best entries under a budget, describe masks, save and load them."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -42,9 +42,7 @@ def select(
     return {name: _select_jointly({name: score}, budget[name], share)[name] for name, score in scores.items()}
 
 
-def _select_tiles(
-    scores: Scores, budget: int | dict[str, int], share: tuple[int, int], block_size: int
-) -> Masks:
+def _select_tiles(scores: Scores, budget: int | dict[str, int], share: tuple[int, int], block_size: int) -> Masks:
     for name, score in scores.items():
         tiles.check(name, score.shape, block_size)
     size = block_size**2
@@ -158,6 +156,13 @@ def positions(masks: Masks) -> Tensor:
     """Sorted flat positions of the active entries in the concatenation of all masked tensors; int32 where it fits."""
     flat = torch.cat([mask.detach().flatten().cpu() for mask in masks.values()])
     return narrow(flat.nonzero().squeeze(1), flat.numel())
+
+
+def mask_of(indices: Tensor, shape: Sequence[int]) -> Tensor:
+    """The bool tensor of a shape that is true at flat positions, on their device."""
+    mask = torch.zeros(tuple(shape), dtype=torch.bool, device=indices.device)
+    mask.view(-1)[indices.long()] = True
+    return mask
 
 
 def narrow(indices: Tensor, num_entries: int) -> Tensor:

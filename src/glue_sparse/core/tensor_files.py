@@ -1,6 +1,5 @@
-"""Tensors with a JSON header in one safetensors file: written whole or not at all, read without pickle."""
+"""Tensors with a JSON header in one safetensors file: written whole or not at all, sealed, read without pickle."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,41 +9,30 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from glue_sparse.writing import seals
 from glue_sparse.writing.files import json_text, replacing
 
-KEY = "glue_sparse"
-"""The header's only entry: safetensors writes several in random order, and equal content should be equal bytes."""
 
-
-def write(path: Path, form: str, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """Write a file of format `form`; OSError (full disk, no permission) leaves an older file as it was."""
-    facts = json_text({"format": form, **header}, path.name)
+def write(path: Path, kind: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write a sealed file of a kind; OSError (full disk, no permission) leaves an older file as it was."""
+    header = json_text(seals.to_seal(kind, len(tensors), facts), path.name)
     with replacing(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata={KEY: facts})
+            save_file(tensors, temporary, metadata={seals.KEY: header})
         except SafetensorError as error:
             raise OSError(f"cannot write {path}: {error}") from error
+        seals.seal(temporary)
 
 
-def read(path: Path, form: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header of a file of format `form`; ValueError when it is missing, damaged or another kind."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(KEY, "{}"))
-            if header.get("format") != form:
-                raise ValueError(f"{path} is not a {form} file")
-            return {key: file.get_tensor(key) for key in file.keys()}, header  # noqa: SIM118
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is missing or damaged: {error}") from error
-
-
-def is_format(path: Path, form: str) -> bool:
-    """Whether a file's header says that it is of format `form`."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {}).get(KEY, "{}")).get("format") == form
-    except (OSError, SafetensorError, json.JSONDecodeError):
-        return False
+def read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts of a file of a kind; ValueError when it is missing, damaged or another kind."""
+    header = seals.read_header(path, kind)
+    with seals.reading(path):
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {key: file.get_tensor(key) for key in header.tensors}, header.facts
+        except (SafetensorError, RuntimeError, OverflowError) as error:
+            raise ValueError(str(error)) from error
 
 
 def locate(source: str | Path, name: str, revision: str | None = None) -> Path:

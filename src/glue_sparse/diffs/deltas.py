@@ -8,17 +8,15 @@ import shutil
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from glue_sparse.core import tensor_files
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.parametrization import current_tensors, is_attached, read_entries, write_entries
-from glue_sparse.diffs import diff_file, identity
+from glue_sparse.diffs import diff_file
 from glue_sparse.diffs.diff import SparseDiff
-from glue_sparse.diffs.identity import DiffInfo
+from glue_sparse.diffs.identity import DiffInfo, Link
 
 FOLDER = "deltas"
 """In a run's folder."""
@@ -65,9 +63,9 @@ class DeltaChain:
         diff = replace(diff, values=values)
         previous = _built_on(self.state, diff) if last is None else self.links[last]
         digest = state_digest(tensors)
-        link = {"step": step, "follows": last, "previous": previous, "digest": digest}
+        link = Link(step, last, previous, digest)
         path = _path(self.folder, step)
-        diff_file.write(path, diff.parts, {**asdict(diff.info), **link}, diff.shapes, diff.digests)
+        diff_file.write(path, diff.parts, {**asdict(diff.info), **asdict(link)}, diff.shapes, diff.digests)
         _write(self.state, diff)
         self.links[step] = digest
         return path.stat().st_size
@@ -184,32 +182,31 @@ def _replay(state: dict[str, Tensor], folder: Path, chosen: list[int]) -> dict[i
     for step in chosen:
         path, last = _path(folder, step), max(links, default=None)
         diff, link = _read(path)
-        if link["step"] != step:
-            raise ValueError(f"{path} is the delta of step {link['step']} under another name")
-        if link["follows"] is not None and link["follows"] not in links:
-            raise ValueError(f"{path} follows a delta of step {link['follows']}, which is missing")
-        if link["follows"] != last or (last is not None and link["previous"] != links[last]):
+        if link.step != step:
+            raise ValueError(f"{path} is the delta of step {link.step} under another name")
+        if link.follows is not None and link.follows not in links:
+            raise ValueError(f"{path} follows a delta of step {link.follows}, which is missing")
+        if link.follows != last or (last is not None and link.previous != links[last]):
             raise ValueError(f"{path} does not continue the delta before it: they are of different runs")
         _check_fits(state, diff)
-        if last is None and _built_on(state, diff) != link["previous"]:
+        if last is None and _built_on(state, diff) != link.previous:
             raise ValueError(
                 f"this model is not the base of {folder / FOLDER}: load exactly {diff.info.base_model} (dtype "
                 f"{diff.info.dtype}), without a task's weights in it"
             )
         _write(state, diff)
-        links[step] = link["digest"]
+        links[step] = link.digest
     # once, at the end: the links are checked by their headers, and hashing a model takes longer than a delta does
     if links and state_digest(state) != links[chosen[-1]]:
         raise ValueError(f"{folder / FOLDER} does not give the model of step {chosen[-1]}: a file in it is damaged")
     return links
 
 
-def _read(path: Path) -> tuple[SparseDiff, dict[str, Any]]:
-    diff, info = SparseDiff(**diff_file.read(path)), tensor_files.read(path, identity.FORMAT)[1]["info"]
-    missing = [key for key in ("step", "follows", "previous", "digest") if key not in info]
-    if missing:
-        raise ValueError(f"{path} is a diff but no delta: its header lacks {', '.join(missing)}")
-    return diff, info
+def _read(path: Path) -> tuple[SparseDiff, Link]:
+    found, link = diff_file.read(path)
+    if link is None:
+        raise ValueError(f"{path} is a diff but no delta: its header says no step")
+    return SparseDiff(**found), link
 
 
 def _check_fits(state: dict[str, Tensor], diff: SparseDiff) -> None:

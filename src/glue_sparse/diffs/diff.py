@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from glue_sparse.core import tensor_files
-from glue_sparse.core.active import ActiveEntries, active_tensors, attach
+from glue_sparse.core.active import ActiveEntries, active_tensors
 from glue_sparse.core.digests import bits, tensor_digest
 from glue_sparse.core.finite import check_model
 from glue_sparse.core.masks import Masks, narrow
@@ -25,7 +25,8 @@ from glue_sparse.core.parametrization import (
     wholly_active,
     write_entries,
 )
-from glue_sparse.diffs import diff_file, frozen, hub
+from glue_sparse.core.stored import check_like
+from glue_sparse.diffs import diff_file, frozen, hub, restoring
 from glue_sparse.diffs.identity import FILE_NAME, DiffInfo
 
 _STACK = "_glue_sparse_applied"
@@ -109,9 +110,7 @@ class SparseDiff:
                 values[name] = read_entries(new, found).float()
                 digests[name] = tensor_digest(old)
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        return cls(
-            indices, values, whole, shapes, digests, replace(info or DiffInfo(), inactive="frozen", dtype=dtype)
-        )
+        return cls(indices, values, whole, shapes, digests, replace(info or DiffInfo(), inactive="frozen", dtype=dtype))
 
     @property
     def parts(self) -> diff_file.Parts:
@@ -148,8 +147,7 @@ class SparseDiff:
         masks = {}
         for name, shape in self.shapes.items():
             masks[name] = torch.zeros(shape, dtype=torch.bool)
-            if name in self.indices:
-                masks[name].view(-1)[self.indices[name].long()] = True
+            masks[name].view(-1)[self.positions(name)] = True
         return masks
 
     def masks(self, model: nn.Module) -> Masks:
@@ -161,7 +159,7 @@ class SparseDiff:
         frozen.check(self.whole, model)
         for name, parameter in frozen.to_mask(parameters, self.shapes, self.whole, self.info.inactive).items():
             masks[name] = torch.zeros(parameter.shape, dtype=torch.bool)
-            masks[name].view(-1)[self.indices.get(name, torch.zeros(0, dtype=torch.int32)).long()] = True
+            masks[name].view(-1)[self.positions(name)] = True
         return masks
 
     def check(self, model: nn.Module, *, fingerprint: bool = True) -> None:
@@ -177,6 +175,8 @@ class SparseDiff:
             if tuple(tensors[name].shape) != shape:
                 found, base = tuple(tensors[name].shape), self.info.base_model
                 raise ValueError(f"{name} has shape {found}, but the diff was made for {shape} of {base}")
+        for name, tensor in self.whole.items():
+            check_like(name, tensor, tensors[name].shape, tensors[name].dtype)
         for name, digest in self.digests.items():
             if fingerprint and tensor_digest(tensors[name]) != digest:
                 raise ValueError(
@@ -188,28 +188,18 @@ class SparseDiff:
         """Continue training from this diff: make its entries active in `model` and give them the stored values.
 
         Args:
-            masks: where they moved, the entries active now; the other stored ones only get their values.
+            masks: where they moved, the entries active now; the other stored ones only get their values. An attached
+                model is moved to them.
             block_size: side of the tiles that they form.
         Raises:
             ValueError: wrong base, or a model that is attached with other active entries; nothing is changed then.
         """
-        if not is_attached(model):
-            self.check(model)
-            frozen.check(self.whole, model)
-            attach(model, masks or self.masks(model), self.info.inactive, block_size)
-        if masks is None:
-            for name, entries in active_tensors(model):
-                if not torch.equal(entries.indices.cpu(), self.indices.get(name, entries.indices[:0].cpu()).long()):
-                    raise ValueError(f"the active entries of {name} are not those of this diff")
-        for name, entries in active_tensors(model):
-            if name in self.values:
-                weight = original(model, name)
-                write_entries(weight, self.indices[name].long().to(weight.device), self.values[name])
-                stored = torch.searchsorted(self.indices[name].long(), entries.indices.cpu())
-                entries.values.data.copy_(self.values[name][stored])
-        tensors = {**wholly_active(model), **frozen_tensors(model), **persistent_buffers(model)}
-        for name, tensor in self.whole.items():
-            tensors[name].data.copy_(tensor)
+        restoring.check(self, model, masks)
+        restoring.put(self, model, masks, block_size)
+
+    def positions(self, name: str) -> Tensor:
+        """[k] int64 flat positions of a tensor's stored entries; none where nothing is stored."""
+        return self.indices[name].long() if name in self.indices else torch.zeros(0, dtype=torch.long)
 
     def at_base(self, model: nn.Module) -> "SparseDiff":
         """The same entries with the values that `model`, its base, has there; the head stays that of the diff."""
@@ -292,7 +282,7 @@ class SparseDiff:
         Raises:
             ValueError: not found, truncated, or not a diff of this library.
         """
-        return cls(**diff_file.read(tensor_files.locate(source, FILE_NAME, revision)))
+        return cls(**diff_file.read(tensor_files.locate(source, FILE_NAME, revision))[0])
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
         """Upload the diff with a short model card; returns the commit's address."""

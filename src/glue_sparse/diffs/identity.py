@@ -1,23 +1,18 @@
 """What a diff's file says of itself, and its digest, read without loading torch: grids ask it of every run."""
 
 import hashlib
-import json
-import struct
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from glue_sparse.core.options import Inactive
+from glue_sparse.writing.fields import typed
+from glue_sparse.writing.seals import TYPES, Facts, Header, read_header, reading
 
 FILE_NAME = "sparse_diff.safetensors"
-FORMAT = "glue_sparse diff 1"
+FORMAT = "glue_sparse diff"
 PARTS = ("indices", "values", "whole")
-_TYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
-    "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
-}  # fmt: skip
-"""Types as safetensors write them -> as torch does."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +37,38 @@ class DiffInfo:
     pruned_from: str = ""
     """Digest of the diff that this one was pruned from."""
 
-    @classmethod
-    def of(cls, stored: dict[str, Any]) -> "DiffInfo":
-        """From a header, whose other entries are those of later versions."""
-        known = {f.name: stored[f.name] for f in fields(cls) if f.name in stored}
-        return replace(cls(**known), labels=tuple(known.get("labels", ())))
+
+@dataclass(frozen=True)
+class Link:
+    """Where a delta stands among those of its training, stored beside its facts."""
+
+    step: int
+    follows: int | None
+    previous: str
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffFacts(Facts):
+    """What the header says."""
+
+    info: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+    digests: dict[str, str]
+
+    def parted(self) -> tuple[DiffInfo, Link | None]:
+        """`info` as what it must be: the facts, and of a delta its link.
+
+        Raises:
+            ValueError: one of them has another type, is missing or not known.
+        """
+        names = {one.name for one in fields(Link)}
+        link = {key: value for key, value in self.info.items() if key in names}
+        info = {key: value for key, value in self.info.items() if key not in names}
+        needed = ["inactive"] if self.tensors is None else [one.name for one in fields(DiffInfo)]
+        if lacking := [key for key in needed if key not in info]:
+            raise ValueError(f"its header lacks {', '.join(lacking)}")
+        return typed(DiffInfo, info, "its header"), typed(Link, link, "its header") if link else None
 
 
 def identity(path: Path) -> tuple[str, DiffInfo]:
@@ -55,38 +77,30 @@ def identity(path: Path) -> tuple[str, DiffInfo]:
     Raises:
         ValueError: not a diff of this library, or damaged.
     """
-    return _identity(path, path.stat().st_mtime_ns)
+    with reading(path):
+        changed = path.stat().st_mtime_ns
+    return _identity(path, changed)
 
 
 @lru_cache(maxsize=256)
 def _identity(path: Path, changed: int) -> tuple[str, DiffInfo]:
-    try:
+    header = read_header(path, FORMAT)
+    with reading(path):
+        if unknown := [key for key in header.tensors if key.partition("/")[0] not in PARTS]:
+            raise ValueError(f"{unknown[0]} is no part of a diff")
+        info, _ = typed(DiffFacts, header.facts, "its header").parted()
         with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            tensors = json.loads(file.read(size))
-            facts = json.loads(tensors.pop("__metadata__", {}).get("glue_sparse", "{}"))
-            if facts.get("format") != FORMAT:
-                raise ValueError(f"{path} is not a {FORMAT} file")
-            digest = _digest(tensors, lambda begin, end: _bytes(file, 8 + size + begin, end - begin))
-            return digest, DiffInfo.of(facts["info"])
-    except (struct.error, json.JSONDecodeError, KeyError, TypeError, OverflowError) as error:
-        raise ValueError(f"{path} is missing or damaged: {error}") from error
+            return _digest(header, file), info
 
 
-def _bytes(file: Any, start: int, count: int) -> bytes:
-    file.seek(start)
-    found = file.read(count)
-    if len(found) != count:
-        raise KeyError("the file ends before its tensors do")
-    return found
-
-
-def _digest(tensors: dict[str, Any], read: Any) -> str:
+def _digest(header: Header, file: BinaryIO) -> str:
     """As `diff_file.digest` of the same tensors."""
     sha = hashlib.sha256()
-    for key in sorted(tensors, key=lambda key: (PARTS.index(key.partition("/")[0]), key)):
-        one, (part, _, name) = tensors[key], key.partition("/")
-        tensor = hashlib.sha256(f"torch.{_TYPES[one['dtype']]}{tuple(one['shape'])}".encode())
-        tensor.update(read(*one["data_offsets"]))
+    for key in sorted(header.tensors, key=lambda key: (PARTS.index(key.partition("/")[0]), key)):
+        one, (part, _, name) = header.tensors[key], key.partition("/")
+        tensor = hashlib.sha256(f"torch.{TYPES[one.dtype][0]}{one.shape}".encode())
+        begin, end = one.data_offsets
+        file.seek(header.start + begin)
+        tensor.update(file.read(end - begin))
         sha.update(f"{part} {name} {tensor.hexdigest()}\n".encode())
     return sha.hexdigest()

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from glue_sparse.core.active import without_frozen
 from glue_sparse.core.mask_file import load, save
 from glue_sparse.core.masks import Masks
+from glue_sparse.core.stored import check_like
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
 from glue_sparse.methods.fixed_mask import FixedMask
@@ -57,5 +59,11 @@ class LeakyMask(SparseMethod):
 
     def restore(self, model: nn.Module, head: tuple[str, ...], folder: Path) -> None:
         """See `SparseMethod.restore`."""
-        self.attach(model, load(folder / FILE_NAME)[0])
+        masks, _ = load(folder / FILE_NAME)
+        for name, mask in without_frozen(model, masks).items():
+            if name not in dict(model.named_parameters()):
+                raise ValueError(f"{folder / FILE_NAME} names {name}, which the model does not have")
+            check_like(name, mask, model.get_parameter(name).shape, torch.bool)
+        self._refresh = self._refresh or self.chosen.refreshed(model)  # while the model is as at the start
         super().restore(model, head, folder)
+        self.attach(model, masks)

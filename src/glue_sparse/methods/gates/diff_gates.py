@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from glue_sparse.core.active import attach
 from glue_sparse.core.masks import Masks
-from glue_sparse.core.parametrization import is_attached, persistent_buffers, wholly_active
+from glue_sparse.core.parametrization import is_attached, persistent_buffers, release, wholly_active
 from glue_sparse.core.params import body_names, layer_numbers, num_blocks, trainable_names
 from glue_sparse.costs.flops import Rule
 from glue_sparse.diffs.identity import DiffInfo
@@ -165,16 +165,18 @@ class DiffGates(SparseMethod):
         """Continue from what `save` wrote, on a plain model or one that has gates already.
 
         Raises:
-            ValueError: no such file, or one of another base model or other gates.
+            ValueError: no such file, or one of another base model or other gates; the model is unchanged then.
         """
-        saved = GateFile.read(folder)
-        if not is_attached(model):
+        saved, was_plain = GateFile.read(folder), not is_attached(model)
+        if was_plain:
             self.attach(model, self.prepare(model, head, lambda num_samples: ()))
         state = self._state(model)
-        if saved.digests != state.digests:
-            raise ValueError(f"{folder} was trained from another base model, or with other layers fixed")
-        if saved.tensors.keys() != state.tensors.keys():
-            raise ValueError(f"{folder} holds other gates than this run has")
+        try:
+            saved.check_fits(state, folder)
+        except ValueError:
+            if was_plain:  # gates write nothing before they train
+                release(model)
+            raise
         for key, tensor in state.tensors.items():
             tensor.data.copy_(saved.tensors[key])
         self.draw.step = saved.step

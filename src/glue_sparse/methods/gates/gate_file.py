@@ -4,13 +4,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from glue_sparse.core import tensor_files
+from glue_sparse.core.stored import check_all_like, check_like, check_numbers
 from glue_sparse.diffs.identity import DiffInfo
+from glue_sparse.writing.fields import typed
+from glue_sparse.writing.seals import Facts, reading
 
 FILE_NAME = "gates.safetensors"
-FORMAT = "glue_sparse gates 1"
+FORMAT = "glue_sparse gates"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateFacts(Facts):
+    """What the header says."""
+
+    digests: dict[str, str]
+    step: int
+    as_released: bool
 
 
 @dataclass(frozen=True)
@@ -38,8 +51,27 @@ class GateFile:
     @classmethod
     def read(cls, folder: Path) -> "GateFile":
         """Read what `write` wrote; ValueError when it is missing or damaged."""
-        tensors, header = tensor_files.read(folder / FILE_NAME, FORMAT)
-        return cls(tensors, header["digests"], header["step"], header["as_released"])
+        path = folder / FILE_NAME
+        tensors, stored = tensor_files.read(path, FORMAT)
+        with reading(path):
+            facts = typed(GateFacts, stored, "its header")
+            if facts.step < 0:
+                raise ValueError(f"a step {facts.step} does not exist")
+            check_numbers({key: tensor for key, tensor in tensors.items() if not key.startswith("whole/")})
+        return cls(tensors, facts.digests, facts.step, facts.as_released)
+
+    def check_fits(self, wanted: "GateFile", folder: Path) -> None:
+        """Raise a ValueError unless this file has just the tensors and the base of a model's gates.
+
+        Args:
+            wanted: of the model.
+        """
+        if self.digests != wanted.digests:
+            raise ValueError(f"{folder} was trained from another base model, or with other layers fixed")
+        if self.tensors.keys() != wanted.tensors.keys():
+            raise ValueError(f"{folder} holds other gates than this run has")
+        with reading(folder / FILE_NAME):
+            check_all_like(self.tensors, wanted.tensors)
 
     def diffs(self) -> dict[str, Tensor]:
         """Parameter name -> d, whatever its gates."""
@@ -56,4 +88,11 @@ def raw_values(source: Path, info: DiffInfo, base: Mapping[str, Tensor]) -> dict
     if info.method != "diff_gates" or not (folder / FILE_NAME).is_file():
         return {}
     gates = GateFile.read(folder)
-    return {name: base[name].float() + d for name, d in gates.diffs().items()} if gates.as_released else {}
+    if not gates.as_released:
+        return {}
+    with reading(folder / FILE_NAME):
+        for name, d in gates.diffs().items():
+            if name not in base:
+                raise ValueError(f"this model has no tensor {name}")
+            check_like(name, d, base[name].shape, torch.float32)
+    return {name: base[name].float() + d for name, d in gates.diffs().items()}

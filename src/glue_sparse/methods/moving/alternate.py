@@ -1,6 +1,6 @@
 """Phases in which all entries train, and phases in which only some do (Dietrich et al., 2021, arXiv 2108.06277)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,6 +14,7 @@ from glue_sparse.core.options import Entrants, Inactive
 from glue_sparse.core.parametrization import original
 from glue_sparse.core.randomness import seed_of, seeded
 from glue_sparse.core.reindexing import reindex
+from glue_sparse.core.stored import check_like
 from glue_sparse.costs.flops import Rule
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
@@ -126,7 +127,7 @@ class Alternate(SparseMethod):
 
     def restore(self, model: nn.Module, head: tuple[str, ...], folder: Path) -> None:
         """See `SparseMethod.restore`."""
-        stored = moved.restore(model, folder, self.block_size)
+        stored = moved.restore(model, folder, self.block_size, _check_counts)
         counts = {key.removeprefix("count/"): int(count) for key, count in stored.items()}
         self._remember(counts, {name: entries.shape.numel() for name, entries in active_tensors(model)})
 
@@ -143,3 +144,14 @@ class Alternate(SparseMethod):
             seed = seed_of(self.seed, "phase", phase) if self.selection == "random" else self.seed
             score = torch.rand(weight.shape, generator=seeded(seed, "noise", name))
         return select({name: score}, {name: self._counts[name]}, block_size=self.block_size)[name]
+
+
+def _check_counts(tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
+    """Raise a ValueError unless each tensor has its number of active entries, and nothing else is there."""
+    if differing := tensors.keys() ^ {f"count/{name}" for name in shapes}:
+        raise ValueError(f"{min(differing)} is in the file or in the model alone")
+    for name, shape in shapes.items():
+        count = tensors[f"count/{name}"]
+        check_like(f"count/{name}", count, (), torch.int64)
+        if not 0 <= int(count) <= shape.numel():
+            raise ValueError(f"{name} cannot have {int(count)} active entries")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from glue_sparse.methods.moving import regularization
 from glue_sparse.methods.moving.explored import explored_share, explored_shares, mean_of
 from glue_sparse.methods.moving.history import History, block_statistics
 from glue_sparse.methods.moving.initial import redraw
-from glue_sparse.methods.moving.mover import Mover
+from glue_sparse.methods.moving.mover import Mover, check_state
 from glue_sparse.methods.moving.rules import RIGL, Rule
 from glue_sparse.methods.moving.start import VarianceOf, entry_counts, initial_masks, keep_variance
 
@@ -175,7 +176,8 @@ class DropGrow(SparseMethod):
 
     def restore(self, model: nn.Module, head: tuple[str, ...], folder: Path) -> None:
         """See `SparseMethod.restore`."""
-        self._stored, self._mover = moved.restore(model, folder, self.block_size), None
+        check = partial(check_state, block_size=self.block_size)
+        self._stored, self._mover = moved.restore(model, folder, self.block_size, check), None
 
 
 def with_changes(rule: Rule, **changes: Any) -> Rule:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from glue_sparse.core import tensor_files, tiles
 from glue_sparse.core.active import active_tensors
 from glue_sparse.core.masks import pack, unpack
+from glue_sparse.core.stored import check_bits, check_like, check_numbers
 from glue_sparse.methods.moving.pattern_file import PATTERNS, PATTERNS_FORMAT
 
 _COLUMNS = ("step", "fraction", "explored", "num_moved", "num_removed_new", "num_new_before")
@@ -77,6 +78,28 @@ class History:
         grown = {f"grown/{name}": pack(mask) for name, mask in self._grown.items()}
         intervals = {f"intervals/{name}": counts for name, counts in self.intervals.items()}
         return {"updates": torch.tensor(self.updates, dtype=torch.float64), **grown, **intervals}
+
+    def check_state(self, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
+        """Raise a ValueError unless these are what `state` gave for tensors of these shapes."""
+        if not tensors:
+            return
+        parts: dict[str, dict[str, Tensor]] = {"updates": {}, "grown": {}, "intervals": {}}
+        for key, tensor in tensors.items():
+            kind, _, name = key.partition("/")
+            if kind not in parts or (name not in shapes if name else kind != "updates"):
+                raise ValueError(f"{key} is not known")
+            parts[kind][name] = tensor
+        if parts["grown"].keys() != parts["intervals"].keys() or "" not in parts["updates"]:
+            raise ValueError("the updates so far are not all there")
+        updates = parts["updates"][""]
+        check_like("updates", updates, (*updates.shape[:1], len(_COLUMNS)), torch.float64)
+        check_numbers({"updates": updates})
+        for name, counts in parts["intervals"].items():
+            size = self.block_size
+            check_like(f"intervals/{name}", counts, [n // size for n in shapes[name]], torch.int16)
+            check_bits(f"grown/{name}", parts["grown"][name], counts.numel())
+            if counts.numel() and not 0 <= int(counts.min()) <= int(counts.max()) <= len(updates):
+                raise ValueError(f"intervals/{name} counts more updates than there were")
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from what `state` gave."""

@@ -11,6 +11,7 @@ from glue_sparse.core.active import ActiveEntries, active_tensors, current_masks
 from glue_sparse.core.masks import digest
 from glue_sparse.core.parametrization import original
 from glue_sparse.core.reindexing import reindex
+from glue_sparse.core.stored import check_like, check_numbers
 from glue_sparse.methods.moving.explored import mean_explored_share
 from glue_sparse.methods.moving.history import History
 from glue_sparse.methods.moving.rules import Connections, Rule, grown, kept, num_dropped
@@ -177,3 +178,18 @@ class Mover:
             if (mean := tensors.get(f"momentum/{name}")) is not None:
                 self.momentum[name] = mean.to(entries.indices.device, copy=True)
         self.history.load_state(tensors)
+
+
+def check_state(tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], block_size: int) -> None:
+    """Raise a ValueError unless these are what `Mover.state` gave for tensors of these shapes."""
+    rest = {}
+    for key, tensor in tensors.items():
+        kind, _, name = key.partition("/")
+        if kind != "momentum":
+            rest[key] = tensor
+            continue
+        if name not in shapes:
+            raise ValueError(f"{key} is not known")
+        check_like(key, tensor, shapes[name], torch.float32)
+        check_numbers({key: tensor})
+    History(block_size).check_state(rest, shapes)

@@ -1,16 +1,27 @@
 """The file of patterns in a run's folder: how long each tile of each tensor was active. Loads no torch."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from glue_sparse.core.names import block_of, match
+from glue_sparse.writing.fields import typed
+from glue_sparse.writing.seals import Facts, read_header, reading
 
 PATTERNS = "patterns.safetensors"
 """In a run's folder: for each tensor the number of intervals between updates that each tile was active in."""
-PATTERNS_FORMAT = "glue_sparse patterns 1"
+PATTERNS_FORMAT = "glue_sparse patterns"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatternFacts(Facts):
+    """What the header says."""
+
+    block_size: int
+    """Side of the tiles."""
 
 
 def patterns(run: Path) -> dict[str, np.ndarray]:
@@ -22,13 +33,21 @@ def patterns(run: Path) -> dict[str, np.ndarray]:
     path = run / PATTERNS
     if not path.is_file():
         raise ValueError(f"{run} holds no {PATTERNS}: give runs whose active entries move")
-    try:
-        with safe_open(path, framework="np") as file:
-            if f'"format": "{PATTERNS_FORMAT}"' not in (file.metadata() or {}).get("glue_sparse", ""):
-                raise ValueError(f"{path} is not a {PATTERNS_FORMAT} file")
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} is missing or damaged: {error}") from error
+    header = read_header(path, PATTERNS_FORMAT)
+    with reading(path):
+        typed(PatternFacts, header.facts, "its header")
+        for name, one in header.tensors.items():
+            if one.dtype != "I16":
+                raise ValueError(f"{name} is no count of intervals")
+        try:
+            with safe_open(path, framework="np") as file:
+                found = {key: file.get_tensor(key) for key in header.tensors}
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
+        for name, counts in found.items():
+            if counts.size and counts.min() < 0:
+                raise ValueError(f"{name} has counts below 0")
+    return found
 
 
 def one_of(shapes: Mapping[str, Sequence[int]], pattern: str | None) -> str:

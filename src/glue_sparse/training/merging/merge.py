@@ -31,7 +31,7 @@ from glue_sparse.writing import files as whole_files
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "glue_sparse worker 1"
+FORMAT = "glue_sparse worker"
 
 
 class MergedTraining:

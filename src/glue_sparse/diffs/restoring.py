@@ -1,0 +1,113 @@
+"""Training goes on from a diff: all of it is checked against the model, and only then is anything written."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from glue_sparse.core import tiles
+from glue_sparse.core.active import ActiveEntries, active_tensors, attach
+from glue_sparse.core.masks import Masks
+from glue_sparse.core.parametrization import (
+    frozen_tensors,
+    is_attached,
+    original,
+    persistent_buffers,
+    wholly_active,
+    write_entries,
+)
+from glue_sparse.core.reindexing import reindex
+from glue_sparse.core.stored import check_like
+from glue_sparse.diffs import frozen
+from glue_sparse.diffs.identity import DiffInfo
+
+
+class Stored(Protocol):
+    """What is read of a `SparseDiff`, whose attributes and methods these are."""
+
+    @property
+    def indices(self) -> dict[str, Tensor]: ...
+    @property
+    def values(self) -> dict[str, Tensor]: ...
+    @property
+    def whole(self) -> dict[str, Tensor]: ...
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]: ...
+    @property
+    def digests(self) -> dict[str, str]: ...
+    @property
+    def info(self) -> DiffInfo: ...
+
+    def positions(self, name: str) -> Tensor:
+        """See `SparseDiff.positions`."""
+        ...
+
+    def masks(self, model: nn.Module) -> Masks:
+        """See `SparseDiff.masks`."""
+        ...
+
+    def check(self, model: nn.Module) -> None:
+        """See `SparseDiff.check`."""
+
+
+def check(diff: Stored, model: nn.Module, masks: Masks | None) -> None:
+    """Raise a ValueError for whatever would keep `put` from its end; changes nothing."""
+    if is_attached(model):
+        _check_attached(diff, model, masks)
+    else:
+        diff.check(model)
+        frozen.check(diff.whole, model)
+        if masks is None:
+            diff.masks(model)
+    for name, mask in (masks or {}).items():
+        if name in diff.whole:
+            raise ValueError(f"{name} has active entries, and this diff holds it whole")
+        if not torch.isin(mask.flatten().nonzero().squeeze(1).cpu(), diff.positions(name)).all():
+            raise ValueError(f"this diff has no value for some of the active entries of {name}")
+
+
+def _check_attached(diff: Stored, model: nn.Module, masks: Masks | None) -> None:
+    attached = dict(active_tensors(model))
+    if unknown := sorted((diff.indices.keys() | (masks or {}).keys()) - attached.keys()):
+        raise ValueError(f"{unknown[0]} of this diff has no active entries in the model")
+    for name, entries in attached.items():
+        if diff.digests.get(name, entries.base_digest) != entries.base_digest:
+            raise ValueError(f"{name} differs from the base of this diff, {diff.info.base_model}")
+        if diff.shapes.get(name, tuple(entries.shape)) != tuple(entries.shape):
+            raise ValueError(f"{name} has shape {tuple(entries.shape)}, but the diff was made for {diff.shapes[name]}")
+        _check_entries(diff, name, entries, masks)
+    tensors = _whole_tensors(model)
+    for name, tensor in diff.whole.items():
+        if name not in tensors:
+            raise ValueError(f"this diff holds {name} whole, and the model does not")
+        check_like(name, tensor, tensors[name].shape, tensors[name].dtype)
+
+
+def _check_entries(diff: Stored, name: str, entries: ActiveEntries, masks: Masks | None) -> None:
+    if masks is None:
+        if not torch.equal(entries.indices.cpu(), diff.positions(name)):
+            raise ValueError(f"the active entries of {name} are not those of this diff")
+    elif name in masks:
+        if masks[name].shape != entries.shape:
+            raise ValueError(f"the mask of {name} is {tuple(masks[name].shape)}, not {tuple(entries.shape)}")
+        tiles.gathered(masks[name], entries.block_size)
+
+
+def put(diff: Stored, model: nn.Module, masks: Masks | None, block_size: int) -> None:
+    """Make entries of a diff the active ones, with the stored values, in a model that `check` has passed."""
+    if not is_attached(model):
+        attach(model, diff.masks(model) if masks is None else masks, diff.info.inactive, block_size)
+    elif masks is not None:
+        reindex(model, masks)
+    for name, entries in active_tensors(model):
+        if name in diff.values:
+            weight, stored = original(model, name), diff.positions(name)
+            write_entries(weight, stored.to(weight.device), diff.values[name])
+            entries.values.data.copy_(diff.values[name][torch.searchsorted(stored, entries.indices.cpu())])
+    tensors = _whole_tensors(model)
+    for name, tensor in diff.whole.items():
+        tensors[name].data.copy_(tensor)
+
+
+def _whole_tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**wholly_active(model), **frozen_tensors(model), **persistent_buffers(model)}

@@ -1,0 +1,184 @@
+"""The header of a safetensors file of ours, and its seal: the SHA-256 of the whole file in one fixed place of it."""
+
+import hashlib
+import logging
+import math
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from glue_sparse.writing.fields import check_regular, json_object, typed
+
+logger = logging.getLogger(__name__)
+
+KEY = "glue_sparse"
+"""The header's only entry: safetensors writes several in random order, and equal content should be equal bytes."""
+TYPES = {
+    "F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2),
+    "F8_E4M3": ("float8_e4m3fn", 1), "F8_E5M2": ("float8_e5m2", 1), "C64": ("complex64", 8), "BOOL": ("bool", 1),
+    "I64": ("int64", 8), "I32": ("int32", 4), "I16": ("int16", 2), "I8": ("int8", 1),
+    "U64": ("uint64", 8), "U32": ("uint32", 4), "U16": ("uint16", 2), "U8": ("uint8", 1),
+}  # fmt: skip
+"""Types as safetensors write them -> (as torch does, bytes of an entry)."""
+_VERSION, _UNSEALED = 2, 1
+_PREFIX = f'{{"__metadata__":{{"{KEY}":"{{\\"sha256\\": \\"'.encode()
+"""How the header of a sealed file begins, so that the seal is always in the same place."""
+_PLACE = 8 + len(_PREFIX)
+_BLANK = b"0" * 64
+"""What stands in the place of the seal while it is computed."""
+_CHUNK = 1 << 20
+_LONGEST = 120
+"""Characters of a cause that a message repeats."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where one tensor lies."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says before its tensors.
+
+    Attributes:
+        facts: the JSON object of ours, without what belongs to its format.
+        tensors: name -> where it lies, seen from `start`.
+        start: of the first tensor, in bytes.
+    """
+
+    facts: dict[str, Any]
+    tensors: dict[str, Layout]
+    start: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the facts of every format have."""
+
+    tensors: int | None = None
+    """How many the file holds; none in unsealed files."""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say of a wrong value that the file `path` is damaged: a ValueError of one short sentence."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        cause = " ".join(str(getattr(error, "strerror", None) or error).split())
+        cause = cause if len(cause) <= _LONGEST else f"{cause[:_LONGEST]}..."
+        raise ValueError(f"{path} is missing or damaged: {cause}") from error
+
+
+def to_seal(kind: str, num_tensors: int, facts: dict[str, Any]) -> dict[str, Any]:
+    """The JSON object to write into the header of a file of this kind, which `seal` completes."""
+    own = {"sha256": _BLANK.decode(), "format": f"{kind} {_VERSION}"}
+    return {**own, "tensors": num_tensors, **{key: value for key, value in facts.items() if key not in own}}
+
+
+def seal(path: Path) -> None:
+    """Put the SHA-256 into a file that was just written with `to_seal`."""
+    with path.open("r+b") as file:
+        if not _is_sealed(file):
+            raise RuntimeError("safetensors begins a header in another way than before, so that no seal fits in")
+        found = _digest(file)
+        file.seek(_PLACE)
+        file.write(found)
+
+
+def read_header(path: Path, kind: str) -> Header:
+    """The header of a file of this kind, whose seal is whole; one that is older and has none is read with a warning.
+
+    Raises:
+        ValueError: there is no such file, another kind, or one that is not byte for byte as it was written.
+    """
+    with reading(path):
+        header, is_sealed = _parse(path, check=True)
+        version = _version(header.facts, kind)
+    if version is None or (version == _VERSION) != is_sealed:
+        raise ValueError(f"{path} is not a {kind} file, or its header is damaged")
+    facts = {key: value for key, value in header.facts.items() if key != "format"}
+    if is_sealed:
+        facts.pop("sha256")
+        with reading(path):
+            if typed(int, facts.get("tensors"), "the number of tensors") != len(header.tensors):
+                raise ValueError(f"it holds {len(header.tensors)} tensors of {facts['tensors']}")
+    else:
+        _announce(path)
+    return Header(facts, header.tensors, header.start)
+
+
+def is_kind(path: Path, kind: str) -> bool:
+    """Whether a file's header says that it is of this kind; the seal is not looked at."""
+    try:
+        return _version(_parse(path, check=False)[0].facts, kind) is not None
+    except (ValueError, OSError):
+        return False
+
+
+def _version(facts: dict[str, Any], kind: str) -> int | None:
+    return {f"{kind} {number}": number for number in (_UNSEALED, _VERSION)}.get(str(facts.get("format")))
+
+
+def _parse(path: Path, check: bool) -> tuple[Header, bool]:
+    check_regular(path)
+    with path.open("rb") as file:
+        is_sealed, size = _is_sealed(file), path.stat().st_size
+        if is_sealed and check and _digest(file) != _at(file, _PLACE, len(_BLANK)):
+            raise ValueError("its SHA-256 is not that of what it holds")
+        length = struct.unpack("<Q", _at(file, 0, 8))[0]
+        stored = json_object(_at(file, 8, min(length, size)), "its header")
+    start = 8 + length
+    facts = typed(dict[str, str], stored.pop("__metadata__", {}), "its header").get(KEY, "{}")
+    tensors = typed(dict[str, Layout], stored, "its header")
+    _check_layout(tensors, size - start)
+    return Header(json_object(facts, "its header"), tensors, start), is_sealed
+
+
+def _is_sealed(file: BinaryIO) -> bool:
+    file.seek(8)
+    return file.read(len(_PREFIX)) == _PREFIX
+
+
+def _at(file: BinaryIO, place: int, count: int) -> bytes:
+    file.seek(place)
+    found = file.read(count)
+    if len(found) != count:
+        raise ValueError("it ends before its content does")
+    return found
+
+
+def _digest(file: BinaryIO) -> bytes:
+    file.seek(0)
+    sha = hashlib.sha256(file.read(_PLACE) + _BLANK)
+    file.seek(_PLACE + len(_BLANK))
+    while chunk := file.read(_CHUNK):
+        sha.update(chunk)
+    return sha.hexdigest().encode()
+
+
+def _check_layout(tensors: dict[str, Layout], num_bytes: int) -> None:
+    """Raise a ValueError unless the tensors fill the file, one after the other."""
+    end = 0
+    for name, one in sorted(tensors.items(), key=lambda item: item[1].data_offsets):
+        if one.dtype not in TYPES or min(one.shape, default=0) < 0:
+            raise ValueError(f"{name} has an unknown type or shape")
+        if one.data_offsets != (end, end + math.prod(one.shape) * TYPES[one.dtype][1]):
+            raise ValueError(f"{name} does not lie where it should")
+        end = one.data_offsets[1]
+    if end != num_bytes:
+        raise ValueError(f"its tensors take {end} bytes, and {num_bytes} are there")
+
+
+@lru_cache(maxsize=1024)
+def _announce(path: Path) -> None:
+    """Once a process and file."""
+    logger.warning("%s was written without a checksum, so damage to its numbers cannot be seen", path)

@@ -42,13 +42,6 @@ class Ledger:
         """The entries as JSON has them."""
         return [asdict(entry) for entry in self.entries]
 
-    @staticmethod
-    def from_rows(rows: Sequence[dict[str, Any]]) -> "Ledger":
-        """What `as_rows` gave."""
-        ledger = Ledger()
-        ledger.entries = [Sent(**row) for row in rows]
-        return ledger
-
 
 class Exchange(ABC):
     """Collectives among `num_workers` workers, of which this process runs `local`.

@@ -15,7 +15,6 @@ from transformers import TrainerState
 
 from glue_sparse.arguments.groups import MergeArguments
 from glue_sparse.arguments.training import RunArguments
-from glue_sparse.core import tensor_files
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.masks import Masks, from_positions, positions
 from glue_sparse.core.parametrization import current_tensors, persistent_buffers
@@ -23,15 +22,14 @@ from glue_sparse.core.params import trainable_names
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.records import folder as run_folder
 from glue_sparse.training.divergence import check_metrics, check_values, check_workers
-from glue_sparse.training.merging.exchange import Ledger, open_exchange, summary
+from glue_sparse.training.merging import worker_file
+from glue_sparse.training.merging.exchange import open_exchange, summary
 from glue_sparse.training.merging.limits import check
-from glue_sparse.training.merging.worker import Entries, build_workers, entries_of, run_length, stored_shares
+from glue_sparse.training.merging.worker import Entries, build_workers, entries_of, run_length
 from glue_sparse.training.trainer import SparseTrainer
 from glue_sparse.writing import files as whole_files
 
 logger = logging.getLogger(__name__)
-
-FORMAT = "glue_sparse worker"
 
 
 class MergedTraining:
@@ -243,14 +241,10 @@ class MergedTraining:
         """Merged model, each worker's own state, and last of all the Trainer's state, which makes it complete."""
         check_values(self.workers[0].model, self.step, self.workers[0].learning_rate)
         folder = Path(str(self.args.output_dir), f"checkpoint-{self.step}")
-        header = {
-            "step": self.step,
-            "merge": self.exchange.merge,
-            "first_merge": self.first_merge,
-            "num_refreshes": self.num_refreshes,
-            "is_dense_phase": self.is_dense_phase,
-            "num_workers": self.exchange.num_workers,
-        }
+        progress = worker_file.Progress(
+            step=self.step, merge=self.exchange.merge, first_merge=self.first_merge, num_refreshes=self.num_refreshes,
+            is_dense_phase=self.is_dense_phase, num_workers=self.exchange.num_workers,
+        )  # fmt: skip
         shares = {
             f"share/{i:06d}/{name}": indices
             for i, entries in enumerate(self.shares)
@@ -258,9 +252,9 @@ class MergedTraining:
             if self.needs_data  # what follows from a rule needs no file
         }
         for worker, index in zip(self.workers, self.exchange.local, strict=True):
-            sent = [row for row in self.exchange.ledger.as_rows() if row["worker"] == index]
+            sent = [one for one in self.exchange.ledger.entries if one.worker == index]
             tensors = {**shares, **{f"state/{name}": tensor for name, tensor in worker.state().items()}}
-            tensor_files.write(folder / f"worker{index}.safetensors", FORMAT, tensors, {**header, "ledger": sent})
+            worker_file.write(worker_file.path_of(folder, index), tensors, progress, sent)
         if self.exchange.local[0] == 0:
             self.sparse_diff().save_pretrained(folder)
         self.exchange.wait()
@@ -274,21 +268,18 @@ class MergedTraining:
         state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
         state.is_world_process_zero = self.trainer.is_world_process_zero()
         state.is_local_process_zero = self.trainer.is_local_process_zero()
-        self.trainer.state = state
-        merged, rows = SparseDiff.from_pretrained(folder), []
+        merged = SparseDiff.from_pretrained(folder)
         ruled = [] if self.needs_data else self._choose(0)  # on the plain model, as at the start
-        for worker, index in zip(self.workers, self.exchange.local, strict=True):
-            tensors, header = tensor_files.read(folder / f"worker{index}.safetensors", FORMAT)
-            if header["num_workers"] != self.exchange.num_workers:
-                was, now = header["num_workers"], self.exchange.num_workers
-                raise ValueError(f"{folder} is of {was} workers, not {now}: resume with as many")
-            merged.merge_into(worker.model, check=worker is self.workers[0])
-            shares = ruled or stored_shares(tensors, self.shapes)
-            self.shares = [entries_of(masks) for masks in shares]
-            worker.activate(shares[index % len(shares)])
-            own = {k.removeprefix("state/"): t for k, t in tensors.items() if k.startswith("state/")}
-            worker.load_state(own, header["step"])
-            rows += header["ledger"]
-            self.exchange.merge, self.first_merge = header["merge"], header["first_merge"]
-            self.num_refreshes, self.is_dense_phase = header["num_refreshes"], header["is_dense_phase"]
-        self.exchange.ledger = Ledger.from_rows(rows)
+        place = worker_file.Place(folder, self.exchange.num_workers, state.global_step, self.shapes)
+        pairs = list(zip(self.workers, self.exchange.local, strict=True))
+        found = [worker_file.load(place, index, worker.model, ruled) for worker, index in pairs]
+        merged.check(self.workers[0].model)
+        self.trainer.state = state  # all is checked: from here on things change
+        for worker, one in zip(self.workers, found, strict=True):
+            merged.merge_into(worker.model, check=False)
+            self.shares, facts = [entries_of(share) for share in one.shares], one.facts
+            worker.activate(one.masks)
+            worker.load_state(one.state, facts.step)
+            self.exchange.merge, self.first_merge = facts.merge, facts.first_merge
+            self.num_refreshes, self.is_dense_phase = facts.num_refreshes, facts.is_dense_phase
+        self.exchange.ledger.entries = [sent for one in found for sent in one.facts.ledger]

@@ -135,14 +135,24 @@ def check_state(state: Mapping[str, Tensor], masks: Masks, whole: Mapping[str, T
     trained = {name: torch.empty(int(mask.sum())) for name, mask in masks.items()}
     if differing := {key.removeprefix("values/") for key in state if key.startswith("values/")} ^ trained.keys():
         raise ValueError(f"the values of {min(differing)} are in the file or in the model alone")
+    numbers: dict[str, torch.dtype | None] = {}
     for key, tensor in state.items():
         part, _, rest = key.partition("/")
         if part == "values":
             check_like(key, tensor, trained[rest].shape, torch.float32)
             continue
-        like = {**whole, **trained}.get(rest.rpartition("/")[0])
+        name, _, field = rest.rpartition("/")
+        like = {**whole, **trained}.get(name)
         if part != "optimizer" or like is None:
             raise ValueError(f"{key} is not known")
-        # some optimizers keep sums over rows and columns, or one number
-        if tensor.dim() >= max(1, like.dim()) and tensor.shape != like.shape:
-            raise ValueError(f"{key} has shape {list(tensor.shape)} and not {list(like.shape)}")
+        # a count of steps is one number for all tensors that have it, of one type
+        kind = tensor.dtype if not tensor.dim() and like.dim() else None
+        if not _is_state(tensor, like) or numbers.setdefault(field, kind) != kind:
+            raise ValueError(f"{key} is {tensor.dtype} {list(tensor.shape)}, which is no state of its tensor")
+
+
+def _is_state(tensor: Tensor, like: Tensor) -> bool:
+    """Whether an optimizer may keep a tensor for another: of its shape, sums over its rows or columns, one number."""
+    sums = (like.shape[:-1], like.shape[:-2] + like.shape[-1:]) if like.dim() > 1 else ()
+    is_typed = not tensor.dim() or tensor.dtype in (torch.float32, like.dtype)
+    return is_typed and (tensor.shape in (like.shape, *sums) or not tensor.dim())

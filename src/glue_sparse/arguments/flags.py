@@ -16,6 +16,7 @@ def arg(
     rare: bool = False,
     least: float | None = None,
     aliases: Iterable[str] = (),
+    reads: bool = False,
 ) -> Any:
     """A field of a group of flags.
 
@@ -25,9 +26,10 @@ def arg(
         rare: --help leaves it to --help_all.
         least: smallest value of a number.
         aliases: further spellings, dashes and all.
+        reads: its value may be a path that a run reads, and must not replace.
     """
     facts = {"help": help, "methods": (*methods,), "tasks": (*tasks,), "rare": rare, "least": least,
-             "aliases": (*aliases,)}  # fmt: skip
+             "aliases": (*aliases,), "reads": reads}  # fmt: skip
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=facts)
     return field(default=default, metadata=facts)
@@ -57,6 +59,7 @@ class Flag:
     rare: bool = False
     least: float | None = None
     aliases: tuple[str, ...] = ()
+    reads: bool = False
 
 
 @lru_cache(maxsize=64)

@@ -18,6 +18,7 @@ class ModelArguments:
         "Hub id, folder, `minilm` (the model inside the `offline` extra; no network needed), or for cifar10 also "
         "`resnet9` or `resnet34`, from random weights (`resnet9@7`: those of seed 7), for masked_lm `bert_tiny`, "
         "`bert_mini`, `bert_small`, `bert_medium` or `bert_base`, likewise.",
+        reads=True,
     )
     dtype: Literal["float32", "bfloat16"] = arg(
         "float32", "Type of the base weights. Active entries are kept in float32 either way."
@@ -39,16 +40,20 @@ class TaskArguments:
         "Folder with the task in GLUE's TSV layout (RTE/train.tsv, ...), or with SQuAD's train-v1.1.json and "
         "dev-v1.1.json, or CIFAR-10's train.parquet and test.parquet. Default: the hub. For masked_lm: a folder of "
         ".txt files, of which those with valid, dev or test in their names are scored.",
-        tasks=(*GLUE, "squad", "cifar10", "masked_lm"),
-    )
+        tasks=(*GLUE, "squad", "cifar10", "masked_lm"), reads=True,
+    )  # fmt: skip
     train_file: str | None = arg(
         None,
         "Your own training data: .csv, .tsv, .jsonl/.json or .parquet. For masked_lm: text with a sentence a line and "
         "blank lines between documents, or a folder of .txt files.",
-        tasks=("file", "masked_lm"),
+        tasks=("file", "masked_lm"), reads=True,
+    )  # fmt: skip
+    validation_file: str | None = arg(
+        None, "Your own validation data, same columns.", tasks=("file", "masked_lm"), reads=True
     )
-    validation_file: str | None = arg(None, "Your own validation data, same columns.", tasks=("file", "masked_lm"))
-    test_file: str | None = arg(None, "Your own unlabelled data for --do_predict.", tasks=("file",))
+    test_file: str | None = arg(
+        None, "Your own unlabelled data for --do_predict.", tasks=("file",), reads=True
+    )
     text_columns: list[str] = arg(["text"], "One or two text columns of your own files.", tasks=("file",))
     label_column: str = arg(
         "label", "Label column of your own files; numbers with a fraction mean regression.", tasks=("file",)
@@ -80,7 +85,7 @@ class TaskArguments:
     hub_dataset: str | None = arg(
         None,
         "For masked_lm: NAME or NAME:CONFIG of a data set on the hub; each row's `text` is a document.",
-        tasks=("masked_lm",), rare=True,
+        tasks=("masked_lm",), rare=True, reads=True,
     )  # fmt: skip
     streaming: bool = arg(
         False,
@@ -90,7 +95,7 @@ class TaskArguments:
     tokenizer: str | None = arg(
         None,
         "For masked_lm: hub id or folder. Default: the model's own, or a WordPiece one trained on the text.",
-        tasks=("masked_lm",), rare=True,
+        tasks=("masked_lm",), rare=True, reads=True,
     )  # fmt: skip
     vocab_size: int = arg(30522, "For masked_lm: tokens of a tokenizer trained on the text.", tasks=("masked_lm",))
     hold_out: int = arg(
@@ -150,6 +155,7 @@ class OutputArguments:
         None,
         "YAML with values for the flags you do not give; `none` for none. Default: the settings of the papers, "
         "defaults.yaml in this package.",
+        reads=True,
     )
     output_dir: str | None = arg(None, "Folder of this run. Default: runs/MODEL/TASK/METHOD/seedN.")
     resume_from_checkpoint: str | None = arg(

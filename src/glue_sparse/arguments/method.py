@@ -67,14 +67,14 @@ class _ChoiceArguments:
     )
     mask_file: str | None = arg(
         None, "For fixed_mask: a mask file, or a run's folder or diff to take the mask from.",
-        methods=("fixed_mask",),
+        methods=("fixed_mask",), reads=True,
     )  # fmt: skip
     start_diff: str | None = arg(
         None,
         "For fixed_mask: a diff whose entries train on, for example what `glue-sparse diff prune` wrote. For "
         "lottery_ticket: the folder of the round before.",
-        methods=("fixed_mask", "lottery_ticket"),
-    )
+        methods=("fixed_mask", "lottery_ticket"), reads=True,
+    )  # fmt: skip
     start_from: Literal["values", "zero"] = arg(
         "values", "With --start_diff: begin at the diff's values, or at the pretrained ones (a diff of zero).",
         methods=("fixed_mask",),

@@ -12,20 +12,22 @@ from transformers import set_seed
 
 from glue_sparse.analysis.density import of_masks
 from glue_sparse.arguments.run import Arguments
+from glue_sparse.arguments.training import RunArguments
 from glue_sparse.core.active import current_masks
 from glue_sparse.costs.cost import cost_of
 from glue_sparse.diffs import pruned_model
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import FILE_NAME as DIFF_FILE
-from glue_sparse.experiments import evaluation
+from glue_sparse.experiments import evaluation, inputs
 from glue_sparse.experiments.outcome import info_of, result_of
 from glue_sparse.experiments.settle import Settled, settings, settle
 from glue_sparse.methods import registry as methods
+from glue_sparse.records import aside, results
 from glue_sparse.records import folder as run_folder
-from glue_sparse.records import results
 from glue_sparse.records.results import Result
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.registry import load_task
+from glue_sparse.training.begun import Begun
 from glue_sparse.training.delta_checkpoints import DeltaCheckpoints
 from glue_sparse.training.divergence import Diverged
 from glue_sparse.training.interrupt import SaveOnSignal
@@ -62,14 +64,24 @@ def run(arguments: Arguments, command: str = "") -> Result:
     """
     training, given = arguments.training, settings(arguments)
     folder = Path(training.output_dir or ".")
-    if training.resume_from_checkpoint == "auto" and (folder / results.FILE_NAME).exists():
-        finished = results.read(folder / results.FILE_NAME)
-        results.check_same_settings(folder, finished.arguments, given)
-        if training.save_model and not (folder / "model").exists():
-            print(f"the run is finished; for its model: {words.command(f'diff apply {folder} {folder}/model')}")
+    aside.mend(folder)
+    if finished := _finished(training, given, folder):
         return finished
+    inputs.check(arguments, folder, _leavings())
     with run_folder.claimed(training, given) as checkpoint:
-        return _run(settle(arguments), given, folder, checkpoint, command)
+        # a process that was at work here may have finished meanwhile
+        return _finished(training, given, folder) or _run(settle(arguments), given, folder, checkpoint, command)
+
+
+def _finished(training: RunArguments, given: dict[str, Any], folder: Path) -> Result | None:
+    """The result that is there already, where that is what was asked for."""
+    if training.resume_from_checkpoint != "auto" or not (folder / results.FILE_NAME).exists():
+        return None
+    finished = results.read(folder / results.FILE_NAME)
+    results.check_same_settings(folder, finished.arguments, given)
+    if training.save_model and not (folder / "model").exists():
+        print(f"the run is finished; for its model: {words.command(f'diff apply {folder} {folder}/model')}")
+    return finished
 
 
 def _run(settled: Settled, given: dict[str, Any], folder: Path, checkpoint: str | None, command: str) -> Result:
@@ -86,10 +98,14 @@ def _run(settled: Settled, given: dict[str, Any], folder: Path, checkpoint: str 
     training = _training(arguments, trainer)
     if checkpoint is None:
         method.check(task.model, task.head, trainer.num_steps)
-    if checkpoint is None and args.should_save:
-        run_folder.clear(folder, given, _leavings())
+    if args.should_save:
+        if checkpoint is None:
+            run_folder.begin(folder, given, _leavings())
+        run_folder.note_command(folder)
     with _noting_divergence(folder, args.should_save):
-        seconds = _train(training, trainer, guard, checkpoint)
+        seconds = _train(training, trainer, guard, checkpoint, folder)
+        if args.should_save:
+            aside.drop(folder)  # where there was no step to train
         if args.should_save:
             training.sparse_diff().save_pretrained(folder)
         metrics = _evaluate(trainer, task)
@@ -104,8 +120,8 @@ def _run(settled: Settled, given: dict[str, Any], folder: Path, checkpoint: str 
 
 
 def _leavings() -> set[str]:
-    """Names of the files that runs of any method leave in their folder."""
-    return {DIFF_FILE, run_folder.DIVERGED, *(name for method in methods.known().values() for name in method.leaves)}
+    """Names of what runs of any method leave in their folder."""
+    return run_folder.patterns({DIFF_FILE, *(name for one in methods.known().values() for name in one.leaves)})
 
 
 @contextmanager
@@ -117,6 +133,7 @@ def _noting_divergence(folder: Path, writes: bool) -> Iterator[None]:
         yield
     except Diverged as error:
         if writes:
+            aside.drop(folder)  # with these settings it has begun, and this is how it ended
             run_folder.mark_diverged(folder, str(error))
         raise
 
@@ -160,10 +177,12 @@ def _write(result: Result, task: Task, folder: Path, with_model: bool) -> None:
 
 
 def _train(
-    training: Training, trainer: SparseTrainer, guard: SaveOnSignal, checkpoint: str | None
+    training: Training, trainer: SparseTrainer, guard: SaveOnSignal, checkpoint: str | None, folder: Path
 ) -> dict[str, float]:
-    """Choose and train; seconds of both."""
+    """Choose and train; seconds of both. After the first step an earlier run that stands aside is deleted."""
     started, args = time.perf_counter(), trainer.args
+    begun = Begun(lambda: aside.drop(folder) if args.should_save else None)
+    trainer.add_callback(begun)
     training.start(checkpoint)
     masks = current_masks(trainer.network) if checkpoint is None else {}
     if masks and trainer.method.inactive == "zero" and args.should_save:
@@ -171,7 +190,7 @@ def _train(
     chosen = time.perf_counter()
     with guard if args.world_size == 1 else nullcontext():
         try:
-            training.fit(checkpoint, lambda: guard.received)
+            training.fit(checkpoint, lambda: begun() or guard.received)
         except RuntimeError as error:  # how torch.save reports a full disk
             if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
                 raise

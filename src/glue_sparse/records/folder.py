@@ -3,26 +3,30 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from glue_sparse.records import results
+from glue_sparse.records import aside, results
 from glue_sparse.writing import files as whole_files
+from glue_sparse.writing.words import shortened
 
 if TYPE_CHECKING:
     from glue_sparse.arguments.training import RunArguments
 
 ARGUMENTS_FILE = "arguments.json"
+COMMAND_FILE = "command.txt"
 DIVERGED = "diverged.txt"
 
 
 @contextmanager
 def claimed(training: "RunArguments", given: dict[str, Any]) -> Iterator[str | None]:
     """Hold the output folder for this run; gives the checkpoint to resume from, if any.
+
+    An earlier run that stands aside (`begin`) when the block ends, or that a killed run has left so, is put back.
 
     Args:
         given: the run's arguments; a resumed run must have the settings of the one it continues.
@@ -35,15 +39,34 @@ def claimed(training: "RunArguments", given: dict[str, Any]) -> Iterator[str | N
         with training.main_process_first(local=False, desc="claiming the output folder"):
             if training.process_index == 0:
                 _lock(folder, lock)
+                aside.put_back(folder)
             checkpoint = _checkpoint(folder, training)
             if checkpoint:
                 _check_same_settings(Path(checkpoint).parent, given)
             if training.process_index == 0:
                 _check_free(folder, training, checkpoint)
-                whole_files.write_text(folder / "command.txt", " ".join(sys.argv) + "\n")
         yield checkpoint
     finally:
+        if lock.is_locked:
+            aside.put_back(folder)
         lock.release()
+
+
+@contextmanager
+def held(target: Path) -> Iterator[None]:
+    """Hold the run's folder that a file or a folder to be written lies in, or is, where there is such a run.
+
+    Raises:
+        ValueError: another process works there.
+    """
+    near = (target, *target.absolute().parents[:3])  # a delta or a checkpoint's file lies three levels deep
+    with ExitStack() as stack:
+        if folder := next((path for path in near if (path / results.LOCK).is_file()), None):
+            try:
+                stack.enter_context(FileLock(folder / results.LOCK, timeout=2))
+            except Timeout as error:
+                raise ValueError(f"a run is at work in {shortened(folder)}: wait for it, or write elsewhere") from error
+        yield
 
 
 def _lock(folder: Path, lock: FileLock) -> None:
@@ -51,28 +74,44 @@ def _lock(folder: Path, lock: FileLock) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise ValueError(f"another process works in {folder}: wait for it, or give another `output_dir`") from error
+        where = shortened(folder)
+        raise ValueError(f"another process works in {where}: wait for it, or give another `output_dir`") from error
     except OSError as error:
-        raise ValueError(f"cannot write to `output_dir` {folder}: {error.strerror}") from error
+        raise ValueError(f"cannot write to `output_dir` {shortened(folder)}: {error.strerror}") from error
 
 
-def clear(folder: Path, given: dict[str, Any], files: Iterable[str]) -> None:
-    """Delete what an earlier run left; done last before training, so that bad input costs nothing.
+def patterns(files: Iterable[str]) -> set[str]:
+    """Shell patterns of all that a run leaves in its folder; nothing else there is a run's to replace.
 
     Args:
-        files: names of what runs leave in their folder beside `results.json`; nothing else there is a run's to delete.
+        files: those of the methods.
     """
-    found = [folder / name for name in (results.FILE_NAME, *files)]
-    for path in [*found, folder / "predictions", folder / "model", folder / "deltas", *folder.glob("checkpoint-*")]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    own = {results.FILE_NAME, ARGUMENTS_FILE, COMMAND_FILE, DIVERGED, "checkpoint-*", "predictions", "model", "deltas"}
+    return own.union(files)
+
+
+def begin(folder: Path, given: dict[str, Any], files: Collection[str]) -> None:
+    """Move an earlier run aside and write what this one is told; `aside.drop` deletes the earlier one later.
+
+    Args:
+        files: `patterns`.
+    """
+    aside.move(folder, files)
     text = whole_files.json_text(results.settings(given), "the arguments", indent=2)
     whole_files.write_text(folder / ARGUMENTS_FILE, text + "\n")
+
+
+def note_command(folder: Path) -> None:
+    """Leave the command line that began this run, or goes on with it."""
+    whole_files.write_text(folder / COMMAND_FILE, " ".join(sys.argv) + "\n")
 
 
 def _check_free(folder: Path, training: "RunArguments", checkpoint: str | None) -> None:
     if training.overwrite and not training.resume_from_checkpoint:
         return
     if (folder / results.FILE_NAME).exists():
+        if training.resume_from_checkpoint == "auto":  # it has been finished since, by another process
+            return
         raise ValueError(f"{folder} holds a finished run: add `overwrite` to replace it, or give another `output_dir`")
     if training.resume_from_checkpoint == "auto":  # half-written checkpoints count for nothing
         return

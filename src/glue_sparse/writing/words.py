@@ -43,6 +43,12 @@ def short_names(paths: Sequence[str | Path]) -> list[str]:
     return [name or Path(path).name for name, path in zip(names, paths, strict=True)]
 
 
+def shortened(text: object, longest: int = 100) -> str:
+    """A text, or its end where it is too long for a message."""
+    words = str(text)
+    return words if len(words) <= longest else f"...{words[-longest:]}"
+
+
 def command(words: str) -> str:
     """What a reader is to type, for example `command("diff apply RUN FOLDER")`."""
     return f"glue-sparse {words}"

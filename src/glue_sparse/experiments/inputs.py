@@ -1,0 +1,54 @@
+"""What a run reads must not be what it replaces."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from glue_sparse.arguments.run import Arguments
+from glue_sparse.experiments.told import command_line
+from glue_sparse.models.names import scratch_of
+from glue_sparse.records.aside import left_by_runs
+from glue_sparse.writing.words import shortened
+
+
+def check(arguments: Arguments, folder: Path, patterns: Iterable[str]) -> None:
+    """Raise a ValueError that names a flag whose path is the run's own folder, or lies in what the run replaces there.
+
+    Args:
+        folder: the run's.
+        patterns: names of what is replaced there, as shell patterns.
+    """
+    replaced = {spelled: left for left in left_by_runs(folder, patterns) for spelled in _spellings(left)}
+    own = {*_spellings(folder)}
+    for name, given in _read(arguments):
+        found = [one for path in (given, *_links_in(given, bool(replaced))) for one in _spellings(path)]
+        if own.intersection(_spellings(given)):
+            raise ValueError(f"`{name}` {shortened(given)} is the folder of this run, which would write into what it "
+                             "reads: give another `output_dir`")  # fmt: skip
+        for path in found:
+            if left := next((replaced[one] for one in (path, *path.parents) if one in replaced), None):
+                where = "is" if left == given else "needs"
+                raise ValueError(f"`{name}` {shortened(given)} {where} {shortened(left)}, which this run would "
+                                 "replace: give another `output_dir`, or copy it first")  # fmt: skip
+
+
+def _read(arguments: Arguments) -> Iterator[tuple[str, Path]]:
+    """(flag, path) of all that the run is told to read, and that is there."""
+    for flag in command_line().flags.values():
+        value = arguments.values.get(flag.name) if flag.reads else None
+        for text in value if isinstance(value, list) else [value]:
+            path = Path(scratch_of(text)[0]) if text else None
+            if path and os.path.lexists(path):
+                yield flag.name, path
+
+
+def _links_in(folder: Path, wanted: bool) -> Iterator[Path]:
+    """Links below a folder, as caches of the hub have them; what they lead to is read too."""
+    if wanted and folder.is_dir():
+        yield from (path for path in folder.rglob("*") if path.is_symlink())
+
+
+def _spellings(path: Path) -> tuple[Path, ...]:
+    """A path as it is told, with the links of its folder followed, and where it leads to."""
+    told = Path(os.path.abspath(path))
+    return told, told.parent.resolve() / told.name, told.resolve()

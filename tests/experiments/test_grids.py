@@ -1,6 +1,5 @@
 """Grids: what a YAML stands for, and every kind of bad one."""
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -99,15 +98,8 @@ def test_a_result_counts_only_with_the_same_settings(tmp_path: Path):
         other.cells[0].result()
 
 
-def test_a_cell_resumes_only_from_a_complete_checkpoint(tmp_path: Path):
-    cell = read(tmp_path).cells[0]
-    assert cell.commands()[-1][-2:] == ["--overwrite", "true"]
-    (cell.folder / "checkpoint-5").mkdir(parents=True)
-    assert cell.commands()[-1][-2:] == ["--overwrite", "true"]
-    (cell.folder / "checkpoint-5" / "trainer_state.json").write_text('{"half')
-    assert cell.commands()[-1][-2:] == ["--overwrite", "true"]
-    (cell.folder / "checkpoint-5" / "trainer_state.json").write_text(json.dumps({}))
-    assert cell.commands()[-1][-2:] == ["--resume_from_checkpoint", "last"]
+def test_a_cell_goes_on_and_never_repeats_what_is_finished(tmp_path: Path):
+    assert read(tmp_path).cells[0].commands()[-1][-2:] == ["--resume_from_checkpoint", "auto"]
 
 
 def test_old_and_broken_checkpoints_go_and_the_newest_stays(tmp_path: Path):

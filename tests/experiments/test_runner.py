@@ -129,7 +129,7 @@ def test_dry_run_prints_a_command_per_missing_run(config: Path):
     grid = grids.read(config, output_dir=config.parent / "runs")
     lines = runner.dry_run(grid).splitlines()
     assert len(lines) == 2
-    assert all(" -m glue_sparse.cli.train " in line and "--overwrite true" in line for line in lines)
+    assert all(" -m glue_sparse.cli.train " in line and "--resume_from_checkpoint auto" in line for line in lines)
 
 
 def test_merging_workers_get_processes_of_their_own(config: Path):

@@ -29,9 +29,11 @@ from glue_sparse.diffs.storage import storage
 from glue_sparse.models.names import is_bert_size, scratch_of
 from glue_sparse.models.of_diff import load_base
 from glue_sparse.models.tokenizers import load_tokenizer
+from glue_sparse.records.folder import held
 from glue_sparse.reports.figures.masks import density_bars
+from glue_sparse.writing.files import sweep
 from glue_sparse.writing.tables import markdown
-from glue_sparse.writing.words import short_names
+from glue_sparse.writing.words import short_names, shortened
 
 
 def show(source: str) -> None:
@@ -70,17 +72,16 @@ def restore(run: str, folder: Path, step: int | None, base: str | None) -> None:
 
 
 def _check_empty(folder: Path) -> None:
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty")
+    if folder.is_dir():
+        sweep(folder)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ValueError(f"{shortened(folder)} is {'not empty' if folder.is_dir() else 'no folder'}")
 
 
 def _save(model: PreTrainedModel, base: str, folder: Path, zeros: Masks | None = None) -> None:
-    model.save_pretrained(folder)
     has_tokenizer = not is_bert_size(scratch_of(base)[0])  # that of a new BERT was trained with it: RUN/model holds it
-    if model.main_input_name == "input_ids" and has_tokenizer:
-        load_tokenizer(base).save_pretrained(folder)
-    if zeros is not None:
-        pruned_model.write_masks(model, zeros, "zero", folder)
+    reads_text = model.main_input_name == "input_ids" and has_tokenizer
+    pruned_model.write_plain(model, load_tokenizer(base) if reads_text else None, folder, zeros)
     library = "glue_sparse.models.vision" if type(model).__module__ == "glue_sparse.models.vision" else "transformers"
     print(f"wrote {folder}; load it with {library}.{type(model).__name__}.from_pretrained({str(folder)!r})")
 
@@ -165,7 +166,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     if words[:1] == ["prune"]:
         return prune_diff.main(words[1:], f"{prog or 'diff'} prune")
     arguments = _parser(prog).parse_args(words)
-    with one_sentence(arguments):
+    with one_sentence(arguments), held(getattr(arguments, "folder", None)):
         if arguments.verb == "show":
             show(arguments.diff)
         elif arguments.verb == "figure":
@@ -181,4 +182,3 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         else:
             compare(arguments.diff, arguments.other)
     return 0
-

@@ -20,8 +20,9 @@ from glue_sparse.diffs.prune import Pruned, prune
 from glue_sparse.diffs.storage import emptied
 from glue_sparse.methods.gates.gate_file import raw_values
 from glue_sparse.models.of_diff import load_base
+from glue_sparse.records import aside, results
 from glue_sparse.records import folder as run_folder
-from glue_sparse.records import results
+from glue_sparse.writing.words import shortened
 
 
 def read(source: str) -> SparseDiff:
@@ -34,8 +35,12 @@ def read(source: str) -> SparseDiff:
 
 def check_target(folder: Path, source: str) -> None:
     """Refuse to write over a run."""
-    if folder.resolve() == Path(source).resolve() or (folder / results.FILE_NAME).exists():
-        raise ValueError(f"{folder} holds a run, whose diff would be lost: give another folder for the pruned one")
+    found = Path(source)
+    is_source = (found / FILE_NAME if found.is_dir() else found).resolve() == (folder / FILE_NAME).resolve()
+    if is_source or any(any(folder.glob(name)) for name in (results.FILE_NAME, aside.OLD, "checkpoint-*")):
+        raise ValueError(
+            f"{shortened(folder)} holds a run, whose diff would be lost: give another folder for the pruned one"
+        )
 
 
 def is_done(folder: Path, diff: SparseDiff, density: float | None) -> bool:
@@ -61,9 +66,7 @@ def describe(pruned: Pruned) -> str:
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Parse and prune."""
-    parser = ArgumentParser(
-        prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = ArgumentParser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("source", metavar="IN", help="folder of a finished run, a diff, or a hub repository")
     parser.add_argument("folder", metavar="OUT", type=Path, help="where to write the pruned diff")
     how = parser.add_mutually_exclusive_group(required=True)
@@ -71,7 +74,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     how.add_argument("--threshold", type=float, help="keep every change above this instead")
     parser.add_argument("--model", help="the base, where it is not what the diff names")
     arguments = parser.parse_args(argv)
-    with one_sentence(arguments):
+    with one_sentence(arguments), run_folder.held(arguments.folder):
         check_target(arguments.folder, arguments.source)
         diff = read(arguments.source)
         if is_done(arguments.folder, diff, arguments.density):
@@ -89,4 +92,3 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
 if __name__ == "__main__":  # as the runs of a grid are started
     sys.exit(main())
-

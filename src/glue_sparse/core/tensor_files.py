@@ -1,5 +1,6 @@
 """Tensors with a JSON header in one safetensors file: written whole or not at all, sealed, read without pickle."""
 
+from errno import EIO
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def write(path: Path, kind: str, tensors: dict[str, Tensor], facts: dict[str, An
         try:
             save_file(tensors, temporary, metadata={seals.KEY: header})
         except SafetensorError as error:
-            raise OSError(f"cannot write {path}: {error}") from error
+            raise OSError(EIO, str(error)) from error
         seals.seal(temporary)
 
 

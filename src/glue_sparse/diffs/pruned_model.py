@@ -1,7 +1,9 @@
 """A trained model as an ordinary Hugging Face folder, with its masks beside it: stock transformers reads it."""
 
+from errno import EIO
 from pathlib import Path
 
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -11,6 +13,7 @@ from glue_sparse.core.masks import Masks, density, num_active
 from glue_sparse.core.options import Inactive
 from glue_sparse.core.parametrization import detach
 from glue_sparse.writing import files as whole_files
+from glue_sparse.writing.files import replacing_folder
 
 FACTS = "sparsity.json"
 
@@ -25,15 +28,35 @@ def write(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None, folder: P
     held: list[Inactive] = [entries.inactive for _, entries in active_tensors(model)]
     detach(model)
     assert isinstance(model, PreTrainedModel)
-    model.save_pretrained(folder)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    if masks:
-        write_masks(model, masks, held[0], folder)
+    write_plain(model, tokenizer, folder, masks or None, held[0] if held else "zero")
 
 
-def write_masks(model: nn.Module, masks: Masks, inactive: Inactive, folder: Path) -> None:
-    """Write masks, and facts about them, into the folder of a saved model."""
+def write_plain(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    folder: Path,
+    masks: Masks | None = None,
+    inactive: Inactive = "zero",
+) -> None:
+    """The same for a model that is detached; the folder is whole or as it was.
+
+    Raises:
+        OSError: it cannot be written; the message names the folder.
+    """
+    with replacing_folder(folder) as temporary:
+        try:
+            model.save_pretrained(temporary)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(temporary)
+        except Exception as error:  # tokenizers raises nothing more special, and has no number of the system's
+            if isinstance(error, SafetensorError) or (type(error) is Exception and "(os error" in str(error)):
+                raise OSError(EIO, str(error)) from error
+            raise
+        if masks is not None:
+            _write_masks(model, masks, inactive, temporary)
+
+
+def _write_masks(model: nn.Module, masks: Masks, inactive: Inactive, folder: Path) -> None:
     facts = _facts(model, masks, inactive)
     whole_files.write_text(folder / FACTS, whole_files.json_text(facts, "this model", indent=2) + "\n")
     mask_file.save(masks, folder / mask_file.FILE_NAME, inactive)

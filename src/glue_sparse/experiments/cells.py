@@ -1,6 +1,7 @@
 """The cells of a grid: single runs, where they live and what runs them."""
 
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -11,8 +12,8 @@ from filelock import FileLock, Timeout
 from glue_sparse.arguments.run import Arguments
 from glue_sparse.diffs.identity import FILE_NAME as DIFF_FILE
 from glue_sparse.diffs.identity import identity
+from glue_sparse.records import aside, results
 from glue_sparse.records import folder as run_folder
-from glue_sparse.records import results
 from glue_sparse.records.results import Result
 from glue_sparse.writing.words import prefixed
 
@@ -32,7 +33,7 @@ class Cell:
     seed: int
     arguments: Arguments
     argv: tuple[str, ...]
-    """Flags, without those about resuming."""
+    """Flags, without the one about resuming."""
     start: "Cell | None" = None
     """The run whose diff it starts from."""
     prunes_first: bool = False
@@ -59,6 +60,7 @@ class Cell:
         Raises:
             ValueError: the folder holds a run with other settings, which must not pass for this one.
         """
+        aside.mend(self.folder)
         path = self.folder / results.FILE_NAME
         if not path.exists():
             return None
@@ -100,15 +102,18 @@ class Cell:
         folder = self.arguments.method.start_diff
         return Path(folder, DIFF_FILE) if self.start and folder else None
 
-    def is_running(self) -> bool:
+    def is_held(self) -> bool:
         """Whether some process works in the folder right now."""
-        if not (self.folder / results.LOCK).exists():
-            return False
-        try:
-            with FileLock(self.folder / results.LOCK, timeout=0):
-                return False
-        except Timeout:
-            return True
+        return _is_locked(self.folder / results.LOCK)
+
+    def is_running(self) -> bool:
+        """The same, or another grid is at work on this cell's commands."""
+        return self.is_held() or _is_locked(self.turn)
+
+    @property
+    def turn(self) -> Path:
+        """Lock of the grid whose turn it is to run this cell's commands."""
+        return self.folder / ".grid.lock"
 
     @property
     def takes_processes(self) -> bool:
@@ -133,13 +138,19 @@ class Cell:
         return [prune, self._training()]
 
     def _training(self) -> list[str]:
-        """From its last complete checkpoint if it has one, else from the start."""
+        """From its last complete checkpoint if it has one, else from the start; what is finished is not repeated."""
         python, merge = [sys.executable], self.arguments.merge
         if self.takes_processes:
             python += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(merge.num_workers)]
-        resume = run_folder.complete_checkpoints(self.folder)
-        how = ["--resume_from_checkpoint", "last"] if resume else ["--overwrite", "true"]
-        return [*python, *TRAIN, *self.argv, *how]
+        return [*python, *TRAIN, *self.argv, "--resume_from_checkpoint", "auto"]
+
+
+def _is_locked(lock: Path) -> bool:
+    try:
+        with FileLock(lock, timeout=0) if lock.exists() else nullcontext():
+            return False
+    except Timeout:
+        return True
 
 
 @dataclass(frozen=True)

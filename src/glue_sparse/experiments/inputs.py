@@ -50,5 +50,5 @@ def _links_in(folder: Path, wanted: bool) -> Iterator[Path]:
 
 def _spellings(path: Path) -> tuple[Path, ...]:
     """A path as it is told, with the links of its folder followed, and where it leads to."""
-    told = Path(os.path.abspath(path))
+    told = path.absolute()
     return told, told.parent.resolve() / told.name, told.resolve()

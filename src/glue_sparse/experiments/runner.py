@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from glue_sparse.experiments.cells import Cell, Grid
@@ -130,15 +131,18 @@ class _Running:
         started, slot = time.perf_counter(), self.slots.get()
         result, reason = None, "stopped"
         try:
-            while result is None and not self.stopped:
-                while cell.is_running() and not self.stopped:
+            cell.folder.mkdir(parents=True, exist_ok=True)
+            turn, is_tried = FileLock(cell.turn, timeout=0), False
+            while result is None and not is_tried and not self.stopped:
+                if cell.is_running():
                     time.sleep(_WAIT)
-                result = cell.result()
-                if result is None and not self.stopped:
-                    reason = self._process(cell, _environment(slot, self.jobs, cell.takes_processes))
+                    continue
+                with suppress(Timeout), turn:  # another grid may take it just now
                     result = cell.result()
-                    if result is None and not cell.is_running():  # another process may have been faster to start
-                        break
+                    if result is None:
+                        reason = self._process(cell, _environment(slot, self.jobs, cell.takes_processes))
+                        is_tried = not cell.is_held()  # a run by hand may have been faster to start
+                        result = cell.result()
         except (ValueError, OSError) as error:
             reason = str(error)
         finally:
@@ -147,7 +151,6 @@ class _Running:
 
     def _process(self, cell: Cell, environment: dict[str, str]) -> str:
         """Run a cell's commands to their end, or to the first that fails; returns their last words."""
-        cell.folder.mkdir(parents=True, exist_ok=True)
         with cell.log.open("ab") as log:
             start = log.tell()
             for command in cell.commands():

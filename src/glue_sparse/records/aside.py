@@ -11,10 +11,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from glue_sparse.records import results
 from glue_sparse.writing.fields import json_value, text_of, typed
 from glue_sparse.writing.files import json_text, write_text
 
+LOCK = ".lock"
+"""Held in a run's folder while a process works there."""
 OLD = ".old_run"
 """All that the earlier run left; beside it only the new run's files have these names."""
 _MOVING = ".old_run.moving"
@@ -69,5 +70,12 @@ def drop(folder: Path) -> None:
 def mend(folder: Path) -> None:
     """Put back what a killed run left aside, unless a process works in the folder."""
     if any((folder / name).is_dir() for name in (OLD, _MOVING, _GONE)):
-        with suppress(Timeout, OSError), FileLock(folder / results.LOCK, timeout=0):
+        with suppress(Timeout, OSError), FileLock(folder / LOCK, timeout=0):
             put_back(folder)
+
+
+def runs_below(folder: Path, name: str) -> list[Path]:
+    """Files of a name in all runs below a folder, in order; not those of runs that are being replaced."""
+    for path in {*folder.rglob(OLD), *folder.rglob(f"{OLD}.*")}:
+        mend(path.parent)
+    return sorted(path for path in folder.rglob(name) if not path.parent.name.startswith(OLD))

@@ -53,13 +53,13 @@ def claimed(training: "RunArguments", given: dict[str, Any]) -> Iterator[str | N
 
 
 @contextmanager
-def held(target: Path) -> Iterator[None]:
+def held(target: Path | None) -> Iterator[None]:
     """Hold the run's folder that a file or a folder to be written lies in, or is, where there is such a run.
 
     Raises:
         ValueError: another process works there.
     """
-    near = (target, *target.absolute().parents[:3])  # a delta or a checkpoint's file lies three levels deep
+    near = (target, *target.resolve().parents[:3]) if target else ()  # a run's files lie no deeper
     with ExitStack() as stack:
         if folder := next((path for path in near if (path / results.LOCK).is_file()), None):
             try:

@@ -6,11 +6,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from glue_sparse.records import aside
 from glue_sparse.writing.files import json_text, without_infinite, write_text
 
 FILE_NAME = "results.json"
-LOCK = ".lock"
-"""Held in a run's folder while a process works there."""
+LOCK = aside.LOCK
 
 NOT_SETTINGS = {
     "output_dir", "overwrite", "resume_from_checkpoint", "config", "data_dir", "disable_tqdm", "report_to", "run_name",
@@ -123,7 +123,7 @@ def collect(folder: Path) -> list[Result]:
     Raises:
         ValueError: there is none.
     """
-    paths = sorted(folder.rglob(FILE_NAME))
+    paths = aside.runs_below(folder, FILE_NAME)
     if not paths:
         raise ValueError(f"no {FILE_NAME} below {folder}")
     return [read(path) for path in paths]

@@ -17,8 +17,6 @@ class Begun(TrainerCallback):
             self.told = True
             self.tell()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Called before a checkpoint of the step is saved."""
         self()

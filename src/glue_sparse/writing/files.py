@@ -1,28 +1,140 @@
-"""Files written whole or not at all."""
+"""Files and folders written whole or not at all, through temporary ones that whoever comes after a kill removes."""
 
 import json
 import math
 import os
-import tempfile
+import re
+import shutil
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any
+
+from glue_sparse.writing.words import shortened
+
+_NUMBERS = count()
+_OURS: set[str] = set()
+"""Names of the temporary files and folders that this process writes now."""
+_NAME = re.compile(r"\.glue_sparse-(?P<host>.*)-(?P<process>\d+)-\d+\.tmp")
+_OLD = 24 * 3600
+"""Seconds after which a file of another machine is one that nobody writes."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well, and goes when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    """A temporary file beside `path` that takes its place when the block ends well, and goes when it does not.
+
+    Raises:
+        OSError: it cannot be written; the message names `path`.
+    """
+    with _said_of(path):
+        if path.exists() and not path.is_file():
+            what = "a folder" if path.is_dir() else "no regular file"
+            raise OSError(f"cannot write {shortened(path)}: it is {what}")
+        with _temporary(_made(path.parent)) as temporary:
+            temporary.touch(exist_ok=False)
+            yield temporary
+            temporary.chmod(0o644)
+            temporary.replace(path)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder whose content takes its place in `folder` when the block ends well, and goes when it does not.
+
+    Where there is no such folder yet, it is there whole or not at all. Where there is one, which may be a link or the
+    root of a disk, files of other names stay in it.
+
+    Raises:
+        OSError: it cannot be written; the message names `folder`.
+    """
+    with _said_of(folder):
+        is_new = not os.path.lexists(folder)
+        with _temporary(_made(folder.parent if is_new else folder)) as temporary:
+            temporary.mkdir()
+            yield temporary
+            if is_new and not folder.exists():
+                temporary.rename(folder)
+                return
+            for path in temporary.iterdir():
+                if (taken := folder / path.name).is_dir() and not taken.is_symlink():
+                    shutil.rmtree(taken)
+                path.replace(taken)
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files and folders whose writers are gone, for example since they were killed."""
+    for path in folder.glob(".glue_sparse-*.tmp"):
+        with suppress(OSError):  # another process may sweep too
+            if _is_left(path):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_left(path: Path) -> bool:
+    found = _NAME.fullmatch(path.name)
+    if found is None or path.name in _OURS:
+        return False
+    if found["host"] == _host():
+        process = int(found["process"])
+        if process == os.getpid() or not _is_alive(process):
+            return True
+    return time.time() - path.stat().st_mtime > _OLD
+
+
+def _is_alive(process: int) -> bool:
     try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+@lru_cache(maxsize=1)
+def _host() -> str:
+    """Where the number of a process tells which it is: on this machine, or in this container of it."""
+    spaces = Path("/proc/self/ns/pid")
+    numbers = spaces.readlink() if spaces.is_symlink() else ""
+    return re.sub(r"[^\w.-]", "", f"{socket.gethostname()[:60]}.{numbers}")
+
+
+def _made(folder: Path) -> Path:
+    """The folder, which is made where it is missing, without what others have left in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(f"{shortened(folder)} is no folder to write into") from error
+    sweep(folder)
+    return folder
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    """A path for a temporary file or folder, of which nothing is left afterwards."""
+    path = folder / f".glue_sparse-{_host()}-{os.getpid()}-{next(_NUMBERS)}.tmp"
+    _OURS.add(path.name)
+    try:
+        yield path
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        _OURS.discard(path.name)
+
+
+@contextmanager
+def _said_of(path: Path) -> Iterator[None]:
+    """Say what was to be written where the system names a temporary file, or none, or what was to be part of it."""
+    try:
+        yield
+    except OSError as error:
+        known = error if error.errno else error.__cause__
+        if not isinstance(known, OSError) or not known.errno:  # a sentence of another kind
+            raise
+        raise OSError(f"cannot write {shortened(path)}: {known.strerror}") from known
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -87,8 +87,7 @@ def show(arguments: Namespace, flags: list[str]) -> None:
     name, folder = arguments.name or f"{grid.name}_drop_points", arguments.results_dir
     paths = curve_figures.draw(found, arguments.eps, arguments.relative, folder, name, grid.title)
     text = curves.as_markdown(found, arguments.eps, arguments.relative)
-    paths += [whole_files.write_text(folder / f"{name}.md", text)]
-    paths += [whole_files.write_text(folder / f"{name}.csv", curves.as_csv(found))]
+    paths += whole_files.write_texts({folder / f"{name}.md": text, folder / f"{name}.csv": curves.as_csv(found)})
     print(f"{text}\nwritten: {', '.join(map(str, paths))}")
 
 

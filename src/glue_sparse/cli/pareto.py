@@ -111,8 +111,9 @@ def rates(arguments: Namespace) -> None:
 
 
 def _write(arguments: Namespace, name: str, text: str, lines: str, paths: list[Path]) -> None:
-    paths = [whole_files.write_text(arguments.results_dir / f"{name}.md", text), *paths]
-    paths += [whole_files.write_text(arguments.results_dir / f"{name}.csv", lines)]
+    folder = arguments.results_dir
+    first, last = whole_files.write_texts({folder / f"{name}.md": text, folder / f"{name}.csv": lines})
+    paths = [first, *paths, last]
     print(f"{text}\nwritten: {', '.join(map(str, paths))}")
 
 

@@ -88,8 +88,9 @@ def measure_all(checkpoints: Sequence[Checkpoint], taus: Sequence[float], relati
 def write(text: str, measured: Sequence[Measured], relative: bool, folder: Path, name: str) -> None:
     """Print the text, and write it and all counts as NAME.md and NAME.csv."""
     print(text)
-    for ending, content in (("md", text), ("csv", as_csv(measured, relative))):
-        print(f"written: {whole_files.write_text(folder / f'{name}.{ending}', content)}")
+    texts = {folder / f"{name}.md": text, folder / f"{name}.csv": as_csv(measured, relative)}
+    for path in whole_files.write_texts(texts):
+        print(f"written: {path}")
 
 
 def show_emergence(

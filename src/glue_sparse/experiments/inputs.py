@@ -27,9 +27,8 @@ def check(arguments: Arguments, folder: Path, patterns: Iterable[str]) -> None:
                              "reads: give another `output_dir`")  # fmt: skip
         for path in found:
             if left := next((replaced[one] for one in (path, *path.parents) if one in replaced), None):
-                where = "is" if left == given else "needs"
-                raise ValueError(f"`{name}` {shortened(given)} {where} {shortened(left)}, which this run would "
-                                 "replace: give another `output_dir`, or copy it first")  # fmt: skip
+                raise ValueError(f"this run would replace {shortened(left)}, which `{name}` {shortened(given)} needs: "
+                                 "give another `output_dir`, or copy that elsewhere first")  # fmt: skip
 
 
 def _read(arguments: Arguments) -> Iterator[tuple[str, Path]]:

@@ -184,4 +184,4 @@ def _latex(text: str) -> str:
 def write(sheet: Sheet, folder: Path) -> list[Path]:
     """Write NAME.md, NAME.csv and NAME.tex; returns their paths."""
     texts = {"md": as_markdown(sheet), "csv": as_csv(sheet), "tex": as_latex(sheet)}
-    return [whole_files.write_text(folder / f"{sheet.grid.name}.{ending}", text) for ending, text in texts.items()]
+    return whole_files.write_texts({folder / f"{sheet.grid.name}.{ending}": text for ending, text in texts.items()})

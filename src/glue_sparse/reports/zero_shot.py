@@ -56,5 +56,5 @@ def write(points: Sequence["Point"], folder: Path, name: str, title: str, captio
     axis.legend()
     drawn = plots.write(figure, folder, name)
     texts = {"md": text + "\n", "csv": as_csv(points)}
-    written = [whole_files.write_text(folder / f"{name}.{ending}", content) for ending, content in texts.items()]
+    written = whole_files.write_texts({folder / f"{name}.{ending}": content for ending, content in texts.items()})
     return [*written, *drawn]

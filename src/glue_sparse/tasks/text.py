@@ -20,6 +20,7 @@ from glue_sparse.models.tokenizers import load_tokenizer
 from glue_sparse.tasks import metrics
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.fits import check_ids, check_length
+from glue_sparse.writing.files import write_text
 
 
 @dataclass(frozen=True)
@@ -164,10 +165,8 @@ def _writer(data: TextData, index: Mapping[str, Sequence[Any]]) -> Callable[[str
         else:
             low, high = data.bounds or (-np.inf, np.inf)
             words = [f"{number:.3f}" for number in np.clip(answers, low, high)]
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / data.prediction_files[split]
         lines = ["index\tprediction", *(f"{i}\t{word}" for i, word in zip(index[split], words, strict=True))]
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return path
+        return write_text(path, "\n".join(lines) + "\n")
 
     return write

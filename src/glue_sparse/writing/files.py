@@ -7,8 +7,8 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -20,6 +20,8 @@ _NUMBERS = count()
 _OURS: set[str] = set()
 """Names of the temporary files and folders that this process writes now."""
 _NAME = re.compile(r"\.glue_sparse-(?P<host>.*)-(?P<process>\d+)-\d+\.tmp")
+_KEPT: list[frozenset[Path]] = []
+"""Files that are read now, and must not be replaced."""
 _OLD = 24 * 3600
 """Seconds after which a file of another machine is one that nobody writes."""
 
@@ -35,11 +37,31 @@ def replacing(path: Path) -> Iterator[Path]:
         if path.exists() and not path.is_file():
             what = "a folder" if path.is_dir() else "no regular file"
             raise OSError(f"cannot write {shortened(path)}: it is {what}")
+        if any(path.resolve() in kept for kept in _KEPT):
+            raise OSError(f"cannot write {shortened(path)}: it is what is read here, so choose another name or folder")
         with _temporary(_made(path.parent)) as temporary:
             temporary.touch(exist_ok=False)
             yield temporary
             temporary.chmod(0o644)
             temporary.replace(path)
+
+
+@contextmanager
+def keeping(values: Iterable[object]) -> Iterator[None]:
+    """Within the block no file is replaced that one of the values, or of the lists among them, is the path of."""
+    told = [one for value in values for one in (value if isinstance(value, list) else [value])]
+    _KEPT.append(frozenset(Path(one).resolve() for one in told if isinstance(one, str | Path) and _is_file(one)))
+    try:
+        yield
+    finally:
+        _KEPT.pop()
+
+
+def _is_file(text: str | Path) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # no path at all
+        return False
 
 
 @contextmanager
@@ -52,7 +74,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written; the message names `folder`.
     """
-    with _said_of(folder):
+    with _said_of(folder, parts=True):
         is_new = not os.path.lexists(folder)
         with _temporary(_made(folder.parent if is_new else folder)) as temporary:
             temporary.mkdir()
@@ -126,12 +148,16 @@ def _temporary(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _said_of(path: Path) -> Iterator[None]:
-    """Say what was to be written where the system names a temporary file, or none, or what was to be part of it."""
+def _said_of(path: Path, parts: bool = False) -> Iterator[None]:
+    """Say what was to be written where the system names a temporary file, or none.
+
+    Args:
+        parts: also where something of ours names a part of it, which lies in a temporary folder.
+    """
     try:
         yield
     except OSError as error:
-        known = error if error.errno else error.__cause__
+        known = error.__cause__ if parts and not error.errno else error
         if not isinstance(known, OSError) or not known.errno:  # a sentence of another kind
             raise
         raise OSError(f"cannot write {shortened(path)}: {known.strerror}") from known
@@ -139,9 +165,15 @@ def _said_of(path: Path) -> Iterator[None]:
 
 def write_text(path: Path, text: str) -> Path:
     """Write a file whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path
+    return write_texts({path: text})[0]
+
+
+def write_texts(texts: Mapping[Path, str]) -> list[Path]:
+    """Write several files, of which none is replaced before all are written; gives their paths."""
+    with ExitStack() as stack:
+        for path, text in texts.items():
+            stack.enter_context(replacing(path)).write_text(text, encoding="utf-8")
+    return [*texts]
 
 
 def json_text(value: Any, what: str, **options: Any) -> str:

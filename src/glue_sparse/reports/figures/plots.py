@@ -1,5 +1,6 @@
 """What all figures share: matplotlib without a screen, and PNG and SVG files written whole or not at all."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ def write(figure: Any, folder: Path, name: str) -> list[Path]:
     figure.tight_layout()
     pyplot().rcParams["svg.hashsalt"] = name
     paths = [folder / f"{name}.{ending}" for ending in ("png", "svg")]
-    for path in paths:
-        metadata = {"Date": None} if path.suffix == ".svg" else None
-        with replacing(path) as temporary:
+    with ExitStack() as stack:  # both or none
+        for path in paths:
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            temporary = stack.enter_context(replacing(path))
             figure.savefig(temporary, format=path.suffix[1:], dpi=150, metadata=metadata)
     pyplot().close(figure)
     return paths

@@ -22,7 +22,7 @@ from glue_sparse.tasks.squad.answers import Answer, best_answers
 from glue_sparse.tasks.squad.files import fault_of, read
 from glue_sparse.tasks.squad.windows import SPANS, encode, spans_of
 from glue_sparse.tasks.text import cut, describe, seeded_head
-from glue_sparse.writing.files import json_text
+from glue_sparse.writing.files import json_text, write_texts
 
 HUB_ID = "rajpurkar/squad"
 FILES = {"train": "train-v1.1.json", "validation": "dev-v1.1.json"}
@@ -139,10 +139,10 @@ def _writer(rows: Dataset, answer: Answerer) -> Callable[[str, np.ndarray, Path]
         answers = dict(zip(names, answer(outputs), strict=True))
         best = {name: _best_text(found) for name, found in answers.items()}
         n_best = {name: [asdict(one) for one in found] for name, found in answers.items()}
-        folder.mkdir(parents=True, exist_ok=True)
-        for file, content in (("predictions.json", best), ("nbest_predictions.json", n_best)):
-            text = json_text(content, file, ensure_ascii=False, indent=1)
-            (folder / file).write_text(text + "\n", encoding="utf-8")
-        return folder / "predictions.json"
+        texts = {
+            folder / file: json_text(content, file, ensure_ascii=False, indent=1) + "\n"
+            for file, content in (("predictions.json", best), ("nbest_predictions.json", n_best))
+        }
+        return write_texts(texts)[0]
 
     return write

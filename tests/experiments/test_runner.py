@@ -85,6 +85,14 @@ def test_a_killed_grid_is_finished_by_the_next_call(config: Path, orphan: bool):
     assert runner.missing(grids.read(config, output_dir=runs)) == []
 
 
+def test_two_grids_at_once_repeat_no_run(config: Path):
+    both = [start(config), start(config)]
+    for process in both:
+        _, error = process.communicate(timeout=240)
+        assert process.returncode == 0, error
+    check_whole(config)
+
+
 def test_a_cell_that_another_process_works_on_is_waited_for(config: Path):
     grid = grids.read(config, seeds=[0], output_dir=config.parent / "runs")
     (cell,) = grid.cells

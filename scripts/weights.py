@@ -2,7 +2,7 @@
 
 import sys
 
-from glue_sparse.cli.weights import main
+from glue_sparse.cli.main import call
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(call("weights"))

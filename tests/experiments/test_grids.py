@@ -10,8 +10,7 @@ import torch
 
 from glue_sparse import SparseDiff, attach
 from glue_sparse.experiments import grids
-from glue_sparse.records import folder as run_folder
-from glue_sparse.records import results
+from glue_sparse.records import checkpoints, results
 from networks import bert
 from small_grids import finished, read, write
 
@@ -106,10 +105,10 @@ def test_old_and_broken_checkpoints_go_and_the_newest_stays(tmp_path: Path):
     for step in (50, 100, 150, 200):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}" if step < 200 else '{"half')
-    assert run_folder.complete_checkpoints(tmp_path)[-1].name == "checkpoint-150"
-    run_folder.rotate(tmp_path, tmp_path / "checkpoint-100", None)
+    assert checkpoints.complete(tmp_path)[-1].name == "checkpoint-150"
+    checkpoints.rotate(tmp_path, tmp_path / "checkpoint-100", None)
     assert len(list(tmp_path.iterdir())) == 4
-    run_folder.rotate(tmp_path, tmp_path / "checkpoint-100", 2)  # written last, by a run that resumed from 50
+    checkpoints.rotate(tmp_path, tmp_path / "checkpoint-100", 2)  # written last, by a run that resumed from 50
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-100", "checkpoint-150"]
 
 

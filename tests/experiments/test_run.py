@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 from glue_sparse import SparseDiff
 from glue_sparse.cli.train import main
 from glue_sparse.models.of_diff import load_base
-from glue_sparse.records import results
+from glue_sparse.records import checkpoints, results
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,8 +69,8 @@ def test_auto_starts_goes_on_or_shows(tiny_bert, rte, tmp_path, monkeypatch, cap
     assert call(monkeypatch, [*argv, "--overwrite"]) == 2
     assert "give one of them" in capsys.readouterr().err
     (out / "results.json").unlink()
-    for path in out.glob("checkpoint-*/trainer_state.json"):  # killed while it wrote its first checkpoint
-        path.unlink()
+    for name in (checkpoints.LIST, checkpoints.STATE):  # killed while it wrote its first checkpoint
+        [path.unlink() for path in out.glob(f"checkpoint-*/{name}")]
     assert call(monkeypatch, argv) == 0
     assert "train_runtime" in capsys.readouterr().out
     assert json.loads((out / "results.json").read_text())["metrics"] == json.loads(before)["metrics"]
@@ -112,7 +112,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_resumed_run_equals_an_uninterrupted_o
 
     monkeypatch.setattr(trainer.SparseTrainer, "training_step", interrupted_step)
     assert call(monkeypatch, flags(tiny_bert, rte, cut)) == 130
-    assert "stopped after step 4; to go on" in capsys.readouterr().err
+    assert "to go on after step 4, repeat the command with --resume_from_checkpoint last" in capsys.readouterr().err
     assert (cut / "checkpoint-4").is_dir() and not (cut / "results.json").exists()
     monkeypatch.setattr(trainer.SparseTrainer, "training_step", steps)
     assert call(monkeypatch, [*flags(tiny_bert, rte, cut), "--resume_from_checkpoint", "last"]) == 0
@@ -139,13 +139,13 @@ def test_workers_that_merge_leave_what_a_run_leaves(tiny_bert, rte, tmp_path, mo
         return train_until(self, step, *args)
 
     monkeypatch.setattr(Worker, "train_until", interrupted)
-    assert call(monkeypatch, flags(tiny_bert, rte, cut, **merge)) == 130
-    assert "stopped after step 6; to go on" in capsys.readouterr().err
+    assert call(monkeypatch, flags(tiny_bert, rte, cut, **merge)) == 143
+    assert "to go on after step 6, repeat" in capsys.readouterr().err
     monkeypatch.setattr(Worker, "train_until", train_until)
     assert call(monkeypatch, [*flags(tiny_bert, rte, cut, **merge), "--resume_from_checkpoint", "last"]) == 0
     assert (cut / "sparse_diff.safetensors").read_bytes() == (whole / "sparse_diff.safetensors").read_bytes()
-    assert results.read(cut / "results.json").metrics == result.metrics
-    assert results.read(cut / "results.json").communication == result.communication
+    resumed = results.read(cut / "results.json")
+    assert (resumed.metrics, resumed.communication, resumed.cost) == (result.metrics, result.communication, result.cost)
 
 
 @pytest.mark.parametrize(

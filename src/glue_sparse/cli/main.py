@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from glue_sparse.writing.ending import one_sentence
+from glue_sparse.writing.ending import one_sentence, stopping
 from glue_sparse.writing.words import check_one_of
 
 COMMANDS = {
@@ -41,4 +41,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, *rest = words
     with one_sentence(status=2):
         check_one_of("command", name, COMMANDS)
-    return import_module(f"glue_sparse.cli.{COMMANDS[name][0]}").main(rest, f"glue-sparse {name}")
+    return call(COMMANDS[name][0], rest, f"glue-sparse {name}")
+
+
+def call(module: str, argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Import a sub-command, for which some need seconds, and call it; a signal ends both with one sentence.
+
+    Args:
+        module: its name in this package.
+        argv: by default those of the process.
+    """
+    with stopping():
+        return import_module(f"glue_sparse.cli.{module}").main(argv, prog)
+    return 1

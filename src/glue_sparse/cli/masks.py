@@ -23,12 +23,13 @@ from glue_sparse.analysis import similarity
 from glue_sparse.analysis.density import of_masks
 from glue_sparse.analysis.similarity import Similarity
 from glue_sparse.cli.ending import one_sentence
-from glue_sparse.core import mask_file, tensor_files
+from glue_sparse.core import mask_file
 from glue_sparse.core.masks import digest
 from glue_sparse.methods.one_shot import by_criterion
 from glue_sparse.models.loading import load_encoder
 from glue_sparse.reports.figures.masks import similarity_map
 from glue_sparse.writing import files as whole_files
+from glue_sparse.writing import seals
 from glue_sparse.writing.tables import markdown
 from glue_sparse.writing.words import short_names, shortened
 
@@ -41,7 +42,7 @@ def make(arguments: Namespace) -> None:
     chosen: dict[str, Any] = {key: getattr(arguments, key) for key in keys}
     if arguments.pattern and (arguments.distribution or arguments.sparsity != SPARSITY):
         raise ValueError("--pattern says which share stays, and where: leave --sparsity and --distribution out")
-    if arguments.out.exists() and not tensor_files.is_format(arguments.out, mask_file.FORMAT):
+    if arguments.out.exists() and not seals.is_kind(arguments.out, mask_file.FORMAT):
         raise ValueError(f"{shortened(arguments.out)} is there, and no mask file: choose another name for the mask")
     method = by_criterion(arguments.criterion, **chosen)
     model: nn.Module = load_encoder(arguments.model)

@@ -20,7 +20,7 @@ from glue_sparse.diffs.prune import Pruned, prune
 from glue_sparse.diffs.storage import emptied
 from glue_sparse.methods.gates.gate_file import raw_values
 from glue_sparse.models.of_diff import load_base
-from glue_sparse.records import aside, results
+from glue_sparse.records import aside, checkpoints, results
 from glue_sparse.records import folder as run_folder
 from glue_sparse.writing.words import shortened
 
@@ -28,7 +28,7 @@ from glue_sparse.writing.words import shortened
 def read(source: str) -> SparseDiff:
     """The diff to prune; a run that is not finished has none."""
     folder = Path(source)
-    if folder.is_dir() and not (folder / FILE_NAME).exists() and run_folder.complete_checkpoints(folder):
+    if folder.is_dir() and not (folder / FILE_NAME).exists() and checkpoints.complete(folder):
         raise ValueError(f"{source} holds an unfinished run: finish it first with --resume_from_checkpoint last")
     return SparseDiff.from_pretrained(source)
 

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from glue_sparse.core.randomness import chance_kept
 
 Batch = dict[str, Any]
 IGNORED = -100
@@ -87,8 +88,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """To try something on a model: `evaluating`, and random numbers go on afterwards as if nothing had been."""
-    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
-    with torch.random.fork_rng([*devices]), evaluating(model):
+    with chance_kept(), evaluating(model):
         yield
 
 

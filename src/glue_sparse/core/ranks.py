@@ -46,6 +46,12 @@ def average_gradients(parameters: Sequence[Tensor]) -> None:
         parameter.grad = mean.view_as(parameter)
 
 
+def wait() -> None:
+    """Return when all ranks are here."""
+    if count() > 1:
+        dist.barrier()
+
+
 def everyones(value: Any) -> list[Any]:
     """What each rank holds, in the order of ranks; any picklable value."""
     found: list[Any] = [value] * count()

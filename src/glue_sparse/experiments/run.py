@@ -22,7 +22,7 @@ from glue_sparse.experiments import evaluation, inputs
 from glue_sparse.experiments.outcome import info_of, result_of
 from glue_sparse.experiments.settle import Settled, settings, settle
 from glue_sparse.methods import registry as methods
-from glue_sparse.records import aside, results
+from glue_sparse.records import aside, checkpoints, results
 from glue_sparse.records import folder as run_folder
 from glue_sparse.records.results import Result
 from glue_sparse.tasks.base import Task
@@ -34,7 +34,7 @@ from glue_sparse.training.interrupt import SaveOnSignal
 from glue_sparse.training.merging.merge import MergedTraining
 from glue_sparse.training.trainer import SparseTrainer
 from glue_sparse.writing import words
-from glue_sparse.writing.ending import Interrupted
+from glue_sparse.writing.ending import keeping
 
 
 class Training(Protocol):
@@ -60,7 +60,7 @@ def run(arguments: Arguments, command: str = "") -> Result:
 
     Raises:
         ValueError: anything the user can mend, before training starts.
-        Interrupted: stopped by a signal, after a checkpoint was saved.
+        Interrupted: stopped by a signal; the message says what is kept and how to go on.
     """
     training, given = arguments.training, settings(arguments)
     folder = Path(training.output_dir or ".")
@@ -70,7 +70,11 @@ def run(arguments: Arguments, command: str = "") -> Result:
     inputs.check(arguments, folder, _leavings())
     with run_folder.claimed(training, given) as checkpoint:
         # a process that was at work here may have finished meanwhile
-        return _finished(training, given, folder) or _run(settle(arguments), given, folder, checkpoint, command)
+        if finished := _finished(training, given, folder):
+            return finished
+        unchanged = f"stopped before training, with nothing changed in {folder}: the same command starts again"
+        with keeping(lambda: _kept(folder) if checkpoint else unchanged):
+            return _run(settle(arguments), given, folder, checkpoint, command)
 
 
 def _finished(training: RunArguments, given: dict[str, Any], folder: Path) -> Result | None:
@@ -93,30 +97,44 @@ def _run(settled: Settled, given: dict[str, Any], folder: Path, checkpoint: str 
     evaluation.check_labels(args, task)
     evaluation.settle_metric(args, arguments.values, task)
     guard = SaveOnSignal()
-    trainer = _trainer(settled, method, task, guard)
+    trainer = _trainer(settled, method, task)
     deltas = _deltas(trainer) if args.delta_checkpoints else None
+    trainer.add_callback(guard)
     training = _training(arguments, trainer)
     if checkpoint is None:
         method.check(task.model, task.head, trainer.num_steps)
-    if args.should_save:
-        if checkpoint is None:
-            run_folder.begin(folder, given, _leavings())
-        run_folder.note_command(folder)
-    with _noting_divergence(folder, args.should_save):
-        seconds = _train(training, trainer, guard, checkpoint, folder)
+    with keeping(lambda: _kept(folder)):
         if args.should_save:
-            aside.drop(folder)  # where there was no step to train
+            if checkpoint is None:
+                run_folder.begin(folder, given, _leavings())
+            run_folder.note_command(folder)
+        with _noting_divergence(folder, args.should_save):
+            seconds = _train(training, trainer, guard, checkpoint, folder)
+            if args.should_save:
+                aside.drop(folder)  # where there was no step to train
+                training.sparse_diff().save_pretrained(folder)
+            metrics = _evaluate(trainer, task)
+            _check_metrics(metrics, folder)
+        _write_predictions(trainer, task, folder)
+        result = replace(result_of(arguments, given, task, trainer, metrics, seconds, command), **training.facts())
+        if deltas and args.should_save:
+            result = replace(result, checkpoints=deltas.facts())
         if args.should_save:
-            training.sparse_diff().save_pretrained(folder)
-        metrics = _evaluate(trainer, task)
-        _check_metrics(metrics, folder)
-    _write_predictions(trainer, task, folder)
-    result = replace(result_of(arguments, given, task, trainer, metrics, seconds, command), **training.facts())
-    if deltas and args.should_save:
-        result = replace(result, checkpoints=deltas.facts())
-    if args.should_save:
-        _write(result, task, folder, args.save_model)
+            _write(result, task, folder, args.save_model)
     return result
+
+
+def _kept(folder: Path) -> str:
+    """What a stopped run leaves, and how it goes on."""
+    if (folder / results.FILE_NAME).exists():
+        return f"stopped when the run was finished; its results are in {folder}"
+    if complete := checkpoints.complete(folder):
+        step = complete[-1].name.rpartition("-")[2]
+        return (f"stopped; to go on after step {step}, repeat the command with `resume_from_checkpoint` last "
+                f"(checkpoint in {folder})")  # fmt: skip
+    begun = any(folder.glob("checkpoint-*"))
+    again = "to start again, repeat the command with `overwrite`" if begun else "the same command starts again"
+    return f"stopped before a checkpoint was complete, so there is nothing to go on from: {again}"
 
 
 def _leavings() -> set[str]:
@@ -138,7 +156,7 @@ def _noting_divergence(folder: Path, writes: bool) -> Iterator[None]:
         raise
 
 
-def _trainer(settled: Settled, method: Any, task: Task, guard: SaveOnSignal) -> SparseTrainer:
+def _trainer(settled: Settled, method: Any, task: Task) -> SparseTrainer:
     args, streaming = settled.training, settled.arguments.task.streaming
     needed = args.per_device_train_batch_size * args.world_size
     if args.dataloader_drop_last and not streaming and len(task.train) < needed:
@@ -154,7 +172,6 @@ def _trainer(settled: Settled, method: Any, task: Task, guard: SaveOnSignal) -> 
         eval_dataset=task.evals,  # pyright: ignore[reportArgumentType]
         data_collator=task.collate,
         compute_metrics=task.metrics,
-        callbacks=[guard],
     )
 
 
@@ -190,14 +207,12 @@ def _train(
     chosen = time.perf_counter()
     with guard if args.world_size == 1 else nullcontext():
         try:
-            training.fit(checkpoint, lambda: begun() or guard.received)
+            training.fit(checkpoint, lambda: begun() or guard.received is not None)
         except RuntimeError as error:  # how torch.save reports a full disk
             if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
                 raise
             raise OSError(f"cannot write a checkpoint to {args.output_dir}: is the disk full?") from error
-    if guard.received and trainer.state.global_step < trainer.state.max_steps:
-        raise Interrupted(f"stopped after step {trainer.state.global_step}; to go on, repeat the command with "
-                          f"`resume_from_checkpoint` last (checkpoint in {args.output_dir})")  # fmt: skip
+    guard.stop()
     return {"choose": chosen - started, "train": time.perf_counter() - chosen}
 
 

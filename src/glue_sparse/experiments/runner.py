@@ -3,19 +3,17 @@
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
-from types import FrameType
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
@@ -24,7 +22,7 @@ from tqdm.auto import tqdm
 from glue_sparse.experiments.cells import Cell, Grid
 from glue_sparse.records.results import Result
 from glue_sparse.records.scales import scale_of
-from glue_sparse.writing.ending import Interrupted
+from glue_sparse.writing.ending import keeping, raising
 
 Launcher = Literal["local", "slurm"]
 _WAIT = 2.0
@@ -49,14 +47,14 @@ def run_here(grid: Grid, jobs: int = 1) -> list[Cell]:
     A cell on which another process is at work is waited for and not run twice. With GPUs, each cell gets one.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM; the running cells were told to stop.
+        Interrupted: Ctrl-C or another signal to end; the running cells were told to stop.
     """
     grid.check()
     todo = missing(grid)
     total = len(grid.settled)
     bar = tqdm(total=total, initial=total - len(todo), desc=grid.name, unit="run")
     pool, running = ThreadPoolExecutor(jobs), _Running(jobs)
-    with bar, _sigterm_as_interrupt():
+    with keeping(lambda: "stopped; the same command goes on where this one stopped"), bar, raising():
         waiting, pending, failed = list(todo), {}, []
         try:
             while waiting or pending:
@@ -74,8 +72,6 @@ def run_here(grid: Grid, jobs: int = 1) -> list[Cell]:
                     failed += _report(bar, pending.pop(future), future.result())
                 if sys.stderr.isatty():
                     bar.set_postfix_str(", ".join(running.names()))
-        except KeyboardInterrupt as error:
-            raise Interrupted("stopped; the same command goes on where this one stopped") from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             running.stop()
@@ -187,18 +183,6 @@ def _environment(slot: int, jobs: int, takes_processes: bool) -> dict[str, str]:
 def _gpus() -> list[str]:
     """Numbers of the GPUs here; torch is loaded for this alone, and not where a table is only shown."""
     return [str(i) for i in range(import_module("torch").cuda.device_count())]
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def run_slurm(grid: Grid, jobs: int, options: Sequence[str] = (), cluster: str = "slurm") -> str:

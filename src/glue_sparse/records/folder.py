@@ -1,16 +1,15 @@
 """A run's folder: one process at a time works there, and nothing in it is lost by accident."""
 
 import json
-import shutil
 import sys
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from glue_sparse.records import aside, results
+from glue_sparse.records import aside, checkpoints, results
 from glue_sparse.writing import files as whole_files
 from glue_sparse.writing.words import shortened
 
@@ -122,17 +121,22 @@ def _check_free(folder: Path, training: "RunArguments", checkpoint: str | None) 
 
 
 def _checkpoint(folder: Path, training: "RunArguments") -> str | None:
-    wanted = training.resume_from_checkpoint
-    if wanted not in ("auto", "last", "true", "True"):
-        if wanted and not Path(wanted, "trainer_state.json").is_file():
-            raise ValueError(f"`resume_from_checkpoint` {wanted} is not a checkpoint; say `last` for the latest one")
-        return wanted
-    whole = complete_checkpoints(folder)
-    if not whole and wanted == "auto":
+    wanted, num_ranks = training.resume_from_checkpoint, training.world_size
+    if not wanted:
         return None
-    if not whole:
-        raise ValueError(f"{folder} holds no complete checkpoint to resume from: give `overwrite` instead")
-    return str(whole[-1])
+    if wanted == "auto":
+        found = checkpoints.latest_whole(folder, num_ranks)
+        return str(found) if found else None
+    if wanted not in ("last", "true", "True"):
+        if not checkpoints.is_complete(Path(wanted)):
+            raise ValueError(f"`resume_from_checkpoint` {wanted} is not a checkpoint; say `last` for the latest one")
+    else:
+        complete = checkpoints.complete(folder)
+        if not complete:
+            raise ValueError(f"{folder} holds no complete checkpoint to resume from: give `overwrite` instead")
+        wanted = str(complete[-1])
+    checkpoints.check(Path(wanted), num_ranks)
+    return wanted
 
 
 def mark_diverged(folder: Path, sentence: str) -> None:
@@ -146,26 +150,6 @@ def diverged(folder: Path) -> dict[str, Any] | None:
         return None
     path = folder / ARGUMENTS_FILE
     return json.loads(path.read_text()) if path.exists() else {}
-
-
-def complete_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints in the order of their steps; one is complete when its last file, the Trainer's state, is whole."""
-    found = []
-    for path in folder.glob("checkpoint-*/trainer_state.json"):
-        with suppress(ValueError, OSError):
-            json.loads(path.read_text())
-            found.append(path.parent)
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
-
-
-def rotate(folder: Path, newest: Path, keep: int | None) -> None:
-    """Delete all but the last `keep` complete checkpoints and what was left half-written; `newest` always stays."""
-    if not keep:
-        return
-    kept = {newest, *[path for path in complete_checkpoints(folder) if path != newest][::-1][: keep - 1]}
-    for path in folder.glob("checkpoint-*"):
-        if path not in kept:
-            shutil.rmtree(path)
 
 
 def _check_same_settings(folder: Path, given: dict[str, Any]) -> None:

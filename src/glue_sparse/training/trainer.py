@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from glue_sparse.core import ranks
@@ -26,14 +26,16 @@ from glue_sparse.costs.cost import Cost, cost_of
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Moment, SparseMethod
+from glue_sparse.records import checkpoints
 from glue_sparse.training import groups, samples, support
 from glue_sparse.training.divergence import StopOnDivergence, check_values, keep_finite
 from glue_sparse.training.full_eval import types_kept
 from glue_sparse.training.method_hooks import MethodHooks
+from glue_sparse.training.resumable import ResumableTrainer
 from glue_sparse.training.windows import Windows
 
 
-class SparseTrainer(Trainer):
+class SparseTrainer(ResumableTrainer):
     """Trainer whose optimizer, clipping, weight decay and checkpoints see the active entries and the head only.
 
     Args:
@@ -288,8 +290,10 @@ class SparseTrainer(Trainer):
             self.method.save(self.network, self.info, Path(output_dir or self.args.output_dir or "."))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
         self.method.restore(model or self.network, self.head, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         assert self.state.best_model_checkpoint is not None
+        checkpoints.check_unchanged(Path(self.state.best_model_checkpoint))
         self.method.restore(self.network, self.head, Path(self.state.best_model_checkpoint))

@@ -1,39 +1,109 @@
 """How a command ends: normally, or with one sentence and a non-zero status; with a traceback where it is a bug."""
 
+import os
 import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 OURS = Path(__file__).parents[1]
 """Folder of this package."""
 
 
-class Interrupted(Exception):
-    """Stopped by a signal; the message says how to go on."""
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""What asks a command to end: Ctrl-C, another process, and a terminal that is closed."""
+
+AGAIN = "stopped before the end; files that were written are whole, and the same command starts again"
+"""What is said where nothing says more about what is kept."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Stopped by a signal; the message says what is kept and how to go on."""
+
+    def __init__(self, message: str = "", number: int = signal.SIGINT):
+        super().__init__(message)
+        self.number = number
 
 
 @contextmanager
 def one_sentence(status: int = 1, flags: Callable[[], Collection[str]] = tuple) -> Iterator[None]:
     """Turn a problem that the user can mend into `error: ...` on stderr and an exit status.
 
-    A ValueError that some other package raised is no sentence of ours: its traceback is shown as well.
+    A ValueError that some other package raised is no sentence of ours: its traceback is shown as well. A signal ends
+    it with `interrupted: ...` and the status that shells give to it, 128 and its number.
 
     Args:
+        status: of an error.
         flags: names of parameters; where a sentence has one in backticks it is written as it is typed, with dashes.
     """
+    with stopping(flags):
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            if isinstance(error, ValueError) and not is_ours(error):
+                traceback.print_exception(error)
+            print(f"error: {as_typed(str(error), flags())}", file=sys.stderr)
+            sys.exit(status)
+
+
+@contextmanager
+def stopping(flags: Callable[[], Collection[str]] = tuple) -> Iterator[None]:
+    """End the command with one sentence when a signal asks for it; see `one_sentence`, which has it."""
+    try:
+        with raising():
+            yield
+    except KeyboardInterrupt as error:
+        print(f"interrupted: {as_typed(str(error) or AGAIN, flags())}", file=sys.stderr)
+        sys.exit(128 + getattr(error, "number", signal.SIGINT))
+
+
+@contextmanager
+def keeping(says: Callable[[], str]) -> Iterator[None]:
+    """A signal within the block is told with what `says` gives then: what is kept, and how to go on."""
     try:
         yield
-    except (ValueError, OSError) as error:
-        if isinstance(error, ValueError) and not is_ours(error):
-            traceback.print_exception(error)
-        print(f"error: {as_typed(str(error), flags())}", file=sys.stderr)
-        sys.exit(status)
-    except (Interrupted, KeyboardInterrupt) as error:
-        print(f"interrupted: {as_typed(str(error), flags()) or 'nothing was saved'}", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        if str(error):
+            raise
+        raise Interrupted(says(), getattr(error, "number", signal.SIGINT)) from error
+
+
+@contextmanager
+def raising() -> Iterator[None]:
+    """Within the block the first signal raises Interrupted, so that all is tidied up; the next ones act as before it.
+
+    A process that was forked in the block has nothing to tidy. One of several ranks, which may wait for another where
+    no exception can reach it, keeps the usual meaning of signals; so does one that was told to ignore them.
+    """
+    before: dict[signal.Signals, Any] = {}
+    owner = os.getpid()
+
+    def restore() -> None:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        restore()
+        if os.getpid() != owner:
+            os.kill(os.getpid(), number)
+            return
+        raise Interrupted(number=number)
+
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    if alone and threading.current_thread() is threading.main_thread():
+        for kind in SIGNALS:
+            if signal.getsignal(kind) not in (signal.SIG_IGN, None):
+                before[kind] = signal.signal(kind, interrupt)
+    try:
+        yield
+    finally:
+        restore()
 
 
 def is_ours(error: BaseException) -> bool:

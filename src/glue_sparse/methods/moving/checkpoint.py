@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from glue_sparse.core import tensor_files
 from glue_sparse.core.active import active_tensors
-from glue_sparse.core.masks import Masks, mask_of, narrow, unpack
+from glue_sparse.core.masks import Masks, mask_of, narrow
 from glue_sparse.core.parametrization import is_attached, original
-from glue_sparse.core.stored import check_bits, check_positions
+from glue_sparse.core.stored import check_positions
 from glue_sparse.diffs import frozen, restoring
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo
-from glue_sparse.methods.moving.explored import explored_state, load_explored
+from glue_sparse.methods.moving.explored import checked_explored, explored_state, load_explored
 from glue_sparse.writing.fields import typed
 from glue_sparse.writing.seals import Facts, reading
 
@@ -99,12 +99,7 @@ def _check_explored(explored: Mapping[str, Tensor], masks: Masks, diff: SparseDi
     if unknown := explored.keys() - masks.keys():
         raise ValueError(f"{min(unknown)} has no active entries")
     for name, mask in masks.items():
-        has_been = mask
-        if name in explored:
-            check_bits(f"explored/{name}", explored[name], mask.numel())
-            has_been = unpack(explored[name], mask.shape)
-            if not (has_been | ~mask).all():
-                raise ValueError(f"{name} has active entries that were never explored")
+        has_been = checked_explored(name, explored[name], mask) if name in explored else mask
         wanted = mask if diff.info.inactive == "zero" else has_been
         if not torch.equal(wanted.flatten().nonzero().squeeze(1), diff.positions(name)):
             raise ValueError(f"the active entries of {name} are not those of the diff beside it")

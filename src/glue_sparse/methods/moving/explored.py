@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from glue_sparse.core.active import active_tensors
 from glue_sparse.core.masks import pack, unpack
+from glue_sparse.core.stored import check_bits
 
 
 def explored_state(model: nn.Module) -> dict[str, Tensor]:
@@ -19,6 +20,19 @@ def load_explored(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     for name, entries in active_tensors(model):
         if (bits := tensors.get(f"explored/{name}")) is not None:
             entries.explored = unpack(bits, entries.shape).to(entries.indices.device)
+
+
+def checked_explored(name: str, bits: Tensor, active: Tensor) -> Tensor:
+    """The mask that `explored_state` packed; ValueError unless it is one, and has all that is active now.
+
+    Args:
+        active: the mask of the tensor `name`.
+    """
+    check_bits(f"explored/{name}", bits, active.numel())
+    explored = unpack(bits, active.shape)
+    if not (explored | ~active).all():
+        raise ValueError(f"{name} has active entries that were never explored")
+    return explored
 
 
 def explored_share(model: nn.Module) -> float:

@@ -20,14 +20,13 @@ from glue_sparse.core.masks import Masks, from_positions, positions
 from glue_sparse.core.parametrization import current_tensors, persistent_buffers
 from glue_sparse.core.params import trainable_names
 from glue_sparse.diffs.diff import SparseDiff
-from glue_sparse.records import folder as run_folder
+from glue_sparse.records import checkpoints
 from glue_sparse.training.divergence import check_metrics, check_values, check_workers
 from glue_sparse.training.merging import worker_file
 from glue_sparse.training.merging.exchange import open_exchange, summary
 from glue_sparse.training.merging.limits import check
 from glue_sparse.training.merging.worker import Entries, build_workers, entries_of, run_length
 from glue_sparse.training.trainer import SparseTrainer
-from glue_sparse.writing import files as whole_files
 
 logger = logging.getLogger(__name__)
 
@@ -101,9 +100,9 @@ class MergedTraining:
                 check_workers(losses, self.exchange.agree, self.step, self.workers[0].learning_rate)
                 self._merge()
                 self._choose_again()
-                self._report(before, losses[0])
-                if interrupted():
-                    self._save()
+                stops = interrupted()
+                self._report(before, losses[0], stops)
+                if stops:
                     return
         self._check_agreement()
         check_values(self.workers[0].model, self.step, self.workers[0].learning_rate)
@@ -193,7 +192,7 @@ class MergedTraining:
         for worker, index in zip(self.workers, self.exchange.local, strict=True):
             worker.activate(shares[index % len(shares)])
 
-    def _report(self, before: int, loss: float) -> None:
+    def _report(self, before: int, loss: float, stops: bool) -> None:
         """Log, evaluate and save where the Trainer would, at the first merge that comes."""
         state, args = self.trainer.state, self.args
         state.global_step, state.epoch = self.step, self.step / self.steps_per_pass
@@ -202,7 +201,7 @@ class MergedTraining:
             self.trainer.log({"loss": loss, "learning_rate": rate, "merge": self.exchange.merge})
         if self._due(args.eval_strategy, args.eval_steps, before):
             check_metrics(self.trainer.evaluate(), self.step, self.workers[0].learning_rate)
-        if self._due(args.save_strategy, args.save_steps, before):
+        if stops or self._due(args.save_strategy, args.save_steps, before):
             self._save()
 
     def _due(self, strategy: str, every: float | None, before: int) -> bool:
@@ -238,9 +237,12 @@ class MergedTraining:
         return {**asdict(self.plan), **found, "num_refreshes": self.num_refreshes, "changed_entries": changed}
 
     def _save(self) -> None:
-        """Merged model, each worker's own state, and last of all the Trainer's state, which makes it complete."""
+        """Merged model, each worker's own state, and last of all the list of files, which makes it complete."""
         check_values(self.workers[0].model, self.step, self.workers[0].learning_rate)
         folder = Path(str(self.args.output_dir), f"checkpoint-{self.step}")
+        if self.exchange.local[0] == 0:
+            checkpoints.begin(folder)
+        self.exchange.wait()
         progress = worker_file.Progress(
             step=self.step, merge=self.exchange.merge, first_merge=self.first_merge, num_refreshes=self.num_refreshes,
             is_dense_phase=self.is_dense_phase, num_workers=self.exchange.num_workers,
@@ -259,13 +261,14 @@ class MergedTraining:
             self.sparse_diff().save_pretrained(folder)
         self.exchange.wait()
         if self.exchange.local[0] == 0:
-            with whole_files.replacing(folder / "trainer_state.json") as temporary:
-                self.trainer.state.save_to_json(str(temporary))
-            run_folder.rotate(folder.parent, folder, self.args.save_total_limit)
+            self.trainer.state.save_to_json(str(folder / checkpoints.STATE))
+            checkpoints.seal(folder)
+            checkpoints.rotate(folder.parent, folder, self.args.save_total_limit)
         self.exchange.wait()
 
     def _load(self, folder: Path) -> None:
-        state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
+        checkpoints.check(folder)
+        state = TrainerState.load_from_json(str(folder / checkpoints.STATE))
         state.is_world_process_zero = self.trainer.is_world_process_zero()
         state.is_local_process_zero = self.trainer.is_local_process_zero()
         merged = SparseDiff.from_pretrained(folder)

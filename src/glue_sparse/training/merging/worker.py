@@ -18,6 +18,7 @@ from glue_sparse.core.masks import Masks
 from glue_sparse.core.parametrization import is_attached, original, persistent_buffers, wholly_active, write_entries
 from glue_sparse.core.randomness import seed_of, seeded
 from glue_sparse.core.reindexing import reindex
+from glue_sparse.methods.moving.explored import explored_state, load_explored
 from glue_sparse.training.means import Items, Loss, find_items
 from glue_sparse.training.merging.exchange import Exchange
 from glue_sparse.training.support import announce_frozen, built_as_asked
@@ -214,8 +215,9 @@ class Worker:
             write_entries(weight, indices.to(weight.device), new)
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint needs beside the merged model: exact values, and the optimizer's state by name."""
-        tensors = {f"values/{name}": entries.values.detach() for name, entries in active_tensors(self.model)}
+        """What a checkpoint needs beside the merged model: values, the optimizer's state, what was ever active."""
+        tensors = explored_state(self.model)
+        tensors |= {f"values/{name}": entries.values.detach() for name, entries in active_tensors(self.model)}
         for name, parameter in self._trained().items():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer/{name}/{key}"] = value if isinstance(value, Tensor) else torch.tensor(value)
@@ -226,11 +228,12 @@ class Worker:
         trained = self._trained()
         number = {id(p): i for i, p in enumerate(p for g in self.optimizer.param_groups for p in g["params"])}
         state: dict[int, dict[str, Tensor]] = {}
+        load_explored(self.model, tensors)
         for key, tensor in tensors.items():
             part, _, rest = key.partition("/")
             if part == "values":
                 trained[rest].data.copy_(tensor)
-            else:
+            elif part == "optimizer":
                 name, _, field = rest.rpartition("/")
                 state.setdefault(number[id(trained[name])], {})[field] = tensor
         # the optimizer knows on which device each part of its state belongs

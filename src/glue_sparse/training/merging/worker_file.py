@@ -11,6 +11,7 @@ from glue_sparse.core import tensor_files
 from glue_sparse.core.active import without_frozen
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.stored import check_like, check_numbers, check_positions
+from glue_sparse.methods.moving.explored import checked_explored
 from glue_sparse.training.merging.exchange import Sent
 from glue_sparse.training.merging.worker import stored_shares
 from glue_sparse.writing.fields import typed
@@ -140,6 +141,9 @@ def check_state(state: Mapping[str, Tensor], masks: Masks, whole: Mapping[str, T
         part, _, rest = key.partition("/")
         if part == "values":
             check_like(key, tensor, trained[rest].shape, torch.float32)
+            continue
+        if part == "explored" and rest in masks:
+            checked_explored(rest, tensor, masks[rest])
             continue
         name, _, field = rest.rpartition("/")
         like = {**whole, **trained}.get(name)

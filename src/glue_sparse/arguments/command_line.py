@@ -16,6 +16,7 @@ from glue_sparse.arguments.flags import Flag, flags_of
 from glue_sparse.arguments.groups import MergeArguments, ModelArguments, OutputArguments, TaskArguments
 from glue_sparse.arguments.method import MethodArguments
 from glue_sparse.arguments.trainer_flags import trainer_flags
+from glue_sparse.writing.parser import Parser
 from glue_sparse.writing.words import check_one_of, closest, prefixed
 
 DEFAULTS = Path(__file__).with_name("defaults.yaml")
@@ -33,8 +34,8 @@ _BOOLS = {"true": True, "yes": True, "t": True, "y": True, "1": True,
           "false": False, "no": False, "f": False, "n": False, "0": False}  # fmt: skip
 
 
-class _Parser(ArgumentParser):
-    """Reports a bad flag as a ValueError with one sentence instead of a page of usage."""
+class _Parser(Parser):
+    """Leaves a bad flag to who asked, as a ValueError: a grid says in which of its cells it is."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
@@ -164,6 +165,8 @@ def _add(group: Any, flag: Flag) -> None:
         options["choices"] = flag.choices
     if flag.kind is float:
         options["type"] = _float
+    if flag.kind is str and flag.default != "":
+        options["type"] = _text
     if flag.kind is bool:
         options["type"] = _bool
         if not flag.optional:
@@ -184,6 +187,12 @@ def _float(text: str) -> float:
     if not math.isfinite(number):
         raise ArgumentTypeError(f"{text} is no number to train with: give a finite one")
     return number
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ArgumentTypeError("this is empty: give a value, or leave the flag out")
+    return text
 
 
 def _bool(text: str) -> bool:

@@ -1,9 +1,8 @@
 """Measures torch.compile of an attached BERT: graphs, breaks between them, and losses beside the uncompiled model's.
 
-    python -m glue_sparse.benchmarks.compiled [--backend aot_eager]
+python -m glue_sparse.benchmarks.compiled [--backend aot_eager]
 """
 
-import argparse
 import copy
 import platform
 import warnings
@@ -21,6 +20,7 @@ from glue_sparse.core.active import attach
 from glue_sparse.core.masks import select
 from glue_sparse.core.params import body_names, head_names
 from glue_sparse.scores.scores import noise
+from glue_sparse.writing.parser import Parser
 from glue_sparse.writing.tables import markdown
 
 DENSITY = 0.005
@@ -73,7 +73,7 @@ def losses(model: nn.Module, run: Callable[..., Any], steps: int) -> list[float]
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--backend", default="inductor", help="of torch.compile")
     parser.add_argument("--steps", type=int, default=5, help="optimizer steps")
     wanted = parser.parse_args()

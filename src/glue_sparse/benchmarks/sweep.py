@@ -1,6 +1,5 @@
 """Tries on every architecture what has to hold for all: `python -m glue_sparse.benchmarks.sweep` prints a table."""
 
-import argparse
 import logging
 import platform
 import tempfile
@@ -22,6 +21,7 @@ from glue_sparse.core.params import trainable_names
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.scores.per_example import PerExample
 from glue_sparse.scores.scores import noise
+from glue_sparse.writing.parser import Parser
 from glue_sparse.writing.tables import markdown
 
 _SPREAD = 1e-3
@@ -123,7 +123,7 @@ def _random_masks(model: nn.Module, density: float) -> Masks:
 
 def main() -> None:
     """Print the table as markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("names", nargs="*", help="only architectures whose names contain one of these")
     chosen = parser.parse_args().names
     warnings.filterwarnings("ignore")

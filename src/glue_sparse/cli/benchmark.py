@@ -14,17 +14,18 @@ examples, vectorised and one at a time, in turns. Block-sparse: layers and train
 masked and dense, on the CPU; see `glue_sparse.benchmarks.tiles`.
 """
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 from glue_sparse.benchmarks import tiles as block_benchmark
 from glue_sparse.benchmarks.fisher import compare_fisher
 from glue_sparse.benchmarks.training import train
+from glue_sparse.writing.parser import Parser
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Parse and measure."""
-    parser = ArgumentParser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--fisher", action="store_true", help="measure the Fisher only")
     parser.add_argument("--training", action="store_true", help="measure training only")
     parser.add_argument("--block_sparse", action="store_true", help="measure block-sparse layers only")
@@ -42,4 +43,3 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     if not arguments.training:
         compare_fisher(arguments.task, arguments.data_dir)
     return 0
-

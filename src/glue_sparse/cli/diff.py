@@ -12,7 +12,7 @@ The last two are for runs with `deltas`, one small file per checkpoint.
 """
 
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from glue_sparse.models.tokenizers import load_tokenizer
 from glue_sparse.records.folder import held
 from glue_sparse.reports.figures.masks import density_bars
 from glue_sparse.writing.files import sweep
+from glue_sparse.writing.parser import Parser
 from glue_sparse.writing.tables import markdown
 from glue_sparse.writing.words import short_names, shortened
 
@@ -131,8 +132,8 @@ def stored(sources: list[str]) -> None:
     print(f"\none model and {len(sources)} diffs take {found.shared / found.model:.3f} x the bytes of one model")
 
 
-def _parser(prog: str | None) -> ArgumentParser:
-    parser = ArgumentParser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+def _parser(prog: str | None) -> Parser:
+    parser = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("show", help="what is in a diff: facts, and density per layer")
     verb.add_argument("diff", help="folder, file or hub repository")

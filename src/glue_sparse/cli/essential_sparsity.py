@@ -11,7 +11,7 @@ results/NAME.{md,csv,png,svg}. Stopped, the same command goes on. Other flags ar
 """
 
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,13 +25,14 @@ from glue_sparse.reports import curves
 from glue_sparse.reports.figures import drop_points as curve_figures
 from glue_sparse.reports.sheet import Sheet
 from glue_sparse.writing import files as whole_files
+from glue_sparse.writing.parser import Parser
 
 CONFIG = Path("configs", "essential_sparsity.yaml")
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
+def parser(prog: str | None = None) -> Parser:
     """The command line."""
-    top = ArgumentParser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    top = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     verbs = top.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("run", help="do the missing runs, refine, and show", allow_abbrev=False)
     run.add_argument("--refine", type=int, default=2, help="how often to halve the step around each drop point")
@@ -122,4 +123,3 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             return run(arguments, flags)
         show(arguments, flags)
     return 0
-

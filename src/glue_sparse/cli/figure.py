@@ -10,7 +10,7 @@ entries at each update; `pattern`, where a tensor was active over the run; `loss
 `gates`, which gates closed. Figures are written as PNG and SVG.
 """
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from glue_sparse.reports.figures import grids as figures
 from glue_sparse.reports.figures.patterns import loss_curves, losses, pattern_images, update_curves
 from glue_sparse.reports.figures.runs import explored_curves, gate_curves
 from glue_sparse.reports.sheet import Sheet
+from glue_sparse.writing.parser import Parser
 from glue_sparse.writing.words import short_names
 
 CURVES: dict[str, Callable[[Mapping[str, Result], Path, str], list[Path]]] = {
@@ -54,9 +55,7 @@ def usual_kind(run: Result) -> str:
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Parse and draw."""
-    parser = ArgumentParser(
-        prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument(
         "config", type=Path, nargs="+", help="a grid with a `figure`, or folders of runs that have something to draw"
     )
@@ -82,4 +81,3 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         for path in paths:
             print(f"written: {path}")
     return 0
-

@@ -11,7 +11,7 @@ one_shot does, give its --learning_rate, --num_train_epochs and --per_device_tra
 Masks are those of a file, of a pruned model's folder, or of a run.
 """
 
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -30,6 +30,7 @@ from glue_sparse.models.loading import load_encoder
 from glue_sparse.reports.figures.masks import similarity_map
 from glue_sparse.writing import files as whole_files
 from glue_sparse.writing import seals
+from glue_sparse.writing.parser import Parser
 from glue_sparse.writing.tables import markdown
 from glue_sparse.writing.words import short_names, shortened
 
@@ -87,9 +88,9 @@ def compare(sources: list[str], folder: Path, name: str, by_layer: bool) -> None
         print(f"written: {path}")
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
+def parser(prog: str | None = None) -> Parser:
     """The command line."""
-    top = ArgumentParser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    top = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     verbs = top.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("make", help="choose and write masks of a pretrained model")
     verb.add_argument("model", help="hub id, folder, or minilm")
@@ -122,4 +123,3 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         else:
             compare(arguments.masks, arguments.results_dir, arguments.name, arguments.by_layer)
     return 0
-

@@ -22,7 +22,7 @@ sparsity (log rate = a s^2 + b s + c) and over the number N of active weights (l
 results/NAME.{md,csv,png,svg}. Other flags of `run` are those of `glue-sparse train`, for all runs.
 """
 
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,14 +35,15 @@ from glue_sparse.reports import dynsparse_tables, pareto, rate_sweeps
 from glue_sparse.reports.figures import pareto as pareto_figures
 from glue_sparse.reports.sheet import Sheet
 from glue_sparse.writing import files as whole_files
+from glue_sparse.writing.parser import Parser
 
 CONFIG = Path("configs", "pareto.yaml")
 PUBLISHED = "published: Dietrich et al. (2021)"
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
+def parser(prog: str | None = None) -> Parser:
     """The command line."""
-    top = ArgumentParser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    top = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     verbs = top.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("run", help="do the missing runs of a grid, and show", allow_abbrev=False)
     run.add_argument("--config", type=Path, default=CONFIG, help="a grid with dense and sparse rows")
@@ -138,4 +139,3 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             raise ValueError(f"{flags[0]} is no flag of `{arguments.verb}`: see --help")
         show(arguments) if arguments.verb == "show" else rates(arguments)
     return 0
-

@@ -8,7 +8,7 @@ OUT gets sparse_diff.safetensors: exactly density * (all weights) entries, the h
 """
 
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from glue_sparse.methods.gates.gate_file import raw_values
 from glue_sparse.models.of_diff import load_base
 from glue_sparse.records import aside, checkpoints, results
 from glue_sparse.records import folder as run_folder
+from glue_sparse.writing.parser import Parser
 from glue_sparse.writing.words import shortened
 
 
@@ -66,7 +67,7 @@ def describe(pruned: Pruned) -> str:
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Parse and prune."""
-    parser = ArgumentParser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("source", metavar="IN", help="folder of a finished run, a diff, or a hub repository")
     parser.add_argument("folder", metavar="OUT", type=Path, help="where to write the pruned diff")
     how = parser.add_mutually_exclusive_group(required=True)

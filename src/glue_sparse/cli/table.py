@@ -14,8 +14,7 @@ training examples, below runs/GRID/tune, prints them, and then does the grid's r
 as a flag (--learning_rate 0.1) is used for all runs instead.
 """
 
-import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,11 +26,13 @@ from glue_sparse.reports import tables, trials
 from glue_sparse.reports.figures import grids as figures
 from glue_sparse.reports.sheet import Sheet
 from glue_sparse.writing import tables as text_tables
+from glue_sparse.writing.parser import Parser
+from glue_sparse.writing.sentences import say
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
+def parser(prog: str | None = None) -> Parser:
     """The command line."""
-    top = ArgumentParser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    top = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     verbs = top.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("run", help="do the missing runs of a grid", allow_abbrev=False)
     run.add_argument("config", type=Path, help="a grid, for example configs/table_1.yaml")
@@ -64,17 +65,17 @@ def run_grid(arguments: Namespace, flags: list[str]) -> int:
     failed += runner.run_here(grid, arguments.jobs)
     diverged = [cell for cell in grid.settled if cell.has_diverged]
     for cell in diverged:
-        print(f"diverged: {cell.name}, log: {cell.log}; delete its folder to try it again", file=sys.stderr)
+        say(f"diverged: {cell.name}, log: {cell.log}; delete its folder to try it again")
     for cell in (cut_off := [cell for cell in grid.settled if cell.is_cut_off]):
-        print(f"not run: {cell.name}, since {cell.start and cell.start.name}, which it starts from, diverged or was "
-              "not run", file=sys.stderr)  # fmt: skip
+        name = cell.start and cell.start.name
+        say(f"not run: {cell.name}, since {name}, which it starts from, diverged or was not run")
     failed = [cell for cell in failed if cell not in diverged and cell not in cut_off]
     for cell in failed:
-        print(f"failed: {cell.name}, log: {cell.log}", file=sys.stderr)
+        say(f"failed: {cell.name}, log: {cell.log}")
     waiting = report_waiting(grid)
     if failed:
         total = len(grid.cells) + (len(grid.tuned.trials.cells) if grid.tuned else 0)
-        print(f"error: {len(failed)} of {total} runs failed; the same command tries them again", file=sys.stderr)
+        say(f"error: {len(failed)} of {total} runs failed; the same command tries them again")
     show_grid(grid, arguments.results_dir)
     return 1 if failed or diverged or waiting else 0
 
@@ -95,7 +96,7 @@ def report_waiting(grid: grids.Grid) -> list[str]:
     """Say which places wait for trials."""
     lines = tuning.waiting(grid)
     for line in lines:
-        print(f"waiting: {line}", file=sys.stderr)
+        say(f"waiting: {line}")
     return lines
 
 
@@ -127,4 +128,3 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     with one_sentence(arguments):
         return run_grid(arguments, flags) if arguments.verb == "run" else show(arguments, flags)
     return 1
-

@@ -11,7 +11,7 @@ on, an alias or a hub id. A folder with a model of its own, such as a finished r
 checkpoints (RUN/checkpoint-*) to see them. Only safetensors files are read.
 """
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from glue_sparse.analysis.emergence import Histogram, Measured, Small, per_kind,
 from glue_sparse.cli.ending import one_sentence
 from glue_sparse.reports.figures import weights as weight_figures
 from glue_sparse.writing import files as whole_files
+from glue_sparse.writing.parser import Parser
 from glue_sparse.writing.tables import csv_text, markdown
 
 Layers = dict[str, Histogram]
@@ -146,7 +147,7 @@ def show_histograms(sources: Sequence[str], taus: Sequence[float], relative: boo
         print(f"written: {path}")
 
 
-def add_common_flags(verb: ArgumentParser, name: str) -> None:
+def add_common_flags(verb: Parser, name: str) -> None:
     """What both verbs take."""
     verb.add_argument("--tau", type=float, nargs="+", default=[0.001], help="weights with |w| < TAU are small (0.001)")
     verb.add_argument("--relative", action="store_true", help="TAU is in standard deviations of each matrix")
@@ -156,7 +157,7 @@ def add_common_flags(verb: ArgumentParser, name: str) -> None:
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Parse and run one verb."""
-    parser = ArgumentParser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("emergence", help="share of small weights over the checkpoints of a training")
     verb.add_argument("sources", metavar="SOURCE", nargs="+", help="of one training, in any order: sorted by step")
@@ -174,4 +175,3 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         else:
             show_histograms((given.one, given.other), *how)
     return 0
-

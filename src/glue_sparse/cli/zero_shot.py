@@ -9,7 +9,7 @@ writes NAME.md, NAME.csv, NAME.png and NAME.svg. Criteria: magnitude |w|; wanda,
 the weight sees on the calibration text (Sun et al., 2023, arXiv 2306.11695); random.
 """
 
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -23,15 +23,14 @@ from glue_sparse.models.language_models import Kind, LanguageModel, load_languag
 from glue_sparse.models.sources import DTYPES
 from glue_sparse.reports import zero_shot as zero_shot_report
 from glue_sparse.reports.figures import plots
+from glue_sparse.writing.parser import Parser
 
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
+def parser(prog: str | None = None) -> Parser:
     """The flags."""
-    flags = ArgumentParser(
-        prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    flags = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     flags.add_argument("--model", required=True, help="hub id or folder of a causal or masked language model")
     flags.add_argument("--text_file", type=Path, required=True, help="UTF-8 text to measure perplexity on")
     flags.add_argument("--sparsities", type=float, nargs="+", help="shares of the matrices to prune, in [0, 1); "
@@ -130,4 +129,3 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         for path in written:
             print(f"written: {path}")
     return 0
-

@@ -23,6 +23,7 @@ from glue_sparse.experiments.cells import Cell, Grid
 from glue_sparse.records.results import Result
 from glue_sparse.records.scales import scale_of
 from glue_sparse.writing.ending import keeping, raising
+from glue_sparse.writing.sentences import sentence
 
 Launcher = Literal["local", "slurm"]
 _WAIT = 2.0
@@ -91,7 +92,7 @@ class _Attempt:
 
 def _report(bar: tqdm, cell: Cell, attempt: _Attempt) -> list[Cell]:
     if attempt.result is None:
-        bar.write(f"failed: {cell.name}, log: {cell.log}: {attempt.reason}", file=sys.stderr)
+        bar.write(sentence(f"failed: {cell.name}, log: {cell.log}: {attempt.reason}"), file=sys.stderr)
         return [cell]
     scale = scale_of(attempt.result.main_metric)
     score = f"{attempt.result.main_metric} {scale.text(scale.shown(attempt.result.score))}"

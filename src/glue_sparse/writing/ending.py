@@ -12,6 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from glue_sparse.writing.sentences import say
+
 OURS = Path(__file__).parents[1]
 """Folder of this package."""
 
@@ -48,7 +50,7 @@ def one_sentence(status: int = 1, flags: Callable[[], Collection[str]] = tuple) 
         except (ValueError, OSError) as error:
             if isinstance(error, ValueError) and not is_ours(error):
                 traceback.print_exception(error)
-            print(f"error: {as_typed(str(error), flags())}", file=sys.stderr)
+            say(f"error: {as_typed(_told(error), flags())}")
             sys.exit(status)
 
 
@@ -59,7 +61,7 @@ def stopping(flags: Callable[[], Collection[str]] = tuple) -> Iterator[None]:
         with raising():
             yield
     except KeyboardInterrupt as error:
-        print(f"interrupted: {as_typed(str(error) or AGAIN, flags())}", file=sys.stderr)
+        say(f"interrupted: {as_typed(str(error) or AGAIN, flags())}")
         sys.exit(128 + getattr(error, "number", signal.SIGINT))
 
 
@@ -104,6 +106,11 @@ def raising() -> Iterator[None]:
         yield
     finally:
         restore()
+
+
+def _told(error: BaseException) -> str:
+    """What it says; others write several lines, and ours one, in which a line break was put by a user."""
+    return str(error) if is_ours(error) else " ".join(str(error).split())
 
 
 def is_ours(error: BaseException) -> bool:

@@ -1,0 +1,22 @@
+"""The parser of all commands: a mistake is one sentence, and a value may begin with a dash."""
+
+import re
+from argparse import ArgumentParser
+from typing import Any, NoReturn
+
+from glue_sparse.writing.sentences import say
+
+
+class Parser(ArgumentParser):
+    """Ends a command with one sentence about a bad flag in the place of a page of usage.
+
+    No flag of ours but -h has a single dash, so that `-inf` and `-1:4` are values as -1 is.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._negative_number_matcher = re.compile(r"-[^-]")
+
+    def error(self, message: str) -> NoReturn:
+        say(f"error: {message}; see `{self.prog} --help`")
+        self.exit(2)

@@ -25,7 +25,7 @@ def test_a_number_that_is_not_finite_is_refused_under_every_flag(text: str):
 def test_a_yaml_holds_finite_numbers(tmp_path: Path, settings: dict[str, Any]):
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump({"base": settings}))
-    with pytest.raises(ValueError, match=f"{next(iter(settings))}.*is no number to train with"):
+    with pytest.raises(ValueError, match=r"own.yaml: \.(nan|inf) is no number to work with in line \d"):
         parse([*LINE, "--config", str(path)], "", DEFAULTS)
 
 

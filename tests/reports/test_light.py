@@ -78,7 +78,7 @@ def test_show_opens_each_result_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     cells = [cell for cell in grid.cells if cell.row in grid.rows]
     for cell in cells:
         finished(cell, flops={"forward_flops": 1.0, "forward_share": 1.0, "training_flops_per_example": 3.0,
-                              "training_share": 1.0})  # fmt: skip
+                              "training_flops": 30.0, "training_share": 1.0})  # fmt: skip
     opened: list[Path] = []
     read = results.read
     monkeypatch.setattr(results, "read", lambda path: opened.append(path) or read(path))

@@ -84,7 +84,7 @@ def test_every_published_file_reads():
 
 def test_bytes_sent_stand_beside_the_dense_run(tmp_path: Path):
     small = read(tmp_path, columns={"rte": {"task": "rte"}}, seeds=[0])
-    sent = {"num_merges": 4, "sent_per_worker": 2_000_000, "dense_sent_per_worker": 80_000_000}
+    sent = {"num_workers": 2, "num_merges": 4, "sent_per_worker": 2_000_000, "dense_sent_per_worker": 80_000_000}
     sent["changed_entries"] = 30
     finished(small.cells[0], 0.5, communication=sent)
     _, lines = cost_tables.communication(Sheet.of(small))
@@ -163,7 +163,7 @@ def test_bad_figures(tmp_path: Path, figure: dict[str, Any], message: str):
 
 def test_flops_that_were_not_counted_are_a_dash(tmp_path: Path):
     small = read(tmp_path, columns={"rte": {"task": "rte"}}, seeds=[0])
-    counted = {"forward_flops": 2e9, "training_flops_per_example": 6e9, "forward_share": 0.5}
+    counted = {"forward_flops": 2e9, "training_flops": 6e12, "training_flops_per_example": 6e9, "forward_share": 0.5}
     finished(small.cells[0], 0.5, flops={**counted, "training_share": 0.5})
     finished(small.cells[1], 0.5, flops={"encoder_active_entries": 3.0})
     assert cost_tables.flops(Sheet.of(small))[1] == []  # one share alone is no comparison

@@ -5,17 +5,17 @@ from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentPa
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any, NoReturn
 
-import yaml
-
 from glue_sparse.arguments.flags import Flag, flags_of
 from glue_sparse.arguments.groups import MergeArguments, ModelArguments, OutputArguments, TaskArguments
 from glue_sparse.arguments.method import MethodArguments
-from glue_sparse.arguments.trainer_flags import trainer_flags
+from glue_sparse.arguments.trainer_flags import MAPPINGS, trainer_flags
+from glue_sparse.arguments.yaml_file import yaml_object
+from glue_sparse.writing.fields import typed
 from glue_sparse.writing.parser import Parser
 from glue_sparse.writing.words import check_one_of, closest, prefixed
 
@@ -201,29 +201,36 @@ def _bool(text: str) -> bool:
     return _BOOLS[text.lower()]
 
 
-@lru_cache(maxsize=8)
-def _read_yaml(text: str) -> Any:
-    """What a YAML says, parsed once for the many runs of a grid; not to be changed."""
-    return yaml.safe_load(text)
+@dataclass(frozen=True)
+class _Override:
+    """Values for the runs that have others."""
+
+    when: dict[str, Any]
+    set: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Config:
+    """A YAML of defaults."""
+
+    base: dict[str, Any] | None = None
+    overrides: list[_Override] | None = None
 
 
 def _layered(path: Path, values: dict[str, Any], on_line: set[str], flags: list[str]) -> dict[str, Any]:
     """Defaults that the YAML gives for these values: its base, then every override that matches."""
-    try:
-        config = _read_yaml(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"cannot read --config {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(config, dict) or config.keys() - {"base", "overrides"}:
-        raise ValueError(f"{path} may hold `base` and `overrides` only")
-    defaults = dict(config.get("base") or {})
+    written = yaml_object(path)
+    with prefixed(str(path)):
+        for key in written:
+            check_one_of("key", key, ("base", "overrides"))
+    config = typed(_Config, written, path)
+    defaults = dict(config.base or {})
     _known(defaults, flags, path)
-    for override in config.get("overrides") or []:
-        if not isinstance(override, dict) or override.keys() != {"when", "set"}:
-            raise ValueError(f"{path}: an override needs exactly `when` and `set`")
-        _known({**override["when"], **override["set"]}, flags, path)
+    for override in config.overrides or []:
+        _known({**override.when, **override.set}, flags, path)
         current = {**values, **{k: v for k, v in defaults.items() if k not in on_line}}
-        if all(current[key] in (want if isinstance(want, list) else [want]) for key, want in override["when"].items()):
-            defaults.update(override["set"])
+        if all(current[key] in (want if isinstance(want, list) else [want]) for key, want in override.when.items()):
+            defaults.update(override.set)
     return defaults
 
 
@@ -235,10 +242,23 @@ def _known(keys: dict[str, Any], flags: list[str], path: Path) -> None:
 
 def _as_typed(action: Action, value: Any) -> Any:
     """A YAML's value as a command line would give it, so that argparse checks and converts its type."""
-    if action.nargs != "+":
-        return str(value) if isinstance(value, int | float) else value
+    with prefixed(action.dest):
+        if value is None and action.default is None:
+            return None
+        if action.nargs == "+":
+            return [_converted(action, one) for one in (value if isinstance(value, list) else [value])]
+        if isinstance(value, dict) and action.dest in MAPPINGS:
+            return value
+        return _converted(action, value)
+
+
+def _converted(action: Action, value: Any) -> Any:
+    value = typed(str | int | float | bool, value, "a value")
     convert: Callable[[Any], Any] = action.type if callable(action.type) else str
     try:
-        return [convert(one) for one in (value if isinstance(value, list) else [value])]
+        found = convert(str(value))
     except (TypeError, ValueError, ArgumentTypeError) as error:
-        raise ValueError(f"{action.dest}: {error}") from error
+        raise ValueError(str(error)) from error
+    if action.choices:
+        check_one_of("value", found, [*action.choices])
+    return found

@@ -11,6 +11,11 @@ from typing import Any
 
 from glue_sparse.arguments.flags import Flag
 
+MAPPINGS = {
+    "lr_scheduler_kwargs", "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "liger_kernel_config",
+    "accelerator_config", "fsdp_config", "deepspeed",
+}  # fmt: skip
+"""Fields that may be a mapping, which a command line gives as JSON and a YAML as it is."""
 _KINDS = {"bool": bool, "int": int, "float": float}
 
 

@@ -48,9 +48,9 @@ def draw(
 
 def usual_kind(run: Result) -> str:
     """What says most about how a run went."""
-    if any("explored" in log for log in run.history):
+    if run.logged("explored"):
         return "explored"
-    return "gates" if any("expected_density" in log for log in run.history) or not losses(run) else "loss"
+    return "gates" if run.logged("expected_density") or not losses(run) else "loss"
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:

@@ -64,7 +64,10 @@ class Cell:
         path = self.folder / results.FILE_NAME
         if not path.exists():
             return None
-        result = results.read(path)
+        try:
+            result = results.read(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; delete it, and {self.name} runs again") from error
         self._check_same(result.arguments)
         return result
 

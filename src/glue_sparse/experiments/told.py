@@ -13,6 +13,7 @@ from glue_sparse.arguments.run import Arguments
 from glue_sparse.methods import registry as methods
 from glue_sparse.records.results import Result
 from glue_sparse.tasks import registry as tasks
+from glue_sparse.writing.fields import typed
 
 
 def command_line() -> CommandLine:
@@ -29,9 +30,7 @@ def _line(all_methods: tuple[methods.Method, ...], all_tasks: tuple[tasks.TaskRe
     return CommandLine(choices, tuple(more))
 
 
-def parse(
-    argv: Sequence[str], description: str = "", config: Path | None = None, prog: str | None = None
-) -> Arguments:
+def parse(argv: Sequence[str], description: str = "", config: Path | None = None, prog: str | None = None) -> Arguments:
     """Arguments from a command line and the YAML it names; see `CommandLine.values`.
 
     Raises:
@@ -76,6 +75,7 @@ def default_of(setting: str) -> Any:
 
 
 def told(result: Result, setting: str) -> float:
-    """The value that a run was given for a setting that is a number."""
+    """The value that a run was given for a setting that is a number; ValueError where it is none."""
     value = result.arguments.get(setting, default_of(setting))
-    return value[0] if isinstance(value, list) else value
+    one = value[0] if isinstance(value, list) and value else value
+    return typed(float, one, f"`{setting}` of a run of {result.title}")

@@ -1,6 +1,5 @@
 """A run's folder: one process at a time works there, and nothing in it is lost by accident."""
 
-import json
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from glue_sparse.records import aside, checkpoints, results
 from glue_sparse.writing import files as whole_files
+from glue_sparse.writing.fields import json_object, text_of
 from glue_sparse.writing.words import shortened
 
 if TYPE_CHECKING:
@@ -149,10 +149,10 @@ def diverged(folder: Path) -> dict[str, Any] | None:
     if not (folder / DIVERGED).exists():
         return None
     path = folder / ARGUMENTS_FILE
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json_object(text_of(path), path) if path.exists() else {}
 
 
 def _check_same_settings(folder: Path, given: dict[str, Any]) -> None:
     path = folder / ARGUMENTS_FILE
     if path.exists():
-        results.check_same_settings(folder, json.loads(path.read_text()), given)
+        results.check_same_settings(folder, json_object(text_of(path), path), given)

@@ -1,13 +1,20 @@
 """One run = one directory; `results.json` in it holds the facts, and is written last and at once."""
 
 import json
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from glue_sparse.records import aside
+from glue_sparse.writing.fields import json_object, text_of, typed
 from glue_sparse.writing.files import json_text, without_infinite, write_text
+from glue_sparse.writing.sentences import sentence
+from glue_sparse.writing.words import prefixed
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME = "results.json"
 LOCK = aside.LOCK
@@ -57,7 +64,7 @@ class Result:
     """Of networks that are sparse from the start: explored shares, updates and where active tiles lie, by tensor."""
     learning_rate: float | None = None
     """Peak rate that the run trained with, after `--scale_learning_rate`."""
-    checkpoints: dict[str, Any] = field(default_factory=dict)
+    checkpoints: dict[str, float] = field(default_factory=dict)
     """Of delta checkpoints: their number and bytes."""
 
     @property
@@ -71,6 +78,17 @@ class Result:
         """Mean of the main metric over the evaluation splits."""
         values = [metrics[self.main_metric] for metrics in self.metrics.values()]
         return sum(values) / len(values)
+
+    def logged(self, key: str) -> list[tuple[int, float]]:
+        """(step, value) of each entry of the history that has it; a value that was not finite is left out.
+
+        Raises:
+            ValueError: a step or a value is no number.
+        """
+        logs = [log for log in self.history if log.get(key) is not None]
+        what = "the history of a result"
+        return [(typed(int, log.get("step"), f"`step` in {what}"), typed(float, log[key], f"`{key}` in {what}"))
+                for log in logs]  # fmt: skip
 
 
 def settings(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -109,21 +127,81 @@ def read(path: Path) -> Result:
     """Read a `results.json`.
 
     Raises:
-        ValueError: not a result of this library.
+        ValueError: not a result of this library, or it cannot be read.
     """
     try:
-        return Result(**json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, json.JSONDecodeError, OSError) as error:
-        raise ValueError(f"{path} is not a result of this library: {error}") from error
+        text = text_of(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or 'it is no file'}") from error
+    with prefixed(f"{path} is not a result of this library"):
+        result = typed(Result, json_object(text, "it"), "it")
+        _check(result)
+    return result
+
+
+_ALWAYS = (("cost", ("num_entries", "trainable", "stored_bytes")), ("seconds", ("choose", "train")))
+"""Part -> numbers of it that tables take by name."""
+_TOGETHER = (
+    ("cost", ("zero_entries", "masked_entries", "sparsity", "model_sparsity")),
+    ("cost", ("left_entries",)),
+    ("communication", ("num_merges", "num_workers", "sent_per_worker", "dense_sent_per_worker")),
+    ("communication", ("changed_entries",)),
+    ("checkpoints", ("count", "bytes_mean", "dense_bytes", "changed_entries_total")),
+    ("flops", ("forward_flops", "forward_share", "training_flops", "training_flops_per_example", "training_share")),
+    ("flops", ("training_flops", "training_flops_per_example")),
+)
+"""The same for what not every run has: where the first of a line is there, the others are too."""
+_WHOLE = {"num_entries", "dense_sent_per_worker", "dense_bytes", "forward_flops", "training_flops_per_example"}
+"""Those that others are shares of."""
+
+
+def _check(result: Result) -> None:
+    """Raise a ValueError where a number that is taken by name is missing, or cannot be what it is called."""
+    if not result.metrics:
+        raise ValueError("`metrics` of it names no split")
+    for split, metrics in result.metrics.items():
+        if result.main_metric not in metrics:
+            raise ValueError(f"`metrics.{split}` of it lacks {result.main_metric}, which is its main metric")
+    there = [(part, names) for part, names in _TOGETHER if names[0] in getattr(result, part)]
+    for part, names in (*_ALWAYS, *there):
+        for name in names:
+            _check_number(getattr(result, part), part, name)
+
+
+def _check_number(facts: Mapping[str, Any], part: str, name: str) -> None:
+    if name not in facts:
+        raise ValueError(f"it lacks `{part}.{name}`")
+    number = typed(float, facts[name], f"`{part}.{name}` of it")
+    if number < 0 or (number == 0 and name in _WHOLE):
+        raise ValueError(f"`{part}.{name}` of it cannot be {number}")
+
+
+_NAMED = 5
+"""Results that cannot be read of which each is named."""
 
 
 def collect(folder: Path) -> list[Result]:
-    """All results below a folder, in the order of their paths.
+    """All results below a folder, in the order of their paths; what is none is named in a warning and left out.
 
     Raises:
         ValueError: there is none.
     """
     paths = aside.runs_below(folder, FILE_NAME)
-    if not paths:
-        raise ValueError(f"no {FILE_NAME} below {folder}")
-    return [read(path) for path in paths]
+    found = [*_readable(paths)]
+    if not found:
+        why = f" that can be read, of {len(paths)}" if paths else ""
+        raise ValueError(f"no {FILE_NAME}{why} below {folder}")
+    return found
+
+
+def _readable(paths: list[Path]) -> Iterator[Result]:
+    refused = 0
+    for path in paths:
+        try:
+            yield read(path)
+        except ValueError as error:
+            refused += 1
+            if refused <= _NAMED:
+                logger.warning("%s", sentence(f"left out: {error}"))
+    if refused > _NAMED:
+        logger.warning("left out: %d more that are no results of this library", refused - _NAMED)

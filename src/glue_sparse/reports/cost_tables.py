@@ -8,7 +8,7 @@ def communication(sheet: Sheet) -> tuple[list[str], list[list[str]]]:
     header = ["", "task", "merges", "sent per merge", "sent in all", "a dense run sends", "share"]
     lines, titles = [], sheet.titles
     for (row, column), place in sheet.places.items():
-        if not (place.found and place.found[0].communication):
+        if not (place.found and "num_merges" in place.found[0].communication):
             continue
         sent = place.found[0].communication
         merges, total, dense = sent["num_merges"], sent["sent_per_worker"], sent["dense_sent_per_worker"]

@@ -11,6 +11,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 T = TypeVar("T")
 
+DEEPEST = 100
+"""Levels of lists and objects in one another: whoever walks through what was read is safe."""
+
 _LONGEST = 80
 """Characters of a wrong value that a message repeats."""
 
@@ -36,24 +39,52 @@ def text_of(path: Path) -> str:
 
 
 def json_value(text: str | bytes, what: object, **options: Any) -> Any:
-    """The value of a JSON text, which has finite numbers alone.
+    """The value of a JSON text, which has finite numbers alone and each name of an object once.
 
     Args:
         what: where the text is from, for the message.
         options: of `json.loads`.
     Raises:
-        ValueError: no JSON, NaN or infinite, nested too deeply, or an integer of more digits than Python reads.
+        ValueError: no JSON, NaN or infinite, nested too deeply, a name that is there twice, or an integer of more
+            digits than Python reads.
     """
+    hooks = {"parse_constant": _no_number, "parse_float": _finite, "object_pairs_hook": _each_once, **options}
     try:
-        return json.loads(text, parse_constant=_no_number, **options)
+        value = json.loads(text, **hooks)
     except RecursionError as error:
         raise ValueError(f"{what} is nested too deeply") from error
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{what} is no JSON that can be read: {error}") from error
+    _check_depth(value, what)
+    return value
+
+
+def _check_depth(value: Any, what: object) -> None:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for one in level if isinstance(one, dict | list)
+                 for inner in (one.values() if isinstance(one, dict) else one)]  # fmt: skip
+        if not level:
+            return
+    raise ValueError(f"{what} is nested too deeply")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"{twice[:_LONGEST]!r} is there twice")
+    return found
 
 
 def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is no number")
+    raise ValueError(f"{word[:_LONGEST]} is no number")
 
 
 def json_object(text: str | bytes, what: object) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import yaml
-
+from glue_sparse.arguments.yaml_file import yaml_object
 from glue_sparse.records.scales import Scale, scale_of
+from glue_sparse.writing.fields import typed
 
 
 @dataclass(frozen=True)
@@ -63,43 +63,71 @@ class Published:
         return any(self.value(row, column) is not None for column in columns)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A place of our grids: names with a line's cells in braces, and the cells that the lines must have."""
+
+    row: str
+    column: str
+    where: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Printed:
+    """A table in the YAML of a source."""
+
+    caption: str
+    columns: list[str]
+    rows: list[list[Any]]
+    notes: tuple[str, ...] = ()
+    places: tuple[_Place, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The YAML of a source."""
+
+    name: str
+    source: str
+    columns: list[str]
+    rows: dict[str, list[float | None]]
+    notes: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    metric: str = ""
+    tables: dict[str, _Printed] = field(default_factory=dict)
+
+
 @lru_cache
 def read(name: str) -> Published:
     """The source in `published/NAME.yaml`.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is not as it must be.
     """
-    path = Path(__file__).parent / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
-        raise ValueError(f"no published numbers are called {name!r}; there are {known}")
-    data = yaml.safe_load(path.read_text())
+    paths = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.yaml"))}
+    if name not in paths:
+        raise ValueError(f"no published numbers are called {name!r}; there are {', '.join(paths)}")
+    data = typed(_Source, yaml_object(paths[name]), paths[name])
     values = {
         (row, column): number
-        for row, numbers in data["rows"].items()
-        for column, number in zip(data["columns"], numbers, strict=True)
+        for row, numbers in data.rows.items()
+        for column, number in zip(data.columns, numbers, strict=True)
         if number is not None
     }
-    notes, settings, metric = tuple(data.get("notes", ())), data.get("settings", {}), data.get("metric", "")
-    printed, tables = data.get("tables", {}), {}
-    for number, table in printed.items():
-        records = tuple(dict(zip(table["columns"], row, strict=True)) for row in table["rows"])
-        tables[number] = Table(table["caption"], tuple(table.get("notes", ())), records)
-        values |= _values(tables[number], table.get("places", ()), metric)
-    return Published(data["name"], data["source"], notes, settings, values, metric, tables)
+    tables = {}
+    for number, table in data.tables.items():
+        records = tuple(dict(zip(table.columns, row, strict=True)) for row in table.rows)
+        tables[number] = Table(table.caption, table.notes, records)
+        values |= _values(tables[number], table.places, data.metric)
+    return Published(data.name, data.source, data.notes, data.settings, values, data.metric, tables)
 
 
-def _values(table: Table, places: Iterable[dict[str, Any]], metric: str) -> dict[tuple[str, str], float]:
-    """(row, column) of our grids -> mean of the lines of a table that belong there.
-
-    Args:
-        places: `row` and `column`, names with a line's cells in braces, and `where`, cells that the lines must have.
-    """
+def _values(table: Table, places: Iterable[_Place], metric: str) -> dict[tuple[str, str], float]:
+    """(row, column) of our grids -> mean of the lines of a table that belong there."""
     found: dict[tuple[str, str], list[float]] = {}
     for place in places:
-        where = place.get("where", {}).items()
+        where = place.where.items()
         for record in (record for record in table.records if where <= record.items()):
-            key = place["row"].format(**record), place["column"].format(**record)
+            key = place.row.format(**record), place.column.format(**record)
             found.setdefault(key, []).append(record[metric])
     return {key: mean(numbers) for key, numbers in found.items()}

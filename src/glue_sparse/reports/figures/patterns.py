@@ -9,6 +9,7 @@ import numpy as np
 from glue_sparse.methods.moving.pattern_file import one_of, patterns
 from glue_sparse.records.results import Result
 from glue_sparse.reports.figures import plots
+from glue_sparse.writing.fields import typed
 
 UPDATES = {
     "explored": "entries that have been active, mean over tensors, %",
@@ -34,8 +35,10 @@ def update_curves(runs: Mapping[str, Result], folder: Path, name: str) -> list[P
         updates = run.connections.get("updates")
         if not updates:
             raise ValueError(f"{label}, a run of {run.method}, has no updates: give runs whose active entries move")
+        updates = typed(list[dict[str, float | None]], updates, f"the updates of {label}")
         for axis, key in zip(axes.flat, UPDATES, strict=True):
-            points = [(update["step"], 100 * update[key]) for update in updates if update[key] is not None]
+            points = [(update["step"], 100 * share) for update in updates
+                      if "step" in update and (share := update.get(key)) is not None]  # fmt: skip
             axis.plot([x for x, _ in points], [y for _, y in points], label=label)
     for axis, title in zip(axes.flat, UPDATES.values(), strict=True):
         axis.set_title(title, fontsize=9)
@@ -73,12 +76,11 @@ def loss_curves(runs: Mapping[str, Result], folder: Path, name: str) -> list[Pat
 def losses(run: Result) -> dict[str, list[tuple[int, float]]]:
     """Split -> (optimizer step, masked-LM loss) of its evaluations, one per step."""
     found: dict[str, dict[int, float]] = {}
-    for log in run.history:
-        for key, value in log.items():
-            if key.startswith("eval_") and key.endswith(LOSS):
-                split = key.removeprefix("eval_").removesuffix(LOSS).strip("_") or "validation"
-                found.setdefault(split, {})[log["step"]] = value
-    return {split: sorted(points.items()) for split, points in found.items()}
+    for key in dict.fromkeys(key for log in run.history for key in log):
+        if key.startswith("eval_") and key.endswith(LOSS):
+            split = key.removeprefix("eval_").removesuffix(LOSS).strip("_") or "validation"
+            found.setdefault(split, {}).update(run.logged(key))
+    return {split: sorted(points.items()) for split, points in found.items() if points}
 
 
 def pattern_images(
@@ -109,7 +111,8 @@ def pattern_images(
         axis.set_ylabel("tile of outputs" if column == 0 else "", fontsize=8)
         if column == len(runs) - 1:
             figure.colorbar(shown, cax=figure.add_subplot(places[0, -1]), label="intervals that a tile was active in")
-    shares = {label: run.connections.get("explored", {}) for label, (_, run) in runs.items()}
+    shares = {label: typed(dict[str, float], run.connections.get("explored", {}), f"what {label} has explored")
+              for label, (_, run) in runs.items()}  # fmt: skip
     _explored_bars(figure.add_subplot(places[1, :]), shares)
     return plots.write(figure, folder, name)
 

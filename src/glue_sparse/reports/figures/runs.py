@@ -18,10 +18,10 @@ def explored_curves(runs: Mapping[str, Result], folder: Path, name: str) -> list
     """
     figure, axis = plots.pyplot().subplots(figsize=(9, 4.5))
     for label, run in runs.items():
-        logs = [log for log in run.history if "explored" in log]
+        logs = run.logged("explored")
         if not logs:
             raise ValueError(f"{label}, a run of {run.method}, explores nothing: give runs of set, snfs or rigl")
-        axis.plot([log["step"] for log in logs], [100 * log["explored"] for log in logs], label=label)
+        axis.plot([step for step, _ in logs], [100 * share for _, share in logs], label=label)
     axis.set_xlabel("optimizer step")
     axis.set_ylabel("entries that have been active, %")
     axis.set_ylim(bottom=0)
@@ -38,12 +38,12 @@ def gate_curves(runs: Mapping[str, Result], folder: Path, name: str) -> list[Pat
     """
     figure, axis = plots.pyplot().subplots(figsize=(9, 4.5))
     for (label, run), colour in zip(runs.items(), plots.pyplot().cm.tab10.colors * len(runs), strict=False):
-        logs = [log for log in run.history if "expected_density" in log]
-        if not logs:
+        if not run.logged("expected_density"):
             raise ValueError(f"{label}, a run of {run.method}, logged no gates: give runs of `method` diff_gates")
         for key, style in zip(GATE_CURVES, ("-", "--"), strict=True):
-            values = [100 * log[key] for log in logs]
-            axis.plot([log["step"] for log in logs], values, style, color=colour, label=f"{label}, {GATE_CURVES[key]}")
+            logs = run.logged(key)
+            values = [100 * share for _, share in logs]
+            axis.plot([step for step, _ in logs], values, style, color=colour, label=f"{label}, {GATE_CURVES[key]}")
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter("")

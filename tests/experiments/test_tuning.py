@@ -182,7 +182,8 @@ def test_a_value_that_is_the_flags_own_default_is_known_too(tmp_path: Path):
         ({**TUNE, "learning_rate": ["5e-5"]}, "a value of learning_rate in `tune` is a number (5.0e-5, not 5e-5)"),
         ({"learning_rate": [0.1]}, "`tune` needs hold_out, the number of training examples to choose by: "),
         ({**TUNE, "hold_out": 0}, "`tune` needs hold_out, the number of training examples to choose by, not 0"),
-        ({**TUNE, "seed": [0]}, "the seed in `tune` is a whole number from 0 on, not [0]"),
+        ({**TUNE, "seed": 2**32}, "the seed in `tune` is a whole number from 0 to 2^32 - 1, not 4294967296"),
+        ({**TUNE, "seed": [0]}, "the seed in `tune` is a whole number from 0 to 2^32 - 1, not [0]"),
         ({"learning_rte": [1], "hold_out": 5}, "unknown argument --learning_rte; did you mean --learning_rate?"),
     ],
 )

@@ -150,6 +150,13 @@ def test_a_sweep_is_a_line_and_the_dense_row_a_level(tmp_path: Path):
     [
         ({}, "describes no figure"),
         ({"panels": [{"label": "x"}]}, "a panel needs `x`"),
+        ({"panels": [1]}, "`[0]` of `panels` must be an object"),
+        ({"panels": {"x": "density"}}, "`panels` must be a list"),
+        ({"panels": [{"x": "density"}], "panel": 1}, "unknown key 'panel'; did you mean panels?"),
+        ({"panels": [{"x": ["density"]}]}, "`x` of a panel must be a text, not ['density']"),
+        ({"panels": [{"x": "density", "where": 3}]}, "`where` of a panel must be an object"),
+        ({"panels": [{"x": "density", "names": {"a": 3}}]}, "of `names` of a panel must be a text, not 3"),
+        ({"panels": [{"x": "task"}]}, "`task`, on the axis of a panel"),
         ({"panels": [{"x": "density", "were": {}}]}, "unknown key 'were'; did you mean where?"),
         ({"panels": [{"x": "density", "where": {"method": "fish"}}]}, "no row has"),
         ({"panels": [{"x": "densty"}]}, "there is no setting 'densty'"),

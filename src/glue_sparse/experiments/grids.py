@@ -1,6 +1,6 @@
 """Grids of runs: from a YAML of base settings, stages, rows, columns and seeds to the cells it stands for."""
 
-import re
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -8,18 +8,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from glue_sparse.arguments.command_line import DEFAULTS
-from glue_sparse.experiments import sweeps, tuning
+from glue_sparse.experiments import grid_file, sweeps, tuning
 from glue_sparse.experiments.cells import START, Cell, Grid, Tuned
 from glue_sparse.experiments.told import parse, settings_of
 from glue_sparse.methods import registry as methods
 from glue_sparse.records import published
 from glue_sparse.tasks import registry as tasks
-from glue_sparse.writing.words import check_one_of, closest, prefixed
-
-KEYS = ("title", "base", "stages", "rows", "columns", "seeds", tuning.KEY, "published", "figure")
+from glue_sparse.writing.words import closest, prefixed
 
 
 def read(
@@ -48,7 +44,7 @@ def read(
     Raises:
         ValueError: an unknown key, method or task, a duplicate seed, an empty grid, a bad value.
     """
-    config, root = _load(path), output_dir or Path("runs", path.stem)
+    config, root = grid_file.load(path), output_dir or Path("runs", path.stem)
     part = partial(_grid, path, tasks=tasks, flags=flags)
     with prefixed(str(path)):
         tune = tuning.wanted(config, flags, tune_values)
@@ -57,7 +53,7 @@ def read(
     all_rows, kept_rows, _ = _rows(path, config, rows, more)
     with prefixed(str(path)):
         tuning.check(tune, config, all_rows)
-    tuned = _tuned(tune, part, config, root, kept_rows, _seeds(path, list(seeds) or config.get("seeds")))
+    tuned = _tuned(tune, part, config, root, kept_rows, grid_file.check_seeds(path, list(seeds) or config.get("seeds")))
     picked = {place: {tune.setting: value} for place, value in tuned.used.items()}
     return replace(part(config, root, rows=rows, seeds=seeds, more=more, picked=picked), tuned=tuned)
 
@@ -91,8 +87,9 @@ def _grid(
     """The grid of what a YAML says, as `read`; `picked` settings of single places win over those of their row."""
     all_rows, kept_rows, family = _rows(path, config, rows, more)
     starts = _starts(path, config, all_rows, kept_rows)
-    kept_columns = _of_tasks(path, _settings_of(path, config, "columns"), tasks)
-    all_seeds = _seeds(path, list(seeds) or config.get("seeds"))
+    kept_columns = _of_tasks(path, grid_file.named(path, config, "columns"), tasks)
+    grid_file.check_apart(path, config["columns"])
+    all_seeds = grid_file.check_seeds(path, list(seeds) or config.get("seeds"))
     _no_clash(path, flags, {key for part in (starts, kept_rows, kept_columns) for s in part.values() for key in s})
     named, cells = {**starts, **kept_rows}, {}
     for level in _levels(named):  # what others start from comes first
@@ -110,7 +107,7 @@ def _rows(
     path: Path, config: dict[str, Any], wanted: Sequence[str], more: Mapping[str, Sequence[float]] | None
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]], dict[str, str]]:
     """All rows, sweeps expanded, those that are wanted, and row -> the row of the YAML with its sweep."""
-    named = _settings_of(path, config, "rows")
+    named = grid_file.named(path, config, "rows")
     with prefixed(str(path)):
         rows, family = sweeps.expand(named, more or {})
     return rows, _chosen(path, rows, family, wanted), family
@@ -118,11 +115,12 @@ def _rows(
 
 def further_values(path: Path, grid: Grid) -> dict[str, list[float]]:
     """Values of sweeps that have runs beside those of a grid, whether or not its YAML names them, for `read`."""
-    return sweeps.further_values(grid.cells[0].folder.parents[2], _settings_of(path, _load(path), "rows"))
+    return sweeps.further_values(grid.cells[0].folder.parents[2], grid_file.named(path, grid_file.load(path), "rows"))
 
 
 def _levels(named: dict[str, dict[str, Any]]) -> list[list[str]]:
     """Rows by how many others they need first."""
+
     def depth(row: str) -> int:
         return 1 + depth(named[row][START]) if START in named[row] else 0
 
@@ -139,40 +137,14 @@ def _sources(path: Path, config: dict[str, Any]) -> tuple[str, ...]:
     return sources
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} is not a grid: it needs rows, columns and seeds")
-    with prefixed(str(path)):
-        for key in config:
-            check_one_of("key", key, KEYS)
-    if not isinstance(config.get("base") or {}, dict):
-        raise ValueError(f"{path}: `base` maps flags to values")
-    return config
-
-
-def _settings_of(path: Path, config: dict[str, Any], part: str) -> dict[str, dict[str, Any]]:
-    named = config.get(part)
-    if not isinstance(named, dict) or not named:
-        raise ValueError(f"{path}: the grid is empty: `{part}` names nothing")
-    for name, settings in named.items():
-        if not re.fullmatch(r"[\w.+-]+", str(name)):
-            raise ValueError(f"{path}: {name!r} in `{part}` becomes a folder: use letters, digits and . _ + - only")
-        if not isinstance(settings, dict):
-            raise ValueError(f"{path}: {name} in `{part}` maps flags to values, for example {{method: fish}}")
-    return {str(name): settings for name, settings in named.items()}
-
-
 def _starts(
     path: Path, config: dict[str, Any], rows: dict[str, dict[str, Any]], kept: dict[str, dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """The stages and rows that the kept rows start from, and those that these start from."""
-    stages = _settings_of(path, config, "stages") if "stages" in config else {}
+    stages = grid_file.named(path, config, "stages") if "stages" in config else {}
     for name in stages.keys() & rows.keys():
         raise ValueError(f"{path}: {name!r} is both a stage and a row")
+    grid_file.check_apart(path, [*stages, *rows])
     known, found = {**stages, **rows}, {}
     for row in kept:
         chain = [row]
@@ -210,31 +182,26 @@ def _list(known: Iterable[str]) -> str:
     return f"; there are {', '.join(dict.fromkeys(known))}"
 
 
-def _seeds(path: Path, seeds: Any) -> tuple[int, ...]:
-    if not isinstance(seeds, list) or not seeds:
-        raise ValueError(f"{path}: the grid is empty: `seeds` names none")
-    for seed in seeds:
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            raise ValueError(f"{path}: a seed is a whole number from 0 on, not {seed!r}")
-        if seeds.count(seed) > 1:
-            raise ValueError(f"{path}: seed {seed} is given twice")
-    return tuple(seeds)
-
-
 def _no_clash(path: Path, flags: Sequence[str], varied: set[str]) -> None:
     """A flag that overrode what stages, rows or columns differ in would make them the same run."""
     for name, word in settings_of(flags).items():
-        if name in {*varied, "seed", "output_dir"}:
+        if name in {*varied, *grid_file.DECIDED}:
             raise ValueError(f"{word} is decided by {path}: choose rows, `tasks`, `seeds` or `output_dir` of the grid")
 
 
 def _argv(settings: dict[str, Any]) -> list[str]:
-    """Settings as a command line; lists become several words."""
+    """Settings as a command line; lists become several words, and mappings JSON."""
     words = []
     for key, value in settings.items():
         values = value if isinstance(value, list) else [value]
-        words += [f"--{key}", *(str(v).lower() if isinstance(v, bool) else str(v) for v in values)]
+        words += [f"--{key}", *map(_word, values)]
     return words
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _cell(row: str, column: str, seed: int, argv: list[str], root: Path, start: Cell | None) -> Cell:
@@ -244,6 +211,8 @@ def _cell(row: str, column: str, seed: int, argv: list[str], root: Path, start: 
         raise ValueError("a model is missing: give `model` a hub id, a folder, or minilm")
     if first.merge.merge_every and not first.merge.num_workers:
         raise ValueError("merge_every needs num_workers in a grid")
+    if not Path(first.model.model).name.strip("."):
+        raise ValueError(f"the folder of runs is called as the model: give `model` {first.model.model} by its own name")
     folder = root / Path(first.model.model).name / row / column / f"seed{seed}"
     argv = [*argv, "--output_dir", str(folder)]
     prunes_start = methods.find(first.method.method).prunes_start

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from glue_sparse.experiments.cells import START
+from glue_sparse.writing.fields import typed
 
 SWEEP = "sweep"
 """In a row: {setting: [values]}. Not a flag."""
@@ -54,11 +55,20 @@ def row_name(name: str, value: float) -> str:
 def _sweep(name: str, sweep: Any) -> tuple[str, list[float]]:
     if isinstance(sweep, dict) and len(sweep) == 1:
         ((setting, values),) = sweep.items()
-        if isinstance(values, list) and values and all(type(value) in (int, float) for value in values):
+        if isinstance(values, list) and values and all(map(is_number, values)):
             if len(set(values)) < len(values):
                 raise ValueError(f"the sweep of {name} names a value twice")
             return setting, values
     raise ValueError(f"the sweep of {name} is one setting with a list of numbers: sweep: {{sparsity: [0.1, 0.2]}}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a YAML's value is a number that can be a setting."""
+    try:
+        typed(float, value, "a value")
+    except ValueError:
+        return False
+    return True
 
 
 def further_values(folder: Path, rows: Mapping[str, dict[str, Any]]) -> dict[str, list[float]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from glue_sparse.experiments.cells import START, Grid, Tuned
-from glue_sparse.experiments.sweeps import CHAIN, SWEEP, row_name
+from glue_sparse.experiments.sweeps import CHAIN, SWEEP, is_number, row_name
 from glue_sparse.experiments.told import settings_of, told
 from glue_sparse.records import results
 from glue_sparse.records.results import Result
@@ -82,16 +82,22 @@ def _read(tune: Any) -> Tune:
     if type(hold_out) is not int or hold_out < 1:
         found = "" if hold_out is None else f", not {hold_out!r}"
         raise ValueError(f"`{KEY}` needs {HOLD_OUT}, the number of training examples to choose by{found}: {_EXAMPLE}")
-    if seed is not None and (type(seed) is not int or seed < 0):
-        raise ValueError(f"the seed in `{KEY}` is a whole number from 0 on, not {seed!r}")
+    if seed is not None:
+        check_seed(f"the seed in `{KEY}`", seed)
     return Tune(_setting(setting), values, hold_out, seed)
+
+
+def check_seed(what: str, seed: Any) -> None:
+    """Raise a ValueError for what cannot seed a run."""
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise ValueError(f"{what} is a whole number from 0 to 2^32 - 1, not {seed!r}")
 
 
 def _values(setting: str, values: list[Any]) -> tuple[float, ...]:
     if not values:
         raise ValueError(f"`{KEY}` lists no value of {setting}")
     for value in values:
-        if type(value) not in (int, float):
+        if not is_number(value):
             raise ValueError(f"a value of {setting} in `{KEY}` is a number (5.0e-5, not 5e-5), not {value!r}")
         if values.count(value) > 1:
             raise ValueError(f"`{KEY}` names {value:g} twice")

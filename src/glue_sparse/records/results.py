@@ -79,7 +79,7 @@ class Result:
         values = [metrics[self.main_metric] for metrics in self.metrics.values()]
         return sum(values) / len(values)
 
-    def logged(self, key: str) -> list[tuple[int, float]]:
+    def logged(self, key: str) -> list[tuple[float, float]]:
         """(step, value) of each entry of the history that has it; a value that was not finite is left out.
 
         Raises:
@@ -87,7 +87,7 @@ class Result:
         """
         logs = [log for log in self.history if log.get(key) is not None]
         what = "the history of a result"
-        return [(typed(int, log.get("step"), f"`step` in {what}"), typed(float, log[key], f"`{key}` in {what}"))
+        return [(typed(float, log.get("step"), f"`step` in {what}"), typed(float, log[key], f"`{key}` in {what}"))
                 for log in logs]  # fmt: skip
 
 

@@ -134,7 +134,10 @@ def _plain(wanted: str, fits: Callable[[Any], bool]) -> Callable[[Any, Any, str,
 def _is_finite(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return isinstance(value, int) or math.isfinite(value)
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float can be
+        return False
 
 
 def _choice(kind: Any, value: Any, where: str, what: object) -> Any:

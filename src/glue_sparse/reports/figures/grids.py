@@ -10,9 +10,13 @@ from glue_sparse.records.scales import scale_of, scales_of
 from glue_sparse.reports.figures import plots
 from glue_sparse.reports.places import Place
 from glue_sparse.reports.sheet import Sheet
+from glue_sparse.writing.fields import typed
 from glue_sparse.writing.words import check_one_of, command, prefixed
 
-PANEL_KEYS = ("x", "label", "where", "line", "names", "level")
+PANEL_KINDS: dict[str, Any] = {
+    "x": str, "label": str, "where": dict[str, Any], "line": str, "names": dict[str, str], "level": str
+}  # fmt: skip
+"""Key of a panel -> what it is in a YAML."""
 ROW = "row"
 """As a panel's `line`: one line per row of the YAML, whose sweep makes its points."""
 
@@ -23,17 +27,27 @@ def check(grid: Grid) -> list[dict[str, Any]]:
     Raises:
         ValueError: the YAML describes no panel, or has an unknown key.
     """
-    panels = grid.figure.get("panels") if isinstance(grid.figure, dict) else None
-    if not isinstance(panels, list) or not panels:
+    if not grid.figure.get("panels"):
         raise ValueError(f"{grid.name} describes no figure: its YAML needs `figure: {{panels: [{{x: density}}]}}`")
-    for panel in panels:
-        with prefixed(f"figure of {grid.name}"):
-            for key in panel:
-                check_one_of("key", key, PANEL_KEYS)
-        if "x" not in panel:
-            raise ValueError(f"figure of {grid.name}: a panel needs `x`, the setting on its horizontal axis")
-        grid.cells[0].value(panel["x"])
+    with prefixed(f"figure of {grid.name}"):
+        for key in grid.figure:
+            check_one_of("key", key, ("panels",))
+        panels = typed(list[dict[str, Any]], grid.figure["panels"], "`panels`")
+        for panel in panels:
+            _check_panel(grid, panel)
     return [panel for panel in panels if _members(grid, panel)]
+
+
+def _check_panel(grid: Grid, panel: dict[str, Any]) -> None:
+    for key, value in panel.items():
+        check_one_of("key", key, [*PANEL_KINDS])
+        typed(PANEL_KINDS[key], value, f"`{key}` of a panel")
+    if "x" not in panel:
+        raise ValueError("a panel needs `x`, the setting on its horizontal axis")
+    for key in (panel["x"], *panel.get("where", {}), *([panel["line"]] if panel.get("line", ROW) != ROW else [])):
+        grid.cells[0].value(key)
+    for cell in _members(grid, panel):
+        typed(float, cell.value(panel["x"]), f"`{panel['x']}`, on the axis of a panel, of {cell.name}")
 
 
 def _members(grid: Grid, panel: dict[str, Any]) -> list[Cell]:

@@ -73,9 +73,9 @@ def loss_curves(runs: Mapping[str, Result], folder: Path, name: str) -> list[Pat
     return plots.write(figure, folder, name)
 
 
-def losses(run: Result) -> dict[str, list[tuple[int, float]]]:
+def losses(run: Result) -> dict[str, list[tuple[float, float]]]:
     """Split -> (optimizer step, masked-LM loss) of its evaluations, one per step."""
-    found: dict[str, dict[int, float]] = {}
+    found: dict[str, dict[float, float]] = {}
     for key in dict.fromkeys(key for log in run.history for key in log):
         if key.startswith("eval_") and key.endswith(LOSS):
             split = key.removeprefix("eval_").removesuffix(LOSS).strip("_") or "validation"

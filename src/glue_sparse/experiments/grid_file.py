@@ -1,0 +1,107 @@
+"""The YAML of a grid as it is written: its parts, the names that become folders, and what settings may be."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from glue_sparse.arguments.yaml_file import yaml_object
+from glue_sparse.experiments import tuning
+from glue_sparse.experiments.cells import START
+from glue_sparse.experiments.sweeps import CHAIN, SWEEP
+from glue_sparse.experiments.told import settings_of
+from glue_sparse.writing.fields import typed
+from glue_sparse.writing.words import check_one_of, prefixed
+
+KINDS: dict[str, Any] = {
+    "title": str | int | float, "base": dict[str, Any] | None, "stages": dict[str, Any], "rows": dict[str, Any],
+    "columns": dict[str, Any], "seeds": list[Any], tuning.KEY: Any, "published": list[str] | None,
+    "figure": dict[str, Any] | None,
+}  # fmt: skip
+"""Part of a grid -> what it is in a YAML."""
+DECIDED = ("seed", "output_dir", "overwrite", "resume_from_checkpoint")
+"""Settings of runs that a grid decides itself."""
+_HELP = ("help", "help_all")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """What a YAML says, each part of its kind.
+
+    Raises:
+        ValueError: it cannot be read, has an unknown part, or one of another kind.
+    """
+    if not path.stem.strip("."):
+        raise ValueError(f"{path}: a grid's runs are below a folder of its name: give the file another one")
+    config = yaml_object(path)
+    with prefixed(str(path)):
+        for key, value in config.items():
+            check_one_of("key", key, KINDS)
+            typed(KINDS[key], value, f"`{key}`")
+        _check_settings("base", config.get("base") or {})
+    return config
+
+
+def named(path: Path, config: Mapping[str, Any], part: str) -> dict[str, dict[str, Any]]:
+    """The stages, rows or columns of a grid: name -> settings."""
+    if not config.get(part):
+        raise ValueError(f"{path}: the grid is empty: `{part}` names nothing")
+    for name, settings in config[part].items():
+        if not re.fullmatch(r"[\w.+-]+", name) or not name.strip("."):
+            raise ValueError(f"{path}: {name!r} in `{part}` becomes a folder: use letters, digits and . _ + - only")
+        if not isinstance(settings, dict):
+            raise ValueError(f"{path}: {name} in `{part}` maps flags to values, for example {{method: fish}}")
+        with prefixed(str(path)):
+            _check_settings(f"{name} in `{part}`", settings)
+    starts = {name: {key: str(settings[key]) for key in (START, CHAIN) if key in settings}
+              for name, settings in config[part].items()}  # fmt: skip
+    return {name: {**settings, **starts[name]} for name, settings in config[part].items()}
+
+
+def check_apart(path: Path, names: Iterable[str]) -> None:
+    """Raise a ValueError for names that are one folder where file systems do not tell cases apart."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if (other := seen.setdefault(name.casefold(), name)) != name:
+            raise ValueError(f"{path}: {other!r} and {name!r} differ only by case, and become one folder on some "
+                             "disks: rename one")  # fmt: skip
+
+
+def _check_settings(where: str, settings: Mapping[str, Any]) -> None:
+    """Raise a ValueError for a setting that a command line could not give as it is, or that the grid decides."""
+    for key, value in settings.items():
+        if key == SWEEP:
+            continue
+        what = f"{key} of {where}"
+        if key in (START, CHAIN):
+            typed(str | int | float, value, what)
+            continue
+        for name in settings_of([f"--{key}"]).keys() | {key}:
+            if name in (*DECIDED, *_HELP):
+                raise ValueError(f"{key} of {where} is not for a grid, which decides it for each run: leave it out")
+        typed(dict[str, Any] | list[str | int | float | bool] | str | int | float | bool, value, what)
+        for word in value if isinstance(value, list) else [value]:
+            _check_word(str(word), what)
+
+
+def _check_word(word: str, what: str) -> None:
+    if word.startswith("--") or word == "-h":
+        raise ValueError(f"{what} begins like a flag: {word!r}")
+    try:
+        os.fsencode(word)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what} cannot be given to a run: {word!r}") from error
+    if "\0" in word:
+        raise ValueError(f"{what} cannot be given to a run: {word!r}")
+
+
+def check_seeds(path: Path, seeds: Any) -> tuple[int, ...]:
+    """The seeds of a grid, as they are given; raises where they are none."""
+    if not seeds:
+        raise ValueError(f"{path}: the grid is empty: `seeds` names none")
+    for seed in seeds:
+        with prefixed(str(path)):
+            tuning.check_seed("a seed", seed)
+        if seeds.count(seed) > 1:
+            raise ValueError(f"{path}: seed {seed} is given twice")
+    return tuple(seeds)

@@ -69,7 +69,7 @@ def test_flags_choose_tasks_rows_and_seeds_and_win_over_the_yaml(tmp_path: Path)
         ({"base": {"model": ".."}}, "give `model` .. by its own name"),
         ({"base": {"model": None}}, "model of base must be"),
         ({"base": {"overwrite": True}}, "overwrite of base is not for a grid"),
-        ({"rows": {"a": {"resume-from-checkpoint": "last"}}}, "resume-from-checkpoint of a in `rows` is not for a grid"),
+        ({"rows": {"a": {"resume-from-checkpoint": "last"}}}, "resume-from-checkpoint of a in `rows` is not"),
         ({"columns": {"rte": {"output_dir": "x"}}}, "output_dir of rte in `columns` is not for a grid"),
         ({"base": {"seed": 3}}, "seed of base is not for a grid"),
         ({"base": {"help": True}}, "help of base is not for a grid"),

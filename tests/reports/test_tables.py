@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def test_a_sweep_is_a_line_and_the_dense_row_a_level(tmp_path: Path):
     ],
 )
 def test_bad_figures(tmp_path: Path, figure: dict[str, Any], message: str):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         figures.draw(Sheet.of(read(tmp_path, figure=figure)), tmp_path)
 
 

@@ -4,6 +4,7 @@ All of it stands in the run's folder, and each change from one state to the next
 after a kill knows what is whose.
 """
 
+import os
 import shutil
 from collections.abc import Collection, Iterable
 from contextlib import suppress
@@ -78,4 +79,5 @@ def runs_below(folder: Path, name: str) -> list[Path]:
     """Files of a name in all runs below a folder, in order; not those of runs that are being replaced."""
     for path in {*folder.rglob(OLD), *folder.rglob(f"{OLD}.*")}:
         mend(path.parent)
-    return sorted(path for path in folder.rglob(name) if not path.parent.name.startswith(OLD))
+    places = [Path(place) for place, *inner in os.walk(folder) if name in (*inner[0], *inner[1])]
+    return sorted(place / name for place in places if not place.name.startswith(OLD))  # `rglob` skips broken links

@@ -60,7 +60,7 @@ class Group:
             ValueError: a run that did not count it.
         """
         for result in self.found:
-            if key not in result.flops:
+            if result.flops.get(key, 0) <= 0:
                 raise ValueError(f"{self.name}, seed {result.seed}, counted no {key}: only runs of a BERT from "
                                  "masked words do, so leave the others out or run them again")  # fmt: skip
         return mean(result.flops[key] for result in self.found)
@@ -90,6 +90,9 @@ def _check(found: Sequence[Result]) -> None:
     for result in found:
         if not is_loss(result.main_metric):
             raise ValueError(f"{result.title} is scored by {result.main_metric}, which is no loss: leave its runs out")
+        if result.score <= 0:
+            raise ValueError(f"{result.title} has a {result.main_metric} of {result.score}, which has no logarithm: leave "
+                             "its runs out")  # fmt: skip
     first = found[0]
     for result in found:
         if (result.title, result.main_metric) != (first.title, first.main_metric):

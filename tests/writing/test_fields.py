@@ -58,7 +58,21 @@ def test_wrong_values_are_one_sentence(changed: dict[str, Any], sentence: str) -
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[" * 100_000, '{"a":' * 100_000, "NaN", "[Infinity]", "1" * 5000, b"\xff\xfe"]
+    "text",
+    [
+        "",
+        "{",
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "[" * 200 + "]" * 200,
+        "NaN",
+        "[Infinity]",
+        "[1e999]",
+        "1" * 5000,
+        b"\xff\xfe",
+        '{"a": 1, "a": 1}',
+        '[{"a": {"b": 1, "c": 2, "b": 3}}]',
+    ],
 )
 def test_no_json_is_a_sentence(text: str | bytes) -> None:
     with pytest.raises(ValueError, match=r"^x\.json is"):

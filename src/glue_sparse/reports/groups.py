@@ -91,8 +91,8 @@ def _check(found: Sequence[Result]) -> None:
         if not is_loss(result.main_metric):
             raise ValueError(f"{result.title} is scored by {result.main_metric}, which is no loss: leave its runs out")
         if result.score <= 0:
-            raise ValueError(f"{result.title} has a {result.main_metric} of {result.score}, which has no logarithm: leave "
-                             "its runs out")  # fmt: skip
+            raise ValueError(f"{result.title} has a {result.main_metric} of {result.score:g}, which has no logarithm: "
+                             "leave its runs out")  # fmt: skip
     first = found[0]
     for result in found:
         if (result.title, result.main_metric) != (first.title, first.main_metric):

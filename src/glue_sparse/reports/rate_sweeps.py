@@ -58,6 +58,8 @@ def of_runs(found: Sequence[Result]) -> list[Sweep]:
     for group, name in zip(alike, names(alike), strict=True):
         first = group.found[0]
         rate = told(first, RATE) if first.learning_rate is None else first.learning_rate
+        if rate <= 0:
+            raise ValueError(f"{name} has a run at learning rate {rate:g}, which has no logarithm: leave it out")
         sparsity = 0.0 if group.density is None else 1 - group.density
         series = name.removeprefix(group.name).strip()
         sweep = Sweep(name, f"{group.method} {series}".strip(), group.model, sparsity, first.flops.get(ACTIVE), ())

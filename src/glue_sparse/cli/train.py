@@ -5,11 +5,13 @@
 On several GPUs: `accelerate launch scripts/train.py ...`; on CPU `torchrun --nproc_per_node 2 scripts/train.py ...`.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from glue_sparse.arguments.command_line import DEFAULTS
+from glue_sparse.arguments.run import Arguments
 from glue_sparse.cli.ending import one_sentence
 from glue_sparse.experiments.told import parse
 
@@ -18,7 +20,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """One run; a problem the user can mend ends it with one sentence."""
     words = sys.argv[1:] if argv is None else argv
     with one_sentence(status=2):
-        arguments = parse(words, __doc__ or "", DEFAULTS, prog)
+        arguments = _told(words, prog)
         arguments.training  # noqa: B018  # transformers checks its own flags when they are first asked for
     with one_sentence():  # torch and transformers take seconds to import: help and wrong flags do not wait for them
         experiments = import_module("glue_sparse.experiments.run")
@@ -26,6 +28,16 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     if arguments.training.should_save:
         print(import_module("glue_sparse.experiments.outcome").summary(result, str(arguments.training.output_dir)))
     return 0
+
+
+def _told(words: Sequence[str], prog: str | None) -> Arguments:
+    """What the command line says; several processes hear of each other's before they form a group."""
+
+    def read() -> Arguments:
+        return parse(words, __doc__ or "", DEFAULTS, prog)
+
+    alone = os.environ.get("WORLD_SIZE", "1") == "1" or "RANK" not in os.environ
+    return read() if alone else import_module("glue_sparse.training.meeting").agreed(read)
 
 
 if __name__ == "__main__":  # as the runs of a grid are started

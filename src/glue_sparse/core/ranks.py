@@ -1,11 +1,21 @@
 """What the processes of a distributed run ("ranks") do together; a single process does nothing."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from glue_sparse.core.content import MISSING, Fact
+from glue_sparse.writing.sentences import sentence
+
+T = TypeVar("T")
+
+GO_ON = "go on with `resume_from_checkpoint` last"
+_BACKEND = ("gloo", "Gloo", "NCCL", "c10d", "TCPStore", "by peer", "Broken pipe", "Connection refused", "ProcessGroup")
+"""Words of which one is in whatever a backend says of a connection that has gone."""
 
 
 def count() -> int:
@@ -63,3 +73,80 @@ def everyones(value: Any) -> list[Any]:
 def agree(value: Any) -> bool:
     """Whether all ranks hold the same value; hashable."""
     return len(set(everyones(value))) == 1
+
+
+def check_same(facts: Mapping[str, Fact]) -> None:
+    """Raise one ValueError on every rank where a fact is not the same on all of them.
+
+    Args:
+        facts: what decides a run, by the names that the message uses.
+    """
+    refuse_difference(everyones(dict(facts)))
+
+
+def refuse_difference(said: Sequence[Mapping[str, Fact]]) -> None:
+    """Raise a ValueError for the first fact that a rank has otherwise than rank 0.
+
+    Args:
+        said: the facts of each rank, in the order of ranks.
+    """
+    for rank, facts in enumerate(said):
+        for name in {**said[0], **facts}:
+            first, other = said[0].get(name, MISSING), facts.get(name, MISSING)
+            if first.digest != other.digest:
+                content = " of other content" if first.shown == other.shown else ""
+                raise ValueError(f"ranks differ in {name}: {first.shown} on rank 0, {other.shown}{content} on rank "
+                                 f"{rank}; start all with the same command, data, model and packages")  # fmt: skip
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Leave the block on all ranks in the same way: where it raises on one, a ValueError on the others says why.
+
+    What all ranks do together must not be within the block, since a rank that raises would be missing there.
+    """
+    failed: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failed = error
+    said = everyones(None if failed is None else str(failed) or type(failed).__name__)
+    if failed is not None:
+        raise failed
+    refuse_failure(said)
+
+
+def refuse_failure(said: Sequence[str | None]) -> None:
+    """Raise a ValueError where a rank has failed; `said` is what stopped each of them, or none."""
+    for rank, reason in enumerate(said):
+        if reason is not None:
+            raise ValueError(f"rank {rank} ended: {sentence(reason, 250)}")
+
+
+def in_turns(do: Callable[[], T]) -> T:
+    """What `do` gives on this rank; the first rank does it before the others, which find what it has left on disk.
+
+    Raises:
+        ValueError: on all ranks, where it raises on one.
+    """
+    found: list[T] = []
+    for turn in (True, False):
+        with together():
+            if is_first() == turn:
+                found.append(do())
+    return found[0]
+
+
+@contextmanager
+def all_alive() -> Iterator[None]:
+    """Turn what a backend says of a connection that has gone into one OSError that says how to go on."""
+    try:
+        yield
+    except RuntimeError as error:
+        if count() == 1 or not _of_backend(error):
+            raise
+        raise ConnectionError(f"another process of this run has ended, or its connection is lost: {GO_ON}") from error
+
+
+def _of_backend(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in _BACKEND)

@@ -3,8 +3,9 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,9 @@ from transformers import set_seed
 from glue_sparse.analysis.density import of_masks
 from glue_sparse.arguments.run import Arguments
 from glue_sparse.arguments.training import RunArguments
+from glue_sparse.core import ranks
 from glue_sparse.core.active import current_masks
+from glue_sparse.core.content import fact
 from glue_sparse.costs.cost import cost_of
 from glue_sparse.diffs import pruned_model
 from glue_sparse.diffs.diff import SparseDiff
@@ -60,30 +63,51 @@ def run(arguments: Arguments, command: str = "") -> Result:
 
     Raises:
         ValueError: anything the user can mend, before training starts.
+        OSError: also where another process of the run has ended.
         Interrupted: stopped by a signal; the message says what is kept and how to go on.
     """
-    training, given = arguments.training, settings(arguments)
+    with ranks.all_alive():
+        return _claim_and_run(arguments, command)
+
+
+def _claim_and_run(arguments: Arguments, command: str) -> Result:
+    training = arguments.training
     folder = Path(training.output_dir or ".")
-    aside.mend(folder)
-    if finished := _finished(training, given, folder):
+    given, finished = ranks.in_turns(lambda: _look(arguments, folder))
+    ranks.check_same({"finished result": fact(finished is not None)})
+    if finished is not None:
         return finished
-    inputs.check(arguments, folder, _leavings())
-    with run_folder.claimed(training, given) as checkpoint:
-        # a process that was at work here may have finished meanwhile
-        if finished := _finished(training, given, folder):
+    with ExitStack() as stack:
+        checkpoint = ranks.in_turns(lambda: stack.enter_context(run_folder.claimed(training, given)))
+        with ranks.together():  # a process that was at work here may have finished meanwhile
+            finished = _finished(training, given, folder)
+        ranks.check_same({"checkpoint": fact(checkpoint and Path(checkpoint).name), "finished": fact(bool(finished))})
+        if finished is not None:
             return finished
         unchanged = f"stopped before training, with nothing changed in {folder}: the same command starts again"
         with keeping(lambda: _kept(folder) if checkpoint else unchanged):
-            return _run(settle(arguments), given, folder, checkpoint, command)
+            with ranks.together():
+                settled = settle(arguments)
+            return _run(settled, given, folder, checkpoint, command)
+
+
+def _look(arguments: Arguments, folder: Path) -> tuple[dict[str, Any], Result | None]:
+    """The run's settings, and the result that is there already; refuses a run that would replace what it reads."""
+    aside.mend(folder)
+    given = settings(arguments)
+    finished = _finished(arguments.training, given, folder)
+    if finished is None:
+        inputs.check(arguments, folder, _leavings())
+    return given, finished
 
 
 def _finished(training: RunArguments, given: dict[str, Any], folder: Path) -> Result | None:
-    """The result that is there already, where that is what was asked for."""
+    """The result that is there already, where the run is to go on by itself."""
     if training.resume_from_checkpoint != "auto" or not (folder / results.FILE_NAME).exists():
         return None
     finished = results.read(folder / results.FILE_NAME)
     results.check_same_settings(folder, finished.arguments, given)
-    if training.save_model and not (folder / "model").exists():
+    if training.save_model and not (folder / "model").exists() and training.should_save:
         print(f"the run is finished; for its model: {words.command(f'diff apply {folder} {folder}/model')}")
     return finished
 
@@ -91,23 +115,26 @@ def _finished(training: RunArguments, given: dict[str, Any], folder: Path) -> Re
 def _run(settled: Settled, given: dict[str, Any], folder: Path, checkpoint: str | None, command: str) -> Result:
     arguments, args = settled.arguments, settled.training
     set_seed(args.seed)
-    method = methods.build_method(settled.method, args.seed)
-    with args.main_process_first(desc="loading the task"):
-        task = load_task(arguments.task, arguments.model, args.seed, args.do_predict)
-    evaluation.check_labels(args, task)
-    evaluation.settle_metric(args, arguments.values, task)
-    guard = SaveOnSignal()
-    trainer = _trainer(settled, method, task)
-    deltas = _deltas(trainer) if args.delta_checkpoints else None
-    trainer.add_callback(guard)
-    training = _training(arguments, trainer)
-    if checkpoint is None:
-        method.check(task.model, task.head, trainer.num_steps)
+    with ranks.together():
+        method = methods.build_method(settled.method, args.seed)
+    task = ranks.in_turns(partial(load_task, arguments.task, arguments.model, args.seed, args.do_predict))
+    with ranks.together():
+        evaluation.check_labels(args, task)
+        evaluation.settle_metric(args, arguments.values, task)
+        guard = SaveOnSignal()
+        trainer = _trainer(settled, method, task)
+        deltas = _deltas(trainer) if args.delta_checkpoints else None
+        trainer.add_callback(guard)
+        training = _training(arguments, trainer)
+        if checkpoint is None:
+            method.check(task.model, task.head, trainer.num_steps)
+    trainer.agreement.check()
     with keeping(lambda: _kept(folder)):
-        if args.should_save:
-            if checkpoint is None:
+        with ranks.together():
+            if args.should_save and checkpoint is None:
                 run_folder.begin(folder, given, _leavings())
-            run_folder.note_command(folder)
+            if args.should_save:
+                run_folder.note_command(folder)
         with _noting_divergence(folder, args.should_save):
             seconds = _train(training, trainer, guard, checkpoint, folder)
             if args.should_save:
@@ -162,7 +189,7 @@ def _trainer(settled: Settled, method: Any, task: Task) -> SparseTrainer:
     if args.dataloader_drop_last and not streaming and len(task.train) < needed:
         raise ValueError(f"{len(task.train)} training examples do not fill a batch of {needed}, and with "
                          "`dataloader_drop_last` nothing is left: lower `per_device_train_batch_size`")  # fmt: skip
-    return SparseTrainer(
+    trainer = SparseTrainer(
         task.model,  # pyright: ignore[reportArgumentType]
         args,
         method=method,
@@ -173,6 +200,8 @@ def _trainer(settled: Settled, method: Any, task: Task) -> SparseTrainer:
         data_collator=task.collate,
         compute_metrics=task.metrics,
     )
+    trainer.agreement.splits.update(task.tests)
+    return trainer
 
 
 def _training(arguments: Arguments, trainer: SparseTrainer) -> Training:

@@ -23,7 +23,7 @@ DIVERGED = "diverged.txt"
 
 @contextmanager
 def claimed(training: "RunArguments", given: dict[str, Any]) -> Iterator[str | None]:
-    """Hold the output folder for this run; gives the checkpoint to resume from, if any.
+    """Hold the output folder for this run; gives the checkpoint to resume from, if any. The first rank comes first.
 
     An earlier run that stands aside (`begin`) when the block ends, or that a killed run has left so, is put back.
 
@@ -35,15 +35,14 @@ def claimed(training: "RunArguments", given: dict[str, Any]) -> Iterator[str | N
     folder = Path(training.output_dir or ".")
     lock = FileLock(folder / results.LOCK, timeout=2)  # a grid that looks whether it is held holds it for a moment
     try:
-        with training.main_process_first(local=False, desc="claiming the output folder"):
-            if training.process_index == 0:
-                _lock(folder, lock)
-                aside.put_back(folder)
-            checkpoint = _checkpoint(folder, training)
-            if checkpoint:
-                _check_same_settings(Path(checkpoint).parent, given)
-            if training.process_index == 0:
-                _check_free(folder, training, checkpoint)
+        if training.process_index == 0:
+            _lock(folder, lock)
+            aside.put_back(folder)
+        checkpoint = _checkpoint(folder, training)
+        if checkpoint:
+            _check_same_settings(Path(checkpoint).parent, given)
+        if training.process_index == 0:
+            _check_free(folder, training, checkpoint)
         yield checkpoint
     finally:
         if lock.is_locked:

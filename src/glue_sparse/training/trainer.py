@@ -19,7 +19,7 @@ from glue_sparse.core.active import active_tensors
 from glue_sparse.core.batches import Batch
 from glue_sparse.core.finite import check_model
 from glue_sparse.core.masks import Scores, digest
-from glue_sparse.core.parametrization import held_tensors, is_attached, model_digest
+from glue_sparse.core.parametrization import is_attached, model_digest
 from glue_sparse.core.params import head_names
 from glue_sparse.core.reindexing import take_over
 from glue_sparse.costs.cost import Cost, cost_of
@@ -28,6 +28,7 @@ from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Moment, SparseMethod
 from glue_sparse.records import checkpoints
 from glue_sparse.training import groups, samples, support
+from glue_sparse.training.agreement import Agreement
 from glue_sparse.training.divergence import StopOnDivergence, check_values, keep_finite
 from glue_sparse.training.full_eval import types_kept
 from glue_sparse.training.method_hooks import MethodHooks
@@ -71,6 +72,7 @@ class SparseTrainer(ResumableTrainer):
             raise ValueError("`load_best_model_at_end` cannot go back to a mask that was replaced: choose one of them")
         self.method = method
         self._has_chosen = self._was_attached = False
+        self.agreement = Agreement(self)
         self.cost: Cost | None = None
         """What trained, counted before the method finished; none until `train` has ended."""
         self.divergence = StopOnDivergence(lambda: self.network)
@@ -113,16 +115,17 @@ class SparseTrainer(ResumableTrainer):
         """Let the method choose the active entries and attach them; `train` does it unless it resumes.
 
         Raises:
-            RuntimeError: ranks chose differently (a score that depends on the rank, or different data).
+            ValueError: ranks that differ (`agreement`).
+            RuntimeError: ranks chose differently (a score that depends on the rank).
         """
+        self.agreement.check()
         support.check_plain(self.network)
         batches = partial(self.sample_batches, share=self._share)
         masks = self.method.prepare(self.network, self.head, batches, self._add_over_ranks)
         self.method.attach(self.network, masks)
         self._has_chosen, self._was_attached = True, is_attached(self.network)
-        bases = [held.base_digest for _, held in held_tensors(self.network)]
-        if not ranks.agree((digest(masks), *bases)):
-            raise RuntimeError("ranks differ in masks or base weights; scores may depend on data and seed alone")
+        if not ranks.agree(digest(masks)):
+            raise RuntimeError("ranks differ in masks; scores may depend on data and seed alone")
 
     def _add_over_ranks(self, scores: Scores) -> Scores:
         """Sums over ranks, which then all choose alike. A score that uses no data is only multiplied by it."""
@@ -171,6 +174,7 @@ class SparseTrainer(ResumableTrainer):
         """
         if self.cost is not None and self.method.refuses_again:
             raise ValueError(self.method.refuses_again)
+        self.agreement.check()
         support.check_held(self.network, self._was_attached)
         support.announce_frozen(self.network)
         if not resume_from_checkpoint and not self._has_chosen and not is_attached(self.network):

@@ -48,6 +48,7 @@ class MergedTraining:
     def __init__(self, trainer: SparseTrainer, plan: MergeArguments):
         assert plan.merge_every is not None and isinstance(trainer.args, RunArguments)
         self.trainer, self.method, self.plan, self.args = trainer, trainer.method, plan, trainer.args
+        trainer.agreement.more.update({f"`{name}`": value for name, value in asdict(plan).items()})
         self.exchange = open_exchange(plan, self.args.world_size)
         check(self.args, plan, self.exchange.num_workers)
         if self.method.refuses_merging:
@@ -74,6 +75,7 @@ class MergedTraining:
 
     def start(self, checkpoint: str | None) -> None:
         """Choose the workers' active entries, or take them from a checkpoint."""
+        self.trainer.agreement.check()
         if checkpoint:
             self._load(Path(checkpoint))
         else:

@@ -28,6 +28,9 @@ class ModelArguments:
         "Take only the architecture of --model, with random weights of --seed (`minilm@scratch7`: of seed 7).",
         rare=True,
     )
+    trust_remote_code: bool = arg(
+        False, "Run code that comes with --model (or --tokenizer), which may do anything: read it first.", rare=True
+    )
 
 
 @dataclass

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from transformers import AutoTokenizer
 
 from glue_sparse.core.active import active_tensors, attach
 from glue_sparse.core.budgets import total
@@ -20,7 +19,7 @@ from glue_sparse.core.parametrization import held_tensors
 from glue_sparse.core.params import body_names, head_names
 from glue_sparse.methods.gates.diff_gates import DiffGates
 from glue_sparse.models.loading import load_classifier
-from glue_sparse.models.sources import resolve
+from glue_sparse.models.tokenizers import load_tokenizer
 from glue_sparse.scores.fisher import fisher
 from glue_sparse.scores.scores import noise
 from glue_sparse.writing.tables import markdown
@@ -44,7 +43,7 @@ GATES = {"gates": DiffGates(groups="none"), "structured": DiffGates(groups="tens
 def batch_of(rows: int, tokens: int) -> dict[str, Tensor]:
     """A fixed batch of random tokens without padding."""
     generator = torch.Generator().manual_seed(0)
-    size = len(AutoTokenizer.from_pretrained(resolve("minilm")))
+    size = len(load_tokenizer("minilm"))
     ids = torch.randint(1000, size, (rows, tokens), generator=generator)
     labels = torch.randint(0, 2, (rows,), generator=generator)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}

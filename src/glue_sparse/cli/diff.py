@@ -22,6 +22,7 @@ from glue_sparse.analysis import similarity
 from glue_sparse.analysis.density import density_by_kind, density_by_layer
 from glue_sparse.cli import prune_diff
 from glue_sparse.cli.ending import one_sentence
+from glue_sparse.cli.trust import add_trust_flag, as_told
 from glue_sparse.core.masks import Masks
 from glue_sparse.diffs import deltas, pruned_model
 from glue_sparse.diffs.diff import SparseDiff
@@ -141,6 +142,7 @@ def _parser(prog: str | None) -> Parser:
     verb.add_argument("diff", help="folder, file or hub repository")
     verb.add_argument("folder", type=Path, help="where to write the model; must be empty or absent")
     verb.add_argument("--model", help="the base, where it is not what the diff names")
+    add_trust_flag(verb)
     verb = verbs.add_parser("compare", help="overlap of two diffs")
     verb.add_argument("diff", help="folder, file or hub repository")
     verb.add_argument("other", help="folder, file or hub repository")
@@ -158,6 +160,7 @@ def _parser(prog: str | None) -> Parser:
     verb.add_argument("folder", type=Path, help="where to write the model; must be empty or absent")
     verb.add_argument("--step", type=int, help="by default the last one")
     verb.add_argument("--model", help="the base, where it is not what the deltas name")
+    add_trust_flag(verb)
     return parser
 
 
@@ -167,7 +170,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     if words[:1] == ["prune"]:
         return prune_diff.main(words[1:], f"{prog or 'diff'} prune")
     arguments = _parser(prog).parse_args(words)
-    with one_sentence(arguments), held(getattr(arguments, "folder", None)):
+    with one_sentence(arguments), held(getattr(arguments, "folder", None)), as_told(arguments):
         if arguments.verb == "show":
             show(arguments.diff)
         elif arguments.verb == "figure":

@@ -23,6 +23,7 @@ from glue_sparse.analysis import similarity
 from glue_sparse.analysis.density import of_masks
 from glue_sparse.analysis.similarity import Similarity
 from glue_sparse.cli.ending import one_sentence
+from glue_sparse.cli.trust import add_trust_flag, as_told
 from glue_sparse.core import mask_file
 from glue_sparse.core.masks import digest
 from glue_sparse.methods.one_shot import by_criterion
@@ -101,6 +102,7 @@ def parser(prog: str | None = None) -> Parser:
     verb.add_argument("--pattern", help="instead of a sparsity, KEPT:GROUP, for example 2:4")
     verb.add_argument("--tensors", nargs="+", default=[], help="shell patterns of the tensors to prune instead")
     verb.add_argument("--seed", type=int, default=0, help="of random masks")
+    add_trust_flag(verb)
     verb = verbs.add_parser("show", help="density per kind of tensor and per layer")
     verb.add_argument("masks", help="mask file, folder of a pruned model, or of a run")
     verb = verbs.add_parser("compare", help="how far masks agree, beside chance")
@@ -114,7 +116,7 @@ def parser(prog: str | None = None) -> Parser:
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Parse and run one verb."""
     arguments = parser(prog).parse_args(argv)
-    with one_sentence(arguments):
+    with one_sentence(arguments), as_told(arguments):
         if arguments.verb == "make":
             make(arguments)
         elif arguments.verb == "show":

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glue_sparse.cli.ending import one_sentence
+from glue_sparse.cli.trust import add_trust_flag, as_told
 from glue_sparse.core.params import head_names
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import FILE_NAME, identity
@@ -74,8 +75,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     how.add_argument("--density", "--target_sparsity", type=float, help="share of all weights to keep, head included")
     how.add_argument("--threshold", type=float, help="keep every change above this instead")
     parser.add_argument("--model", help="the base, where it is not what the diff names")
+    add_trust_flag(parser)
     arguments = parser.parse_args(argv)
-    with one_sentence(arguments), run_folder.held(arguments.folder):
+    with one_sentence(arguments), run_folder.held(arguments.folder), as_told(arguments):
         check_target(arguments.folder, arguments.source)
         diff = read(arguments.source)
         if is_done(arguments.folder, diff, arguments.density):

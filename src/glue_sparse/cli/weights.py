@@ -21,6 +21,7 @@ from glue_sparse.analysis import emergence
 from glue_sparse.analysis.checkpoints import Checkpoint, by_step, find
 from glue_sparse.analysis.emergence import Histogram, Measured, Small, per_kind, per_layer, total
 from glue_sparse.cli.ending import one_sentence
+from glue_sparse.cli.trust import add_trust_flag, as_told
 from glue_sparse.reports.figures import weights as weight_figures
 from glue_sparse.writing import files as whole_files
 from glue_sparse.writing.parser import Parser
@@ -151,6 +152,7 @@ def add_common_flags(verb: Parser, name: str) -> None:
     """What both verbs take."""
     verb.add_argument("--tau", type=float, nargs="+", default=[0.001], help="weights with |w| < TAU are small (0.001)")
     verb.add_argument("--relative", action="store_true", help="TAU is in standard deviations of each matrix")
+    add_trust_flag(verb)
     verb.add_argument("--results_dir", type=Path, default=Path("results"), help="where the files are written (results)")
     verb.add_argument("--name", default=name, help=f"of the files ({name})")
 
@@ -169,7 +171,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     add_common_flags(verb, "histograms")
     given = parser.parse_args(argv)
     how = (given.tau, given.relative, given.results_dir, given.name)
-    with one_sentence(given):
+    with one_sentence(given), as_told(given):
         if given.verb == "emergence":
             show_emergence(given.sources, given.revisions, *how)
         else:

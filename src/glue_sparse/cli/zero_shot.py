@@ -18,6 +18,7 @@ from glue_sparse.analysis import zero_shot
 from glue_sparse.analysis.perplexity import MASKED_SHARE, Tokens, read_text, tokenize, windows
 from glue_sparse.analysis.zero_shot import CRITERIA, DENSE, DISTRIBUTIONS, Point, Sweep
 from glue_sparse.cli.ending import one_sentence
+from glue_sparse.cli.trust import add_trust_flag, as_told
 from glue_sparse.methods.one_shot import Distribution
 from glue_sparse.models.language_models import Kind, LanguageModel, load_language_model
 from glue_sparse.models.sources import DTYPES
@@ -51,6 +52,7 @@ def parser(prog: str | None = None) -> Parser:
     flags.add_argument("--seed", type=int, default=0, help="for random, calibration windows and masked tokens")
     flags.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: an accelerator, or the cpu)")
     flags.add_argument("--dtype", choices=tuple(DTYPES), default="float32", help="of the weights (default: float32)")
+    add_trust_flag(flags)
     flags.add_argument("--results_dir", type=Path, default=Path("results"), help="where files are written")
     flags.add_argument("--name", default="zero_shot", help="of the files")
     return flags
@@ -119,7 +121,7 @@ def measure(arguments: Namespace, sweep: Sweep) -> list[Path]:
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Parse and measure."""
     arguments = parser(prog).parse_args(argv)
-    with one_sentence(arguments):
+    with one_sentence(arguments), as_told(arguments):
         sparsities = arguments.sparsities or (() if arguments.pattern else SPARSITIES)
         sweep = Sweep(
             tuple(arguments.criteria), tuple(sparsities), arguments.distribution, arguments.pattern, arguments.seed

@@ -13,7 +13,8 @@ from glue_sparse.writing.sentences import sentence
 
 T = TypeVar("T")
 
-GO_ON = "go on with `resume_from_checkpoint` last"
+GONE = ("another process of this run has ended, or its connection is lost: start all again, with "
+        "`resume_from_checkpoint` last where there is a checkpoint")  # fmt: skip
 _BACKEND = ("gloo", "Gloo", "NCCL", "c10d", "TCPStore", "by peer", "Broken pipe", "Connection refused", "ProcessGroup")
 """Words of which one is in whatever a backend says of a connection that has gone."""
 
@@ -145,7 +146,7 @@ def all_alive() -> Iterator[None]:
     except RuntimeError as error:
         if count() == 1 or not _of_backend(error):
             raise
-        raise ConnectionError(f"another process of this run has ended, or its connection is lost: {GO_ON}") from error
+        raise ConnectionError(GONE) from error
 
 
 def _of_backend(error: RuntimeError) -> bool:

@@ -22,6 +22,7 @@ from glue_sparse.core.batches import evaluating
 from glue_sparse.core.finite import check_model
 from glue_sparse.models.positions import max_tokens
 from glue_sparse.models.sources import DTYPES, explained, quiet, resolve
+from glue_sparse.models.strangers import loaded, loaded_model
 from glue_sparse.models.tokenizers import load_tokenizer
 from glue_sparse.writing.words import prefixed
 
@@ -68,14 +69,12 @@ def load_language_model(
         raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype}")
     folder = resolve(model)
     with explained(model, folder, "give a local folder"):
-        config = AutoConfig.from_pretrained(folder)
+        config = loaded(AutoConfig, folder)
     kind = kind or _kind_of(model, config)
     if config.model_type not in TYPES[kind]:
         raise ValueError(f"{model} is of type {config.model_type}, which cannot be a {kind} language model")
     with explained(model, folder, "give a local folder"), quiet():
-        network, report = LOADERS[kind].from_pretrained(
-            folder, dtype=DTYPES[dtype], use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
-        )
+        network, report = loaded_model(LOADERS[kind], folder, dtype=DTYPES[dtype], ignore_mismatched_sizes=True)
     lacking = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
     if lacking:
         raise ValueError(

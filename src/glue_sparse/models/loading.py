@@ -24,6 +24,7 @@ from glue_sparse.models.label_rows import fit_rows
 from glue_sparse.models.names import is_bert_size, scratch_of
 from glue_sparse.models.padding import follow_tokenizer
 from glue_sparse.models.sources import DTYPES, OFFLINE, explained, quiet, resolve
+from glue_sparse.models.strangers import BringsCode, loaded, loaded_model, made
 from glue_sparse.models.tokenizers import load_tokenizer
 from glue_sparse.writing.words import prefixed
 
@@ -90,16 +91,15 @@ def architecture_of(model: str, offline: str = OFFLINE, **options: Any) -> PreTr
         return bert_family.config_of(model, **options)
     folder = resolve(model)
     with explained(model, folder, offline):
-        return AutoConfig.from_pretrained(folder, **options)
+        return loaded(AutoConfig, folder, **options)
 
 
 def new_model(kind: Any, config: PreTrainedConfig, model: str, dtype: str) -> PreTrainedModel:
     """The random weights that a name such as `minilm@scratch7` stands for, with the head that `kind` adds."""
     architecture, seed = scratch_of(model)
     assert seed is not None
-    build = kind.from_config if hasattr(kind, "from_config") else kind._from_config  # Auto classes have the former
     with quiet(), new_weights(seed, architecture):
-        network = build(config, dtype=DTYPES[dtype])
+        network = made(kind, config, dtype=DTYPES[dtype])
     network.config.name_or_path = model
     return network
 
@@ -111,16 +111,11 @@ def load_pretrained(kind: Any, model: str, dtype: str, offline: str = OFFLINE, *
     """
     folder = resolve(model)
     with explained(model, folder, offline), quiet():
-        network, report = kind.from_pretrained(
-            folder,
-            dtype=DTYPES[dtype],
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **options,
+        network, report = loaded_model(
+            kind, folder, dtype=DTYPES[dtype], ignore_mismatched_sizes=True, **options
         )
         if "problem_type" in options:  # of a classifier or a regression
-            stored: Any = AutoConfig.from_pretrained(folder).id2label or {}
+            stored: Any = loaded(AutoConfig, folder).id2label or {}
             fit_rows(network, stored, [*options.get("id2label", {}).values()], report, model)
     head = {id(network.get_parameter(name)) for name in outside_base(network)}
     own = {name for name, p in network.named_parameters(remove_duplicate=False) if id(p) in head}
@@ -144,13 +139,9 @@ def load_encoder(model: str, revision: str | None = None) -> PreTrainedModel:
     folder, name = resolve(model), f"{model}@{revision}" if revision else model
     try:
         with quiet():
-            network, report = AutoModel.from_pretrained(
-                folder,
-                revision=revision or "main",
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
+            network, report = loaded_model(AutoModel, folder, revision=revision or "main")
+    except BringsCode:
+        raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = next(iter(str(error).splitlines()), "").rstrip(".: ")
         if Path(folder).is_dir():

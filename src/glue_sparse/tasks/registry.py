@@ -8,6 +8,7 @@ from glue_sparse.arguments.flags import check_belongs, flags_of
 from glue_sparse.arguments.groups import GLUE, ModelArguments, TaskArguments
 from glue_sparse.arguments.registry import Registry, imported
 from glue_sparse.models.names import RESNETS, is_bert_size, is_resnet, scratch_of
+from glue_sparse.models.strangers import trusted
 
 if TYPE_CHECKING:
     from glue_sparse.tasks.base import Task
@@ -80,7 +81,8 @@ def load_task(task: TaskArguments, model: ModelArguments, seed: int, do_predict:
         ValueError: an unknown task, arguments that contradict each other, or data or model not to be had.
     """
     record = check(task, model)
-    return imported(record.load)(record.name, task, model, seed, do_predict)
+    with trusted(model.trust_remote_code):
+        return imported(record.load)(record.name, task, model, seed, do_predict)
 
 
 for _record in (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +14,6 @@ import torch
 from glue_sparse.core import ranks
 from glue_sparse.core.content import Fact, content_digest, fact
 from glue_sparse.core.parametrization import current_tensors
-
-if TYPE_CHECKING:
-    from glue_sparse.training.trainer import SparseTrainer
 
 PACKAGES = ("glue_sparse", "torch", "transformers", "accelerate", "numpy", "datasets", "tokenizers")
 """Those that decide numbers."""
@@ -35,13 +32,13 @@ class Agreement:
     """Holds ranks to one run; a single process has nobody to agree with.
 
     Args:
-        trainer: whose arguments, method, model and data must be the same on all ranks.
+        trainer: a SparseTrainer, whose arguments, method, model and data must be the same on all ranks.
     Attributes:
         more: further facts, by the names that a message uses.
         splits: further data that all ranks go through.
     """
 
-    def __init__(self, trainer: "SparseTrainer") -> None:
+    def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
         self.more: dict[str, Any] = {}
         self.splits: dict[str, Any] = {}

@@ -27,7 +27,7 @@ from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Moment, SparseMethod
 from glue_sparse.records import checkpoints
-from glue_sparse.training import groups, samples, support
+from glue_sparse.training import groups, half_speed, samples, support
 from glue_sparse.training.agreement import Agreement
 from glue_sparse.training.divergence import StopOnDivergence, check_values, keep_finite
 from glue_sparse.training.full_eval import types_kept
@@ -65,6 +65,7 @@ class SparseTrainer(ResumableTrainer):
         with support.built_as_asked("the Trainer"):
             super().__init__(model, args, **kwargs)
         support.check_accelerator(self.accelerator)
+        half_speed.announce(args)
         self.windows = Windows(self, own_loss=type(self).compute_loss is not SparseTrainer.compute_loss)
         if args.fp16 and method.without_fp16:
             raise ValueError("`fp16` scales gradients, by which this method moves entries: use `bf16` instead")

@@ -36,8 +36,9 @@ def _told(words: Sequence[str], prog: str | None) -> Arguments:
     def read() -> Arguments:
         return parse(words, __doc__ or "", DEFAULTS, prog)
 
-    alone = os.environ.get("WORLD_SIZE", "1") == "1" or "RANK" not in os.environ
-    return read() if alone else import_module("glue_sparse.training.meeting").agreed(read)
+    launched = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    several = launched and os.environ["WORLD_SIZE"] != "1"
+    return import_module("glue_sparse.training.meeting").agreed(read) if several else read()
 
 
 if __name__ == "__main__":  # as the runs of a grid are started

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import IterableDataset
 
 from glue_sparse.core import ranks
 from glue_sparse.core.content import Fact, content_digest, fact
@@ -55,11 +56,15 @@ class Agreement:
         """
         if self._has_agreed or ranks.count() == 1:
             return
-        facts: dict[str, Fact] = {}
+        found: dict[str, Fact] = {}
         with ranks.together():
-            facts = {**packages(), **self._settings(), **self._model(), **self._data()}
-        ranks.check_same(facts)
+            found = self.facts()
+        ranks.check_same(found)
         self._has_agreed = True
+
+    def facts(self) -> dict[str, Fact]:
+        """All that decides what this rank trains, by the names that a message uses."""
+        return {**packages(), **self._settings(), **self._model(), **self._data()}
 
     def _settings(self) -> dict[str, Fact]:
         args, method = self._trainer.args, self._trainer.method
@@ -86,12 +91,16 @@ class Agreement:
         evals = trainer.eval_dataset
         named = evals if isinstance(evals, dict) else {"evaluation": evals}
         found = {"training": trainer.train_dataset, **named, **self.splits}
-        return {f"{name} data": rows_of(data) for name, data in found.items() if hasattr(data, "__len__")}
+        return {f"{name} data": rows_of(data) for name, data in found.items() if _has_rows(data)}
+
+
+def _has_rows(data: Any) -> bool:
+    return hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, IterableDataset)
 
 
 def packages() -> dict[str, Fact]:
     """Versions of what decides numbers."""
-    found = {"python": fact(platform.python_version())}
+    found = {"python": fact(".".join(platform.python_version_tuple()[:2]))}
     for name in PACKAGES:
         try:
             found[name] = fact(version(name))

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 logger = logging.getLogger(__name__)
 
 WORTH_SAYING = 1.2
-_REPEATS = 4
+_REPEATS = 3
 
 
 def announce(args: TrainingArguments) -> None:

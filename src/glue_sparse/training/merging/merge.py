@@ -15,6 +15,7 @@ from transformers import TrainerState
 
 from glue_sparse.arguments.groups import MergeArguments
 from glue_sparse.arguments.training import RunArguments
+from glue_sparse.core import ranks
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.masks import Masks, from_positions, positions
 from glue_sparse.core.parametrization import current_tensors, persistent_buffers
@@ -77,7 +78,8 @@ class MergedTraining:
         """Choose the workers' active entries, or take them from a checkpoint."""
         self.trainer.agreement.check()
         if checkpoint:
-            self._load(Path(checkpoint))
+            with ranks.together():
+                self._load(Path(checkpoint))
         else:
             self._start()
 

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from tempfile import mkdtemp
@@ -108,24 +109,35 @@ def _main(words: list[str], outputs: tuple[Path, Path], env: dict[str, str], new
         runpy.run_path(words[0], run_name="__main__")
 
 
-def run_ranks(script: Path, *words: str, count: int = 1, seconds: float = 240) -> None:
-    """Run a script in `count` processes that find each other as those of torchrun do; all must end well."""
+def start_ranks(commands: Sequence[Sequence[str]]) -> list[Forked]:
+    """One process per command, [file, ...] or [-m, module, ...], that find each other as those of torchrun do."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
+    count = len(commands)
     where = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
     where["LOCAL_WORLD_SIZE"] = str(count)
     processes = []
-    for rank in range(count):
+    for rank, words in enumerate(commands):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), **where} if count > 1 else {}
-        processes.append(
-            Forked([sys.executable, str(script), *words], env={**os.environ, "OMP_NUM_THREADS": "1", **own})
-        )
-    end = time.monotonic() + seconds
+        processes.append(Forked([sys.executable, *words], env={**os.environ, "OMP_NUM_THREADS": "1", **own}))
+    return processes
+
+
+def ended(processes: Sequence[Forked], seconds: float) -> list[tuple[int | None, str]]:
+    """(exit status, stderr) of each; those that are not done in time are killed, which is a TimeoutExpired."""
+    end, found = time.monotonic() + seconds, []
     try:
         for process in processes:
             _, error = process.communicate(max(1.0, end - time.monotonic()))
-            assert process.returncode == 0, error[-3000:]
+            found.append((process.returncode, error))
     finally:
         for process in processes:
             process.kill()
+    return found
+
+
+def run_ranks(script: Path, *words: str, count: int = 1, seconds: float = 240) -> None:
+    """Run a script in `count` processes that find each other as those of torchrun do; all must end well."""
+    for status, error in ended(start_ranks([[str(script), *words]] * count), seconds):
+        assert status == 0, error[-3000:]

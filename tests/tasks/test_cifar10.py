@@ -177,7 +177,7 @@ def no_parquet(path: Path) -> Path:
         (partly([0, 1, None, 2]), {"hold_out": 2}, r"row 2 of .*train.parquet has the label None, which"),
         (partly([0, 1, 2, 10]), {"hold_out": 2, "max_train_samples": 1}, r"row 3 of .* has the label 10, which"),
         (partly(["cat", "dog", "cat"]), {"hold_out": 1}, r"row 0 of .* has the label 'cat', which"),
-        (lambda path: save(path, pictures(1, side=28), pictures(1)), {}, "has 28x28 pixels; 32x32 are expected"),
+        (lambda path: save(path, pictures(2, side=28), pictures(1)), {}, "has 28x28 pixels; 32x32 are expected"),
         (lambda path: save(path, pictures(2)), {"hold_out": 2}, "`hold_out` 2 leaves none of the 2 training images"),
         (lambda path: save(path, pictures(2), pictures(2)), {"max_eval_samples": 0}, "max_eval_samples must be at"),
     ],

@@ -43,19 +43,19 @@ FILES: dict[str, dict[str, list[str]]] = {
         "test_mismatched": [MNLI, "17\tn/a\ta\tb", "18\tn/a\ta\tb", "19\tn/a\ta\tb"],
     },
     "mrpc": files(
-        [f"\ufeffQuality\t{MRPC}", *["1\t5\t6\ta cat\ta dog"] * 3],
+        [f"\ufeffQuality\t{MRPC}", *(f"{x}\t5\t6\ta cat\ta dog" for x in "101")],
         [f"\ufeffindex\t{MRPC}", *three("5\t6\ta cat\ta dog")],
     ),
     "qnli": files(
-        ["index\tquestion\tsentence\tlabel", *three("who ?\ta cat\tnot_entailment")],
+        ["index\tquestion\tsentence\tlabel", *three("who ?\ta cat\tnot_entailment")[:2], "2\tx\ty\tentailment"],
         ["index\tquestion\tsentence", *three("who ?\ta cat")],
     ),
     "qqp": files(
-        ["id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", *three("1\t2\twho ?\twhy ?\t1")],
+        ["id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", *three("1\t2\twho ?\twhy ?\t1")[:2], "2\t1\t2\tx\ty\t0"],
         ["id\tquestion1\tquestion2", *three("who ?\twhy ?")],
     ),
     "rte": files(
-        ["index\tsentence1\tsentence2\tlabel", *three("a cat\ta dog\tentailment")],
+        ["index\tsentence1\tsentence2\tlabel", *three("a cat\ta dog\tentailment")[:2], "2\ta\tb\tnot_entailment"],
         ["index\tsentence1\tsentence2", *three("a cat\ta dog")],
     ),
     "sst2": files(
@@ -67,7 +67,7 @@ FILES: dict[str, dict[str, list[str]]] = {
         [STSB, *three("x\ta cat\ta dog")],
     ),
     "wnli": files(
-        ["index\tsentence1\tsentence2\tlabel", *three("a cat\ta dog\t1")],
+        ["index\tsentence1\tsentence2\tlabel", *three("a cat\ta dog\t1")[:2], "2\ta\tb\t0"],
         ["sentence1\tsentence2", *["a cat\ta dog"] * 3],
     ),
 }
@@ -113,8 +113,8 @@ def test_every_task_loads(name: str, tiny_bert: str, data_dir: Path):
 
 def test_labels_become_the_hubs_integers(tiny_bert: str, data_dir: Path):
     assert load(tiny_bert, "mnli", data_dir).train["label"] == [0, 1, 2]
-    assert load(tiny_bert, "qnli", data_dir).train["label"] == [1, 1, 1]
-    assert load(tiny_bert, "rte", data_dir).train["label"] == [0, 0, 0]
+    assert load(tiny_bert, "qnli", data_dir).train["label"] == [1, 1, 0]
+    assert load(tiny_bert, "rte", data_dir).train["label"] == [0, 0, 1]
     assert load(tiny_bert, "cola", data_dir).train["label"] == [1, 0, 1]
     assert load(tiny_bert, "stsb", data_dir).train["label"] == [5.0, 0.0, 2.25]
 
@@ -136,8 +136,8 @@ def test_the_folder_of_the_task_itself(tiny_bert: str, data_dir: Path):
 
 def test_pairs_are_cut_to_max_length(tiny_bert: str, data_dir: Path):
     long = "index\tsentence1\tsentence2\tlabel\n0\t" + "cat " * 90 + "\t" + "dog " * 90 + "\tentailment\n"
-    (data_dir / "RTE" / "train.tsv").write_text(long)
-    assert [len(row) for row in load(tiny_bert, "rte", data_dir, max_length=20).train["input_ids"]] == [20]
+    (data_dir / "RTE" / "train.tsv").write_text(f"{long}1\tcat\tdog\tnot_entailment\n")
+    assert [len(row) for row in load(tiny_bert, "rte", data_dir, max_length=20).train["input_ids"]] == [20, 5]
     with pytest.raises(ValueError, match="max_length must be from 8 to this model's 128 tokens"):
         load(tiny_bert, "rte", data_dir, max_length=129)
 

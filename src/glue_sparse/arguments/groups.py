@@ -58,13 +58,21 @@ class TaskArguments:
         None, "Your own unlabelled data for --do_predict.", tasks=("file",), reads=True
     )
     text_columns: list[str] = arg(["text"], "One or two text columns of your own files.", tasks=("file",))
-    label_column: str = arg(
-        "label", "Label column of your own files; numbers with a fraction mean regression.", tasks=("file",)
+    label_column: str = arg("label", "Label column of your own files.", tasks=("file",))
+    problem: Literal["classification", "regression"] | None = arg(
+        None,
+        "What the labels of your own files are. Default: numbers (regression) where all are numbers and one has a "
+        "fraction, else names (classification); where both could be, the run says what it took.",
+        tasks=("file",),
     )
+    missing_labels: Literal["refuse", "drop"] = arg(
+        "refuse", "What to do with rows of your own files that have no label: `drop` leaves them out and counts them.",
+        tasks=("file",),
+    )  # fmt: skip
     no_label: str | None = arg(
         None,
-        "What your own files write where a row has no label; such rows are left out, and their number is told. "
-        "Default: - (as in SNLI), unless + is a label too.",
+        "What your own files write where a row has no label, beside an empty cell. Default: - (as in SNLI) unless + is "
+        "a label too, nan, NA, null, None and the like.",
         tasks=("file",), rare=True,
     )  # fmt: skip
     max_length: int = arg(128, "Longest input in tokens; longer ones are cut, shorter ones padded per batch.")
@@ -82,9 +90,7 @@ class TaskArguments:
     )
     max_train_samples: int | None = arg(None, "Use only this many training examples (drawn by --seed).")
     max_eval_samples: int | None = arg(None, "Use only the first this many examples of each validation split.")
-    max_predict_samples: int | None = arg(
-        None, "Use only the first this many examples of each test split.", rare=True
-    )
+    max_predict_samples: int | None = arg(None, "Use only the first this many examples of each test split.", rare=True)
     hub_dataset: str | None = arg(
         None,
         "For masked_lm: NAME or NAME:CONFIG of a data set on the hub; each row's `text` is a document.",
@@ -138,9 +144,7 @@ class MergeArguments:
     refresh_every: int = arg(
         10, "Choose the active entries anew after this many merges; 0 = never.", rare=True, least=0
     )
-    dense_steps: int = arg(
-        0, "Local steps at the start in which all entries train and are merged.", rare=True, least=0
-    )
+    dense_steps: int = arg(0, "Local steps at the start in which all entries train and are merged.", rare=True, least=0)
 
     def __post_init__(self):
         check_bounds(self)
@@ -176,5 +180,3 @@ class OutputArguments:
         "`glue-sparse diff restore` makes the model of any of these steps from them.",
     )
     overwrite: bool = arg(False, "Delete an earlier run in the output folder first.")
-
-

@@ -146,7 +146,7 @@ def all_alive() -> Iterator[None]:
     except RuntimeError as error:
         if count() == 1 or not _of_backend(error):
             raise
-        raise ConnectionError(f"{GONE} ({shortened(str(error), 90)})") from error
+        raise ConnectionError(f"{GONE} ({sentence(str(error), 90)})") from error
 
 
 def _of_backend(error: RuntimeError) -> bool:

@@ -23,10 +23,11 @@ from glue_sparse.core.params import head_names
 from glue_sparse.models.pixels import Pixels
 from glue_sparse.models.sources import DTYPES
 from glue_sparse.models.vision import load_image_classifier, pixels_for
-from glue_sparse.tasks import metrics
+from glue_sparse.tasks import metrics, soundness
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.images import ImageCollator
 from glue_sparse.tasks.text import cut
+from glue_sparse.writing.words import shown
 
 HUB_ID = "uoft-cs/cifar10"
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -81,6 +82,8 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
     if do_predict:
         raise ValueError("cifar10 has no unlabelled test images to predict")
     tables, source = _tables(task.data_dir, ("train",) if task.hold_out else ("train", "test"))
+    labels = {split: _labels(table, _place(task.data_dir, split)) for split, table in tables.items()}
+    soundness.check(labels, LABELS, "CIFAR-10")
     splits = _splits(tables, task, seed)
     network, base_model = load_image_classifier(
         model.model or "", LABELS, seed, model.dtype, from_scratch=model.from_scratch
@@ -90,7 +93,8 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
     available = {split: chosen.available for split, chosen in splits.items()}
     found = {split: len(table) for split, table in tables.items()}
     official = {split: ROWS[split] for split in tables}
-    counts = {"rows": used, "available_rows": found, "official_rows": official, "held_out": task.hold_out}
+    counts = {"rows": used, "available_rows": found, "official_rows": official, "held_out": task.hold_out,
+              **_doubts(data)}  # fmt: skip
     return Task(
         name=name,
         title=title(used, available, found, jpeg),
@@ -185,9 +189,7 @@ def _read(place: str, kind: str, split: str, **options: Any) -> Dataset:
 def _splits(tables: Mapping[str, Dataset], task: TaskArguments, seed: int) -> dict[str, _Split]:
     rows = {split: list(range(len(table))) for split, table in tables.items()}
     if task.hold_out:
-        place = _place(task.data_dir, "train")
-        labels = [_label(label, f"row {row} of {place}") for row, label in enumerate(tables["train"]["label"])]
-        held = hold_out(labels, task.hold_out)
+        held = hold_out(_labels(tables["train"], _place(task.data_dir, "train")), task.hold_out)
         rows = {"train": sorted(set(rows["train"]) - set(held)), "validation": held}
     found = {}
     for split, all_rows in rows.items():
@@ -224,9 +226,24 @@ def _decode(chosen: _Split, split: str) -> tuple[Tensor, list[int], bool]:
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))), labels, jpeg
 
 
+def _doubts(data: Mapping[str, Images]) -> dict[str, list[str]]:
+    labels = {split: images.labels for split, images in data.items()}
+    inputs = {split: [*map(_key, images.pixels)] for split, images in data.items()}
+    return soundness.doubts(labels, inputs, LABELS, ("accuracy",), "CIFAR-10")
+
+
+def _key(image: Tensor) -> int:
+    """Equal for equal images."""
+    return hash(image.numpy().tobytes())
+
+
+def _labels(table: Dataset, place: str) -> list[int]:
+    return [_label(label, f"row {row} of {place}") for row, label in enumerate(table["label"])]
+
+
 def _label(label: Any, where: str) -> int:
-    if label not in range(len(LABELS)):
-        raise ValueError(f"{where} has the label {label!r}, which is not a class from 0 to {len(LABELS) - 1}")
+    if isinstance(label, bool) or label not in range(len(LABELS)):
+        raise ValueError(f"{where} has the label {shown(label)}, which is not a class from 0 to {len(LABELS) - 1}")
     return int(label)
 
 

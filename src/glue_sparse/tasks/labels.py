@@ -1,86 +1,66 @@
-"""Labels as a user's own files write them: classes by name, numbers, and marks that there is none."""
+"""Labels as data files write them: words, of which some are numbers and some say that there is none."""
 
-import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-NO_LABEL = "-"
-"""What stands for no label by default, as in SNLI."""
-_WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]*)([.]0*)?")
-"""A text that is a whole number; 007 (a postal code) and 1e5 (a product) stay the names they are."""
+import numpy as np
+
+MISSING = ("-", "nan", "-nan", "NaN", "-NaN", "NA", "N/A", "n/a", "<NA>", "#NA", "#N/A", "null", "NULL", "None", "NaT")
+"""What stands for no label: SNLI's -, and what pandas reads as missing. `none`, in small letters, is a class."""
+LARGEST = float(np.finfo(np.float32).max)
+"""Models compute in float32, or in bfloat16, whose range is the same."""
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:[.][0-9]*)?|[.][0-9]+)(?:[eE][+-]?[0-9]+)?")
+_WHOLE = re.compile(r"([+-]?)(0|[1-9][0-9]*)(?:[.]0*)?")
+"""A word that is a whole number; 007 (a postal code) and 1e5 (a product) stay the names they are."""
+_INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
 
 
-def label_names(labels: Sequence[Any]) -> tuple[str, ...]:
-    """Sorted names of the classes, numbers in numerical order; empty when the labels are a regression's."""
-    numbers = [number for number in map(_exact, labels) if number is not None]
-    if len(numbers) < len(labels):
-        return tuple(sorted({name_of(label) for label in labels}))
-    if all(_is_whole(number) for number in numbers):
-        return tuple(sorted({name_of(label) for label in labels}, key=lambda name: (_exact(name) or 0, name)))
-    return ()
+def word_of(cell: Any) -> str:
+    """A cell as its word, whatever the format: JSON's true is `true`; nothing, null and no number are an empty word."""
+    if cell is None or cell != cell:
+        return ""
+    return str(cell).lower() if isinstance(cell, bool) else unicodedata.normalize("NFC", str(cell).strip())
 
 
-def name_of(label: Any) -> str:
-    """How a class is called: `1`, `1.0` and 1 are the same one, to the last digit of however large a number.
-
-    Texts that Unicode holds for the same (an accent by itself, or with its letter) are the same one too.
-    """
-    number, text = _exact(label), unicodedata.normalize("NFC", str(label).strip())
-    whole = number is not None and (_WHOLE.fullmatch(text) if isinstance(label, str) else _is_whole(number))
-    return str(int(number)) if number is not None and whole else text
+def class_of(word: str) -> str:
+    """How a class is called: 1, 1.0 and +1 are one, to the last digit of however large a number."""
+    whole = _WHOLE.fullmatch(word)
+    return word if whole is None else f"{whole[1].strip('+') if whole[2] != '0' else ''}{whole[2]}"
 
 
-def number_of(label: Any) -> float | None:
-    """A regression's label; none where it is no finite number."""
-    number = _exact(label)
-    return None if number is None else float(number)
+def classes_of(words: Iterable[str]) -> tuple[str, ...]:
+    """The classes in order, numbers by their size."""
+    names = {class_of(word) for word in words}
+    numbers = {name: number_of(name) for name in names}
+    if None in numbers.values():
+        return tuple(sorted(names))
+    return tuple(sorted(names, key=lambda name: (numbers[name] or 0, name)))
 
 
-def mark_of(mark: str | None, labels: Sequence[Any]) -> str | None:
-    """What says that a row has no label: `mark`, else `NO_LABEL`, but nothing where a label is `+`, its opposite."""
+def number_of(word: str) -> Decimal | None:
+    """The finite number that a word is, with all of its digits; none where it is another word."""
+    try:
+        return Decimal(word) if _NUMBER.fullmatch(word) else None
+    except InvalidOperation:  # an exponent of more digits than decimals have
+        return None
+
+
+def is_fraction(word: str) -> bool:
+    """Whether a word is a number that is not whole."""
+    number = number_of(word)
+    return number is not None and number != number.to_integral_value()
+
+
+def is_infinite(word: str) -> bool:
+    """Whether a word says infinity."""
+    return _INFINITE.fullmatch(word) is not None
+
+
+def missing_words(mark: str | None, words: Sequence[str]) -> tuple[str, ...]:
+    """What stands for no label beside an empty cell: `mark`, else the usual, without - where a label is +."""
     if mark is not None:
-        return mark.strip()
-    return None if any(isinstance(label, str) and label.strip() == "+" for label in labels) else NO_LABEL
-
-
-def is_marked(label: Any, mark: str | None) -> bool:
-    """Whether a cell says so; an empty mark means an empty cell."""
-    if label is None or label != label:
-        return mark == ""
-    return isinstance(label, str) and label.strip() == mark
-
-
-def not_finite(labels: Sequence[Any]) -> int | None:
-    """Place of an infinite label, or one too large, among numbers with fractions: a regression that has none there."""
-    others = [i for i, label in enumerate(labels) if _exact(label) is None]
-    if not others or not all(_is_number(labels[i]) for i in others):
-        return None
-    numbers = [number for number in map(_exact, labels) if number is not None]
-    return None if all(_is_whole(number) for number in numbers) else others[0]
-
-
-def _is_number(label: Any) -> bool:
-    if isinstance(label, bool):
-        return False
-    try:
-        return not Decimal(label.strip() if isinstance(label, str) else label).is_nan()
-    except (InvalidOperation, TypeError, ValueError):
-        return False
-
-
-def _exact(label: Any) -> Decimal | None:
-    """A finite number with all of its digits, also from a text that is one."""
-    if isinstance(label, bool) or isinstance(label, str) and "_" in label:  # Python's own way to group digits
-        return None
-    try:
-        number = Decimal(label.strip() if isinstance(label, str) else label)
-        return number if math.isfinite(float(number)) else None
-    except (InvalidOperation, TypeError, ValueError, OverflowError):
-        return None
-
-
-def _is_whole(number: Decimal) -> bool:
-    return number == number.to_integral_value()
+        return (mark.strip(),)
+    return MISSING[1:] if "+" in words else MISSING

@@ -1,16 +1,18 @@
 """Tables from files: csv, tsv, JSON lines or parquet, with errors that name the line."""
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from glue_sparse.tasks.characters import check_file, fault_of, utf8
+from glue_sparse.writing.fields import json_value
+from glue_sparse.writing.words import listed, shown
 
 Row = tuple[int, dict[str, Any]]
 """Line number, counting from 1 and with the header, and the cells by column."""
@@ -24,6 +26,10 @@ class _Repeated:
 
 
 REPEATED = _Repeated()
+
+
+class Number(str):
+    """A number of a JSON file, digit for digit as the file writes it; what quotes are around is text instead."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,8 @@ def read(path: Path, columns: Sequence[str]) -> Table:
     """The named columns of a file; its ending says the format.
 
     Raises:
-        ValueError: no such file or format, no rows, a missing column, a broken row, or not UTF-8.
+        ValueError: no such file or format, no rows, a missing column or one that occurs twice, a broken row, not UTF-8,
+            or a character that no text has.
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
@@ -76,22 +83,21 @@ def collect(
     optional: Sequence[str] = (),
 ) -> Table:
     """The table of what `reader` yields; see `read` for the errors."""
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist or is not a file")
+    check_file(path)
     table = Table(path, {column: [] for column in (*columns, *optional)})
-    try:
+    with utf8(path):
         for line, row in reader(path):
-            place = f"{path}, line {line}," if table.lines else path
+            table.lines.append(line)
+            place = f"{table.where(-1)}," if len(table.lines) > 1 else str(path)
             for column in columns:
                 if column not in row:
-                    raise ValueError(f"{place} has no column {column!r}; found: {', '.join(row)}")
+                    raise ValueError(f"{place} has no column {shown(column)}; found: {listed(row)}")
             for column, cells in table.columns.items():
                 cells.append(row.get(column))
                 if cells[-1] is REPEATED:
-                    raise ValueError(f"{place} has more than one column {column!r}: rename all but one")
-            table.lines.append(line)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text") from error
+                    raise ValueError(f"{place} has more than one column {shown(column)}: rename all but one")
+                if isinstance(cells[-1], str) and (fault := fault_of(cells[-1])):
+                    raise ValueError(f"{table.where(-1)}: column {shown(column)} {fault}")
     if not table.lines:
         raise ValueError(f"{path} has no rows")
     return table
@@ -132,7 +138,7 @@ def _named(
         if header is None:
             header = fields
         elif len(fields) == len(header):
-            yield line, _row(zip(header, fields, strict=True))
+            yield line, unlike(zip(header, fields, strict=True))
         elif not any(fields):
             continue  # a blank line
         elif broken is not None:
@@ -141,7 +147,8 @@ def _named(
             raise ValueError(f"{path}, line {line}: {len(fields)} fields where {len(header)} are expected")
 
 
-def _row(cells: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def unlike(cells: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A row, or an object of JSON, with `REPEATED` in the place of what has the name of another."""
     row: dict[str, Any] = {}
     for column, cell in cells:
         row[column] = REPEATED if column in row else cell
@@ -154,12 +161,18 @@ def _json_lines(path: Path) -> Iterator[Row]:
             if not text.strip():
                 continue
             try:
-                row = json.loads(text, object_pairs_hook=_row, parse_float=Decimal)
-            except (ValueError, RecursionError):  # also for a number of thousands of digits
+                row = json_value(text, "a line", object_pairs_hook=unlike, parse_constant=_constant,
+                                 parse_float=Number, parse_int=Number)  # fmt: skip
+            except ValueError:
                 row = None
             if not isinstance(row, dict):
                 raise ValueError(f"{path}, line {line}: not a JSON object; one a line is expected")
             yield line, row
+
+
+def _constant(word: str) -> Number | None:
+    """Python writes NaN for what other writers of JSON call null."""
+    return None if word == "NaN" else Number(word)
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -167,7 +180,7 @@ def _parquet(path: Path) -> Iterator[Row]:
         file = pq.ParquetFile(path)
         columns = ([column.to_pylist() for column in batch.columns] for batch in file.iter_batches())
         rows = (cells for batch in columns for cells in zip(*batch, strict=True))
-        yield from enumerate((_row(zip(file.schema_arrow.names, cells, strict=True)) for cells in rows), 1)
+        yield from enumerate((unlike(zip(file.schema_arrow.names, cells, strict=True)) for cells in rows), 1)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is not a parquet file, or is damaged") from error
 
@@ -179,12 +192,3 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".json": _json_lines,
     ".parquet": _parquet,
 }
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8, which a lone surrogate cannot."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -17,7 +17,7 @@ from glue_sparse.models.loading import load_classifier
 from glue_sparse.models.names import base_name
 from glue_sparse.models.padding import choose_side
 from glue_sparse.models.tokenizers import load_tokenizer
-from glue_sparse.tasks import metrics
+from glue_sparse.tasks import metrics, soundness
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.fits import check_ids, check_length
 from glue_sparse.writing.files import write_text
@@ -49,9 +49,12 @@ def build(data: TextData, task: TaskArguments, model: ModelArguments, seed: int)
     """Cut the splits to size, load the model and tokenise.
 
     Raises:
-        ValueError: the model is not to be had, does not fit its tokenizer, or `max_length` is more than it can read.
+        ValueError: the model is not to be had, does not fit its tokenizer, or `max_length` is more than it can read;
+            or a label is not the task's, or all labels to train on are the same.
     """
+    soundness.check(_labels(data.splits), data.labels, data.title)
     splits = {split: cut(rows, split, task, seed) for split, rows in data.splits.items()}
+    doubts = _doubts(splits, data)
     base = base_name(model.model or "", seed, model.from_scratch)
     tokenizer = load_tokenizer(base)
     with seeded_head(seed):
@@ -80,14 +83,27 @@ def build(data: TextData, task: TaskArguments, model: ModelArguments, seed: int)
         tests=tests,
         write_predictions=_writer(data, index) if tests else None,
         labels=data.labels,
-        source={**data.source, "rows": used, "available_rows": available, "official_rows": official},
+        source={**data.source, "rows": used, "available_rows": available, "official_rows": official, **doubts},
         base_model=base,
     )
 
 
-def describe(
-    title: str, used: Mapping[str, int], available: Mapping[str, int], official: Mapping[str, int]
-) -> str:
+def _labels(splits: Mapping[str, Dataset]) -> dict[str, list[Any]]:
+    return {split: list(rows["label"]) for split, rows in splits.items() if not split.startswith("test")}
+
+
+def _doubts(splits: Mapping[str, Dataset], data: TextData) -> dict[str, list[str]]:
+    labels = _labels(splits)
+    inputs = {split: _inputs(splits[split]) for split in labels}
+    return soundness.doubts(labels, inputs, data.labels, data.metrics, data.title)
+
+
+def _inputs(rows: Dataset) -> list[tuple[str, ...]]:
+    columns = [list(rows[column]) for column in ("text", "text_pair") if column in rows.column_names]
+    return [*zip(*columns, strict=True)]
+
+
+def describe(title: str, used: Mapping[str, int], available: Mapping[str, int], official: Mapping[str, int]) -> str:
     """The title, with what keeps a score from being the official one: `RTE (500 of 2,490 train rows)`.
 
     The three mappings give rows by split: used in this run, in the data, in the official release where known.

@@ -52,3 +52,20 @@ def shortened(text: object, longest: int = 100) -> str:
 def command(words: str) -> str:
     """What a reader is to type, for example `command("diff apply RUN FOLDER")`."""
     return f"glue-sparse {words}"
+
+
+def shown(value: object, longest: int = 60) -> str:
+    """A value in a message, as Python writes it, on one line and cut where it is long."""
+    text = repr(value) if isinstance(value, str) else " ".join(str(value).split())
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def listed(names: Collection[str], longest: int = 80) -> str:
+    """Names in a message, with commas: as many as fit, and how many more there are."""
+    found: list[str] = []
+    for name in names:
+        word = shown(name) if not name.isprintable() or len(name) > longest // 2 else name
+        if found and len(", ".join([*found, word])) > longest:
+            return f"{', '.join(found)} and {len(names) - len(found)} more"
+        found.append(word)
+    return ", ".join(found)

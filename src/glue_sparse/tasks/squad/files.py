@@ -8,7 +8,10 @@ from typing import Any
 
 from datasets import Dataset
 
-from glue_sparse.tasks.tables import is_unicode
+from glue_sparse.tasks import characters
+from glue_sparse.tasks.tables import REPEATED, unlike
+from glue_sparse.writing.fields import json_value
+from glue_sparse.writing.words import shown
 
 KINDS = {list: "a list", str: "text", int: "a whole number"}
 
@@ -19,13 +22,12 @@ def read(path: Path) -> Dataset:
     `answer_start` counts the characters (code points) of the context.
 
     Raises:
-        ValueError: not UTF-8, not JSON, a missing key, an id that occurs twice, a question without answers, or an
-            answer that is not where `answer_start` says.
+        ValueError: not UTF-8, not JSON, a key that is missing or occurs twice, an id that occurs twice, a question that
+            is empty or without answers, or an answer that is not where `answer_start` says.
     """
-    try:
+    characters.check_file(path)
+    with characters.utf8(path):
         text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text") from error
     rows: dict[str, dict[str, Any]] = {}
     for row in _rows(path, text):
         name = row["id"]
@@ -45,25 +47,25 @@ def fault_of(row: dict[str, Any]) -> str | None:
     texts, starts = row["answers"]["text"], row["answers"]["answer_start"]
     if not texts:
         return "has no answer; this task is SQuAD v1.1, not v2.0 with its impossible questions"
-    if not all(is_unicode(text) for text in (row["id"], row["question"], row["context"], *texts)):
-        return "holds half a character (a lone surrogate, as cut emoji leave it)"
+    for text in (row["id"], row["question"], row["context"], *texts):
+        if fault := characters.fault_of(text):
+            return fault
+    if not row["question"].strip():
+        return "is empty"
     for text, start in zip(texts, starts, strict=True):
         found = row["context"][max(start, 0) : max(start, 0) + len(text)]
         if not text.strip():
             return "has an empty answer"
         if start < 0 or found != text:
-            return f"has the answer {text!r} with answer_start {start}, where its context has {found!r}"
+            place = f"with answer_start {shown(start)}, where its context has {shown(found)}"
+            return f"has the answer {shown(text)} {place}"
     return None
 
 
 def _rows(path: Path, text: str) -> Iterator[dict[str, Any]]:
     if not text.strip():
         raise ValueError(f"{path} is empty")
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"{path}, line {error.lineno}, column {error.colno}"
-        raise ValueError(f"{place}: not well-formed JSON ({error.msg})") from error
+    content = json_value(text, path, object_pairs_hook=unlike)
     for i, article in enumerate(_get(content, "data", list, str(path)), 1):
         here = f"{path}, article {i}"
         for j, paragraph in enumerate(_get(article, "paragraphs", list, here), 1):
@@ -75,7 +77,7 @@ def _rows(path: Path, text: str) -> Iterator[dict[str, Any]]:
 
 def _row(question: Any, context: str, place: str) -> dict[str, Any]:
     name = _get(question, "id", str, place)
-    place = f"{place} (id {name})"
+    place = f"{place} (id {shown(name)})"
     answers = _get(question, "answers", list, place)
     return {
         "id": name,
@@ -91,7 +93,9 @@ def _row(question: Any, context: str, place: str) -> dict[str, Any]:
 def _get(record: Any, key: str, kind: type, place: str) -> Any:
     if not isinstance(record, dict) or key not in record:
         raise ValueError(f"{place} has no {key!r}")
-    if not isinstance(record[key], kind):
+    if record[key] is REPEATED:
+        raise ValueError(f"{place} has more than one {key!r}: remove all but one")
+    if not isinstance(record[key], kind) or isinstance(record[key], bool):
         raise ValueError(f"{place}: {key!r} is not {KINDS[kind]}")
     return record[key]
 
@@ -101,5 +105,5 @@ def _place(path: Path, text: str, name: str, occurrence: int = 0) -> str:
     spellings = {re.escape(json.dumps(name, ensure_ascii=ascii_only)) for ascii_only in (True, False)}
     found = list(re.finditer(rf'"id"\s*:\s*(?:{"|".join(spellings)})', text))
     if len(found) <= occurrence:
-        return f"{path}: question {name!r}"
-    return f"{path}, line {text.count(chr(10), 0, found[occurrence].start()) + 1}: question {name!r}"
+        return f"{path}: question {shown(name)}"
+    return f"{path}, line {text.count(chr(10), 0, found[occurrence].start()) + 1}: question {shown(name)}"

@@ -128,7 +128,7 @@ def test_the_longest_window_leaves_out_positions_before_the_padding_index(masked
 def test_bad_texts_and_windows_are_refused(language: LanguageModel, tmp_path: Path):
     (tmp_path / "empty").write_text(" \n")
     (tmp_path / "binary").write_bytes(b"abc\xff\xfe")
-    for name, message in (("empty", "is empty"), ("binary", "not a text in UTF-8")):
+    for name, message in (("empty", "is empty"), ("binary", "is not UTF-8 text: line 1 has other bytes")):
         with pytest.raises(ValueError, match=message):
             read_text(tmp_path / name)
     with pytest.raises(ValueError, match="2 at least"):

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from glue_sparse.core.batches import evaluating
 from glue_sparse.core.randomness import seeded
 from glue_sparse.models.language_models import Kind, LanguageModel, logits_of
+from glue_sparse.writing.characters import check_file, fault_of, utf8
 
 MASKED_SHARE = 0.15
 """Share of a window's tokens that a masked model has to predict, as in BERT's training."""
@@ -73,12 +74,13 @@ def read_text(path: Path) -> str:
     """A text file whole.
 
     Raises:
-        ValueError: it is empty, or not UTF-8.
+        ValueError: there is no file, it is empty, not UTF-8, or holds what no text does.
     """
-    try:
+    check_file(path)
+    with utf8(path):
         text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text in UTF-8 (byte {error.start:,})") from error
+    if fault := fault_of(text):
+        raise ValueError(f"{path} {fault}")
     if not text.strip():
         raise ValueError(f"{path} is empty")
     return text

@@ -25,6 +25,8 @@ def check(splits: Mapping[str, Sequence[Any]], classes: Sequence[str], title: st
     indices = range(len(classes))
     allowed = f"a class from 0 to {len(classes) - 1}" if classes else "a finite number"
     for split, labels in splits.items():
+        if not labels:
+            raise ValueError(f"{title}: {split} has no rows")
         for row, label in enumerate(labels):
             if not (label in indices if classes else isinstance(label, Real) and isfinite(label)):
                 raise ValueError(f"{title}: row {row} of {split} has the label {label}, which is not {allowed}")

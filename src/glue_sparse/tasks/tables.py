@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from glue_sparse.tasks.characters import check_file, fault_of, utf8
+from glue_sparse.writing.characters import check_file, fault_of, utf8
 from glue_sparse.writing.fields import json_value
 from glue_sparse.writing.words import listed, shown
 

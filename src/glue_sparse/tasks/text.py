@@ -49,8 +49,7 @@ def build(data: TextData, task: TaskArguments, model: ModelArguments, seed: int)
     """Cut the splits to size, load the model and tokenise.
 
     Raises:
-        ValueError: the model is not to be had, does not fit its tokenizer, or `max_length` is more than it can read;
-            or a label is not the task's, or all labels to train on are the same.
+        ValueError: the model is not to be had or does not fit tokenizer or `max_length`, or the labels are not sound.
     """
     soundness.check(_labels(data.splits), data.labels, data.title)
     splits = {split: cut(rows, split, task, seed) for split, rows in data.splits.items()}

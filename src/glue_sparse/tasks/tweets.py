@@ -53,7 +53,9 @@ def read(path: Path) -> dict[str, str]:
     labels: dict[str, set[str]] = {}
     # a mixture of encodings; Latin-1 is the one that keeps every byte apart
     with path.open(encoding="latin-1", newline="") as file:
-        for row in csv.DictReader(file):
+        for row in (rows := csv.DictReader(file)):
+            if not isinstance(row.get("text"), str) or "sentiment" not in row:
+                raise ValueError(f"{path}, line {rows.line_num} lacks text or sentiment: install the wheel anew")
             text = " ".join(row["text"].split())
             words = " ".join(_WORD.findall(_DECORATION.sub(" ", text.lower())))
             if words and row["sentiment"] in LABELS:

@@ -12,6 +12,8 @@ from datasets import load_dataset
 from datasets.exceptions import DatasetsError
 
 from glue_sparse.arguments.groups import TaskArguments
+from glue_sparse.writing.characters import check_file, fault_of, utf8
+from glue_sparse.writing.words import listed, shown
 
 Document = list[str]
 """Sentences in their order, none of them empty."""
@@ -137,10 +139,9 @@ def _of_folder(folder: Path) -> tuple[Corpus, Corpus | None]:
 
 def _text_files(path: Path) -> list[Path]:
     """The file itself, or the .txt files of a folder by name."""
-    if path.is_file():
-        return [path]
     if not path.is_dir():
-        raise ValueError(f"{path} does not exist")
+        check_file(path)
+        return [path]
     files = sorted(found for found in path.iterdir() if found.suffix.lower() == ".txt" and found.is_file())
     if not files:
         raise ValueError(f"folder {path} has no .txt file: text with a sentence a line is needed, and blank lines "
@@ -155,11 +156,15 @@ def _of_files(paths: list[Path]) -> Corpus:
 
 def _read_files(paths: list[Path]) -> Iterator[Document]:
     for path in paths:
-        try:
-            with path.open(encoding="utf-8-sig") as file:
-                yield from documents_of(file)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not UTF-8 text") from error
+        with utf8(path), path.open(encoding="utf-8-sig") as file:
+            yield from documents_of(_checked(path, file))
+
+
+def _checked(path: Path, lines: Iterable[str]) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
+        if fault := fault_of(line):
+            raise ValueError(f"{path}, line {number} {fault}")
+        yield line
 
 
 def _of_hub(dataset: str, streaming: bool) -> tuple[Corpus, Corpus | None]:
@@ -171,7 +176,7 @@ def _of_hub(dataset: str, streaming: bool) -> tuple[Corpus, Corpus | None]:
         raise ValueError(f"the data set {dataset} is neither in the Hugging Face cache nor to be had from the hub; "
                          f"without a network give `data_dir` or `train_file` ({reason})") from error  # fmt: skip
     if "train" not in splits:
-        raise ValueError(f"the data set {dataset} has no split `train`; found: {', '.join(splits)}")
+        raise ValueError(f"the data set {dataset} has no split `train`; found: {listed(splits)}")
     validation = next((split for split in splits if any(word in split for word in _VALIDATION)), None)
     found = [_of_rows(splits[split], f"{dataset} ({split})") for split in ("train", validation) if split]
     return found[0], found[1] if len(found) > 1 else None
@@ -184,6 +189,8 @@ def _of_rows(rows: Any, name: str) -> Corpus:
 def _read_rows(rows: Any, name: str) -> Iterator[Document]:
     for row in rows:
         if "text" not in row:
-            raise ValueError(f"{name} has no column `text`; found: {', '.join(row)}")
-        if document := sentences_of(row["text"] or ""):
+            raise ValueError(f"{name} has no column `text`; found: {listed(row)}")
+        if not isinstance(text := row["text"] or "", str):
+            raise ValueError(f"the column `text` of {name} holds {shown(text)}, which is no text")
+        if document := sentences_of(text):
             yield document

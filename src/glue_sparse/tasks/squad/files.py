@@ -8,8 +8,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from glue_sparse.tasks import characters
 from glue_sparse.tasks.tables import REPEATED, unlike
+from glue_sparse.writing import characters
 from glue_sparse.writing.fields import json_value
 from glue_sparse.writing.words import shown
 

@@ -10,7 +10,7 @@ from datasets import Dataset
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.labelled import Problem, settle, targets, without_missing, words_of
-from glue_sparse.tasks.labels import missing_words
+from glue_sparse.tasks.labels import no_label
 from glue_sparse.tasks.tables import Number, Table, read
 from glue_sparse.tasks.text import TextData, build
 from glue_sparse.writing.words import listed, shown
@@ -31,10 +31,12 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         raise ValueError(f"text_columns must be one or two, without the label_column, got {listed(texts)}")
     wanted = {"train": [*texts, label], "validation": [*texts, label], "test": texts}
     tables = {split: read(path, wanted[split]) for split, path in files.items()}
-    missing = missing_words(task.no_label, words_of(tables["train"], label))
+    is_missing = no_label(task.no_label, words_of(tables["train"], label))
     left_out: dict[str, int] = {}
     for split in ("train", "validation"):
-        tables[split], left_out[split] = without_missing(tables[split], label, missing, task.missing_labels == "drop")
+        tables[split], left_out[split] = without_missing(
+            tables[split], label, is_missing, task.missing_labels == "drop"
+        )
     problem = settle(tables["train"], label, task.problem)
     _check_names(problem.classes if do_predict else ())
     data = TextData(

@@ -1,7 +1,7 @@
 """The label column of a user's own file: rows that have none, and whether the others are classes or numbers."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -41,24 +41,24 @@ def words_of(table: Table, column: str) -> list[str]:
     return [labels.word_of(cell) for cell in table.columns[column]]
 
 
-def without_missing(table: Table, column: str, missing: Sequence[str], drop: bool) -> tuple[Table, int]:
+def without_missing(table: Table, column: str, is_missing: Callable[[str], bool], drop: bool) -> tuple[Table, int]:
     """The table without the rows that have no label, and how many they are, which is told.
 
     Args:
-        missing: what stands for no label, beside an empty cell.
+        is_missing: whether a word says that there is no label.
         drop: whether such rows may be left out.
     Raises:
         ValueError: there are some and they may not, or nothing would be left.
     """
     words = words_of(table, column)
-    lacking = [row for row, word in enumerate(words) if not word or word in missing]
+    lacking = [row for row, word in enumerate(words) if is_missing(word)]
     if not lacking:
         return table, 0
     first, place = words[lacking[0]], f"no label in column {shown(column)}"
     if not drop:
         raise ValueError(f"{table.where(lacking[0])}: {place}{f', which says {shown(first)}' if first else ''} "
                          f"({len(lacking)} of {len(words)} rows): give them one, or leave them out by `missing_labels` "
-                         f"drop{'; or name another `no_label`' if first else ''}")  # fmt: skip
+                         f"drop{'; where it is a class, name another `no_label`' if first else ''}")  # fmt: skip
     if len(lacking) == len(words):
         raise ValueError(f"no row of {table.path} has a label in column {shown(column)}")
     logger.warning("%s: %d of %d rows are left out, since they have no label in column %s",
@@ -81,24 +81,28 @@ def settle(table: Table, column: str, told: Kind | None) -> Problem:
     words = words_of(table, column)
     fractions = [row for row, word in enumerate(words) if labels.is_fraction(word)]
     others = [row for row, word in enumerate(words) if labels.number_of(word) is None]
-    if told is None and 0 < len(others) < len(words):
-        _check_unmixed(table, words, fractions, others)
+    if told is None and fractions and others:
+        raise ValueError(f"{table.where(others[0])}: label {shown(words[others[0]])} is no number, but "
+                         f"{_place(table, fractions[0])} has {shown(words[fractions[0]])}: correct it, or say by "
+                         "`problem` whether labels are numbers (regression) or names (classification)")  # fmt: skip
     if told == "regression" or told is None and fractions:
         problem = Problem("regression")
         targets(table, column, problem)
     else:
         problem = Problem("classification", labels.classes_of(words))
-    if told is None and not others:
-        reason = (
-            f"{_place(table, fractions[0])} has the fraction {shown(words[fractions[0]])}"
-            if fractions
-            else ("all of its numbers are whole")
-        )
-        taken = f"{len(problem.classes)} classes ({listed(problem.classes)})" if problem.classes else "numbers"
-        other = "regression takes it for numbers" if problem.classes else "classification takes it for names"
-        logger.warning("%s: column %s is taken for %s, since %s; `problem` %s",
-                       table.path, shown(column), taken, reason, other)  # fmt: skip
+    if told is None and len(others) < len(words):
+        _tell(problem, table, column, (fractions or others or [None])[0])
     return problem
+
+
+def _tell(problem: Problem, table: Table, column: str, decided: int | None) -> None:
+    """Say how numbers were taken; none decided where all are whole."""
+    taken = f"{len(problem.classes)} classes ({listed(problem.classes)})" if problem.classes else "numbers (regression)"
+    why = "all numbers in it are whole"
+    if decided is not None:
+        why = f"{_place(table, decided)} has {shown(labels.word_of(table.columns[column][decided]))}"
+    logger.warning("%s: column %s is taken for %s, since %s; `problem` can say otherwise",
+                   table.path, shown(column), taken, why)  # fmt: skip
 
 
 def targets(table: Table, column: str, problem: Problem) -> list[int] | list[float]:
@@ -122,22 +126,10 @@ def targets(table: Table, column: str, problem: Problem) -> list[int] | list[flo
 
 def _number(word: str, what: str) -> float:
     if (number := labels.number_of(word)) is None:
-        finite = "finite " if labels.is_infinite(word) else ""
-        raise ValueError(f"{what} is no {finite}number, and a regression needs one")
+        raise ValueError(f"{what} is no finite number, and a regression needs one")
     if abs(number) > labels.LARGEST:
         raise ValueError(f"{what} is larger than what float32, in which a model computes, can hold: scale the labels")
     return float(number)
-
-
-def _check_unmixed(table: Table, words: Sequence[str], fractions: Sequence[int], others: Sequence[int]) -> None:
-    """Raise a ValueError where one bad cell may be what makes classes of numbers."""
-    infinite = [row for row in others if labels.is_infinite(words[row])]
-    ends = "correct it, or say by `problem` whether labels are numbers (regression) or names (classification)"
-    if len(infinite) == len(others):
-        raise ValueError(f"{table.where(infinite[0])}: label {shown(words[infinite[0]])} is no finite number: {ends}")
-    if fractions:
-        raise ValueError(f"{table.where(others[0])}: label {shown(words[others[0]])} is no number, but "
-                         f"{_place(table, fractions[0])} has {shown(words[fractions[0]])}: {ends}")  # fmt: skip
 
 
 def _place(table: Table, row: int) -> str:

@@ -2,20 +2,22 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import numpy as np
 
-MISSING = ("-", "nan", "-nan", "NaN", "-NaN", "NA", "N/A", "n/a", "<NA>", "#NA", "#N/A", "null", "NULL", "None", "NaT")
-"""What stands for no label: SNLI's -, and what pandas reads as missing. `none`, in small letters, is a class."""
+MISSING = ("-", "NA", "N/A", "n/a", "<NA>", "#NA", "#N/A", "null", "NULL", "None", "NaT")
+"""What stands for no label: SNLI's -, and what pandas writes and reads as missing; `none` in small letters is a class.
+
+So does what computers write for a number that is none, `nan` and `inf`, in any case and with any sign."""
 LARGEST = float(np.finfo(np.float32).max)
 """Models compute in float32, or in bfloat16, whose range is the same."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:[.][0-9]*)?|[.][0-9]+)(?:[eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"([+-]?)(0|[1-9][0-9]*)(?:[.]0*)?")
 """A word that is a whole number; 007 (a postal code) and 1e5 (a product) stay the names they are."""
-_INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
+_NO_NUMBER = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 
 
 def word_of(cell: Any) -> str:
@@ -54,13 +56,13 @@ def is_fraction(word: str) -> bool:
     return number is not None and number != number.to_integral_value()
 
 
-def is_infinite(word: str) -> bool:
-    """Whether a word says infinity."""
-    return _INFINITE.fullmatch(word) is not None
+def no_label(mark: str | None, words: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a word says that there is no label: where `mark` is given, that and an empty one alone.
 
-
-def missing_words(mark: str | None, words: Sequence[str]) -> tuple[str, ...]:
-    """What stands for no label beside an empty cell: `mark`, else the usual, without - where a label is +."""
+    Args:
+        words: all labels; where one is +, - is its opposite.
+    """
     if mark is not None:
-        return (mark.strip(),)
-    return MISSING[1:] if "+" in words else MISSING
+        return lambda word: word in ("", mark.strip())
+    usual = {"", *MISSING} - ({"-"} if "+" in words else set())
+    return lambda word: word in usual or _NO_NUMBER.fullmatch(word) is not None

@@ -84,7 +84,7 @@ def test_lists_may_be_single_values_and_flags_may_have_other_names(tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("base: {fix_layer: first}", "fix_layer: invalid literal"),
+        ("base: {fix_layer: first}", "fix_layer: invalid int value: 'first'"),
         ("base: {learning_rat: 1}", "unknown key 'learning_rat'; did you mean learning_rate"),
         ("base: {learning_rate: fast}", "invalid float value: 'fast'"),
         ("bases: {}", "unknown key 'bases'; did you mean base"),
@@ -147,5 +147,6 @@ def test_help_teaches_and_stays_readable(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         parse(["--help_all"])
     everything = capsys.readouterr().out
-    assert "--density DENSITY" in usual and "--data-dir" not in usual and "--torch_compile" not in usual
-    assert "--torch_compile" in everything and len(usual.splitlines()) < 300
+    assert "--density DENSITY" in usual and "(in (0, 1]; default: 0.005)" in " ".join(usual.split())
+    assert "--data-dir" not in usual and "--torch_compile" not in usual
+    assert "--torch_compile" in everything and len(usual.splitlines()) < 320

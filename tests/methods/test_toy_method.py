@@ -78,7 +78,7 @@ def test_help_shows_it_and_its_flag(capsys: pytest.CaptureFixture[str]):
 
 
 def test_its_flag_is_checked(tiny_bert: str, rte: Path, tmp_path: Path):
-    with pytest.raises(ValueError, match="--toy_count must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="--toy_count: must be at least 1, got 0"):
         parse(["--method", "toy", "--toy_count", "0"])
     with pytest.raises(ValueError, match="unknown argument --toy_cont; did you mean --toy_count?"):
         parse(["--method", "toy", "--toy_cont", "1"])

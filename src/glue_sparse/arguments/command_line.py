@@ -1,6 +1,5 @@
 """From a command line to values: a YAML gives defaults, flags win, unknown keys are errors. Loads no torch."""
 
-import math
 from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,11 +9,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NoReturn
 
-from glue_sparse.arguments.flags import Flag, flags_of
+from glue_sparse.arguments.flags import Flag, check_needs, flags_of
 from glue_sparse.arguments.groups import MergeArguments, ModelArguments, OutputArguments, TaskArguments
 from glue_sparse.arguments.method import MethodArguments
 from glue_sparse.arguments.trainer_flags import MAPPINGS, trainer_flags
 from glue_sparse.arguments.yaml_file import yaml_object
+from glue_sparse.writing.bounds import Number
 from glue_sparse.writing.fields import typed
 from glue_sparse.writing.parser import Parser
 from glue_sparse.writing.words import check_one_of, closest, prefixed
@@ -126,7 +126,9 @@ class CommandLine:
         if path and first.config != "none":
             defaults = _layered(path, vars(first), set(self.settings_of(argv)), [*self.flags])
         with _defaults(parser, defaults):
-            return vars(parser.parse_args(argv))
+            values = vars(parser.parse_args(argv))
+        check_needs(self.flags, values, self.settings_of(argv))
+        return values
 
     @cached_property
     def _reader(self) -> tuple[ArgumentParser, dict[str, Any], Lock]:
@@ -160,11 +162,14 @@ def _defaults(parser: ArgumentParser, values: Mapping[str, Any]) -> Iterator[Non
 def _add(group: Any, flag: Flag) -> None:
     """One flag, with a spelling with dashes, and --no_FLAG for what is true by default."""
     spellings = dict.fromkeys([f"--{flag.name}", f"--{flag.name.replace('_', '-')}"])
-    options: dict[str, Any] = {"default": flag.default, "help": flag.help.replace("%", "%%"), "type": flag.kind}
+    help = flag.help.replace("%", "%%")
+    if flag.is_number:
+        help += f" ({flag.bounds}; default: %(default)s)"
+    options: dict[str, Any] = {"default": flag.default, "help": help, "type": flag.kind}
     if flag.choices:
         options["choices"] = flag.choices
-    if flag.kind is float:
-        options["type"] = _float
+    if flag.is_number:
+        options["type"] = Number(flag.kind, flag.bounds)
     if flag.kind is str and flag.default != "":
         options["type"] = _text
     if flag.kind is bool:
@@ -177,16 +182,6 @@ def _add(group: Any, flag: Flag) -> None:
     if flag.kind is bool and flag.default is True:
         no = dict.fromkeys([f"--no_{flag.name}", f"--no-{flag.name.replace('_', '-')}"])
         group.add_argument(*no, action="store_false", dest=flag.name, default=True, help=SUPPRESS)
-
-
-def _float(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError as error:
-        raise ArgumentTypeError(f"invalid float value: {text!r}") from error
-    if not math.isfinite(number):
-        raise ArgumentTypeError(f"{text} is no number to train with: give a finite one")
-    return number
 
 
 def _text(text: str) -> str:

@@ -1,10 +1,16 @@
-"""A flag and its facts: what it takes, what it is for, which methods or tasks it belongs to, if --help shows it."""
+"""A flag and its facts: what it takes, in which bounds, what it is for and needs, and if --help shows it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from glue_sparse.writing import bounds as number_bounds
+from glue_sparse.writing.bounds import FINITE, LARGEST, Bounds
+
+Needs = Mapping[str, tuple[Any, ...]]
+"""Other flag -> its values with which a flag has an effect, none: all but its default; one of these flags is enough."""
 
 
 def arg(
@@ -14,7 +20,11 @@ def arg(
     methods: Iterable[str] = (),
     tasks: Iterable[str] = (),
     rare: bool = False,
-    least: float | None = None,
+    least: float = -LARGEST,
+    most: float = LARGEST,
+    above: float | None = None,
+    below: float | None = None,
+    needs: Needs | None = None,
     aliases: Iterable[str] = (),
     reads: bool = False,
 ) -> Any:
@@ -24,12 +34,16 @@ def arg(
         default: a list stands for a new one each time.
         methods, tasks: the only ones that it is for; none: for all.
         rare: --help leaves it to --help_all.
-        least: smallest value of a number.
+        least, most: smallest and largest value of a number.
+        above, below: the same where the end itself is no value.
+        needs: flags without which it has no effect.
         aliases: further spellings, dashes and all.
         reads: its value may be a path that a run reads, and must not replace.
     """
-    facts = {"help": help, "methods": (*methods,), "tasks": (*tasks,), "rare": rare, "least": least,
-             "aliases": (*aliases,), "reads": reads}  # fmt: skip
+    ends = Bounds(least if above is None else above, most if below is None else below, above is not None,
+                  below is not None)  # fmt: skip
+    facts = {"help": help, "methods": (*methods,), "tasks": (*tasks,), "rare": rare, "bounds": ends,
+             "needs": needs or {}, "aliases": (*aliases,), "reads": reads}  # fmt: skip
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=facts)
     return field(default=default, metadata=facts)
@@ -44,6 +58,8 @@ class Flag:
         kind: of a value, or of each where it takes `many`.
         optional: whether it may be none; only a bool that may not can be given without a value.
         choices: the only values, where they are few.
+        bounds: of a number.
+        needs: flags without which it has no effect.
     """
 
     name: str
@@ -57,9 +73,15 @@ class Flag:
     methods: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     rare: bool = False
-    least: float | None = None
+    bounds: Bounds = FINITE
+    needs: Needs = field(default_factory=dict, hash=False)
     aliases: tuple[str, ...] = ()
     reads: bool = False
+
+    @property
+    def is_number(self) -> bool:
+        """Whether its values are numbers, for which the bounds are."""
+        return self.kind in (int, float) and not self.choices
 
 
 @lru_cache(maxsize=64)
@@ -86,12 +108,40 @@ def _is_union(hint: Any) -> bool:
     return get_origin(hint) in (Union, UnionType)
 
 
-def check_bounds(group: Any) -> None:
-    """Raise a ValueError for a number of a group of flags that is below the least that makes sense."""
-    for one in fields(group):
-        least, value = one.metadata.get("least"), getattr(group, one.name)
-        if least is not None and value is not None and value < least:
-            raise ValueError(f"--{one.name} must be at least {least}, got {value}")
+def check_bounds(group: Any, flags: Iterable[Flag] | None = None) -> None:
+    """Raise a ValueError for a number of a group of flags that is out of its bounds.
+
+    Args:
+        group: an object with a value for each flag.
+        flags: by default those that its dataclass describes.
+    """
+    for flag in flags_of(type(group)) if flags is None else flags:
+        if flag.is_number:
+            number_bounds.check(flag.name, getattr(group, flag.name), flag.bounds, flag.kind)
+
+
+def check_needs(flags: Mapping[str, Flag], values: Mapping[str, Any], given: Iterable[str]) -> None:
+    """Raise a ValueError for a flag that has no effect with the values that other flags have.
+
+    Args:
+        values: flag -> its value.
+        given: the flags that were typed; what a YAML says is for many runs, and may not matter for one.
+    """
+    for flag in (flags[name] for name in given):
+        if values[flag.name] == flag.default or not flag.needs:
+            continue
+        if not any(_holds(flags[other], values[other], wanted) for other, wanted in flag.needs.items()):
+            ways = [f"`{other}`" + (f" {' or '.join(map(_typed, wanted))}" if wanted else "")
+                    for other, wanted in flag.needs.items()]  # fmt: skip
+            raise ValueError(f"`{flag.name}` has no effect without {', or '.join(ways)}: leave it out, or give that")
+
+
+def _holds(flag: Flag, value: Any, wanted: tuple[Any, ...]) -> bool:
+    return value in wanted if wanted else value != flag.default
+
+
+def _typed(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def check_belongs(

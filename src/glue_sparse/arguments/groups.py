@@ -54,9 +54,7 @@ class TaskArguments:
     validation_file: str | None = arg(
         None, "Your own validation data, same columns.", tasks=("file", "masked_lm"), reads=True
     )
-    test_file: str | None = arg(
-        None, "Your own unlabelled data for --do_predict.", tasks=("file",), reads=True
-    )
+    test_file: str | None = arg(None, "Your own unlabelled data for --do_predict.", tasks=("file",), reads=True)
     text_columns: list[str] = arg(["text"], "One or two text columns of your own files.", tasks=("file",))
     label_column: str = arg("label", "Label column of your own files.", tasks=("file",))
     problem: Literal["classification", "regression"] | None = arg(
@@ -75,7 +73,7 @@ class TaskArguments:
         "a label too, nan, NA, null, None and the like.",
         tasks=("file",), rare=True,
     )  # fmt: skip
-    max_length: int = arg(128, "Longest input in tokens; longer ones are cut, shorter ones padded per batch.")
+    max_length: int = arg(128, "Longest input in tokens; longer ones are cut, shorter ones padded per batch.", least=1)
     doc_stride: int = arg(
         128,
         "For squad: tokens that consecutive windows of a long paragraph share; needs --max_length 384 or so.",
@@ -88,9 +86,11 @@ class TaskArguments:
     max_answer_length: int = arg(
         30, "For squad: longest answer in tokens that is looked for.", tasks=("squad",), rare=True, least=1
     )
-    max_train_samples: int | None = arg(None, "Use only this many training examples (drawn by --seed).")
-    max_eval_samples: int | None = arg(None, "Use only the first this many examples of each validation split.")
-    max_predict_samples: int | None = arg(None, "Use only the first this many examples of each test split.", rare=True)
+    max_train_samples: int | None = arg(None, "Use only this many training examples (drawn by --seed).", least=1)
+    max_eval_samples: int | None = arg(None, "Use only the first this many examples of each validation split.", least=1)
+    max_predict_samples: int | None = arg(
+        None, "Use only the first this many examples of each test split.", rare=True, least=1, needs={"do_predict": ()}
+    )
     hub_dataset: str | None = arg(
         None,
         "For masked_lm: NAME or NAME:CONFIG of a data set on the hub; each row's `text` is a document.",
@@ -106,7 +106,9 @@ class TaskArguments:
         "For masked_lm: hub id or folder. Default: the model's own, or a WordPiece one trained on the text.",
         tasks=("masked_lm",), rare=True, reads=True,
     )  # fmt: skip
-    vocab_size: int = arg(30522, "For masked_lm: tokens of a tokenizer trained on the text.", tasks=("masked_lm",))
+    vocab_size: int = arg(
+        30522, "For masked_lm: tokens of a tokenizer trained on the text.", tasks=("masked_lm",), least=256
+    )
     hold_out: int = arg(
         0,
         "For cifar10: train without this many training images and score on them (`validation`) instead of on the test "
@@ -130,21 +132,39 @@ class MergeArguments:
         "process: torchrun --nproc_per_node 2 -m glue_sparse.cli.train ... Default: one ordinary run.",
         least=1,
     )
-    num_workers: int | None = arg(None, "Number of workers; needed with --simulate only.", least=1)
-    simulate: bool = arg(False, "Run the workers one after another in this one process, with the same result.")
+    num_workers: int | None = arg(None, "How many; needed with --simulate only.", least=1, needs={"merge_every": ()})
+    simulate: bool = arg(
+        False, "Run the workers one after another in this one process, with the same result.", needs={"merge_every": ()}
+    )
     merge_rule: Literal["sum", "mean"] = arg(
-        "sum", "How the workers' updates of the body are merged; those of the head are always averaged."
+        "sum",
+        "How the workers' updates of the body are merged; those of the head are always averaged.",
+        needs={"merge_every": ()},
     )
     worker_masks: Literal["disjoint", "shared"] = arg(
-        "disjoint", "Each worker has entries of its own (ranks i, i + workers, ... of the score), or all have the same."
+        "disjoint",
+        "Each worker has entries of its own (ranks i, i + workers, ... of the score), or all have the same.",
+        needs={"merge_every": ()},
     )
     worker_data: Literal["all", "sharded"] = arg(
-        "all", "Each worker sees all training data in its own order, or only its share. The number of steps is equal."
+        "all",
+        "Each worker sees all training data in its own order, or only its share. The number of steps is equal.",
+        needs={"merge_every": ()},
     )
     refresh_every: int = arg(
-        10, "Choose the active entries anew after this many merges; 0 = never.", rare=True, least=0
+        10,
+        "Choose the active entries anew after this many merges; 0 = never.",
+        rare=True,
+        least=0,
+        needs={"merge_every": ()},
     )
-    dense_steps: int = arg(0, "Local steps at the start in which all entries train and are merged.", rare=True, least=0)
+    dense_steps: int = arg(
+        0,
+        "Local steps at the start in which all entries train and are merged.",
+        rare=True,
+        least=0,
+        needs={"merge_every": ()},
+    )
 
     def __post_init__(self):
         check_bounds(self)

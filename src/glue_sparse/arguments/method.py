@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from glue_sparse.arguments.flags import arg, check_bounds
 from glue_sparse.arguments.moving import SCORED, SPARSE, MovingArguments
-from glue_sparse.core.budgets import check_sparsity, pattern_of
+from glue_sparse.core.budgets import pattern_of
 
 PRUNED = ("one_shot", "lottery_ticket")
 GATES = ("diff_gates",)
@@ -18,16 +18,17 @@ class _ChoiceArguments:
     method: str = arg("fish", "Which entries are active: {choices}.")
     density: float = arg(
         0.005,
-        "Active fraction, in (0, 1]: of all entries, head included, for fish, random and magnitude; for networks that "
+        "Active fraction: of all entries, head included, for fish, random and magnitude; for networks that "
         "are sparse from the start, of the matrices inside the layers, or of all linear and convolutional weights "
         "without such.",
-    )
+        above=0, most=1,
+    )  # fmt: skip
     tensors: list[str] = arg(
         [],
         "Shell patterns of the tensors that may hold active entries, for example '*.encoder.*'; the budget stays. "
         "Default: all but the head; for methods with zeros, the matrices inside the layers.",
     )
-    num_samples: int = arg(1024, "Training examples used for a score.", least=1)
+    num_samples: int = arg(1024, "Training examples for a score.", least=1)
     fisher_estimator: Literal["label", "expected", "sampled"] = arg(
         "label",
         "Whose labels the Fisher uses: the data set's, the exact expectation over the model's classes, or one drawn "
@@ -40,7 +41,7 @@ class _ChoiceArguments:
     )  # fmt: skip
     sparsity: float = arg(
         0.5, "For one_shot and lottery_ticket: share of the weights in the matrices inside the layers to remove.",
-        methods=PRUNED,
+        methods=PRUNED, least=0, below=1,
     )  # fmt: skip
     criterion: Literal["magnitude", "random", "wanda"] = arg(
         "magnitude",
@@ -77,13 +78,13 @@ class _ChoiceArguments:
     )  # fmt: skip
     start_from: Literal["values", "zero"] = arg(
         "values", "With --start_diff: begin at the diff's values, or at the pretrained ones (a diff of zero).",
-        methods=("fixed_mask",),
+        methods=("fixed_mask",), needs={"start_diff": ()},
     )  # fmt: skip
     sparsity_penalty: list[float] = arg(
         [1.25e-7],
         "For diff_gates: added to the loss for each weight expected to change. One number, or one per layer: "
         "embeddings, each block, the rest. Also called --sparsity_pen.",
-        methods=GATES, aliases=["--sparsity_pen", "--sparsity_penalty_per_layer"],
+        methods=GATES, least=0, aliases=["--sparsity_pen", "--sparsity_penalty_per_layer"],
     )  # fmt: skip
     gate_groups: Literal["tensor", "layer", "none"] = arg(
         "tensor", "For diff_gates: a second gate for each tensor (structured diff pruning), each layer, or none.",
@@ -91,24 +92,26 @@ class _ChoiceArguments:
     )  # fmt: skip
     fix_layer: list[int] = arg(
         [], "For diff_gates: layers that stay as pretrained: 0 = embeddings, 1 = first block, ...",
-        methods=GATES, rare=True,
+        methods=GATES, rare=True, least=0,
     )  # fmt: skip
     concrete_lower: float = arg(
-        -1.5, "For diff_gates: lower end of the stretched gates, at most 0.",
-        methods=GATES, rare=True,
+        -1.5, "For diff_gates: lower end of the stretched gates.",
+        methods=GATES, rare=True, most=0,
     )  # fmt: skip
     concrete_upper: float = arg(
-        1.5, "For diff_gates: upper end of the stretched gates, at least 1.",
-        methods=GATES, rare=True,
+        1.5, "For diff_gates: upper end of the stretched gates.",
+        methods=GATES, rare=True, least=1,
     )  # fmt: skip
-    gate_temperature: float = arg(1.0, "For diff_gates: temperature of the gates' sigmoid.", methods=GATES, rare=True)
+    gate_temperature: float = arg(
+        1.0, "For diff_gates: temperature of the gates' sigmoid.", methods=GATES, rare=True, above=0
+    )
     alpha_init: float = arg(
         5.0, "For diff_gates: initial logit of every gate; 5 is wide open.",
         methods=GATES, rare=True,
     )  # fmt: skip
     gate_learning_rate: float = arg(
         0.1, "For diff_gates: learning rate of the gates' logits.",
-        methods=GATES, rare=True,
+        methods=GATES, rare=True, least=0,
     )  # fmt: skip
     gate_schedule: Literal["constant", "weights"] = arg(
         "constant", "For diff_gates: the gates' rate stays, or follows the schedule of the weights.",
@@ -117,7 +120,7 @@ class _ChoiceArguments:
     gate_eps: float = arg(
         1e-8,
         "For diff_gates: Adam's epsilon for the logits; decides how fast gates close that the loss does not need.",
-        methods=GATES, rare=True,
+        methods=GATES, rare=True, above=0,
     )  # fmt: skip
     as_released: bool = arg(
         False,
@@ -142,14 +145,9 @@ class MethodArguments(MovingArguments, _ChoiceArguments):
 
     def __post_init__(self):
         check_bounds(self)
-        if self.erk_power != type(self).erk_power and self.distribution not in ("er", "erk"):
-            raise ValueError("--erk_power goes with --distribution er or erk")
         if self.num_updates is not None and self.update_every is not None:
             raise ValueError("--num_updates and --update_every both say how often: give one of them")
         if self.pattern is not None:
             pattern_of(self.pattern)
             if self.distribution is not None or self.sparsity != type(self).sparsity:
                 raise ValueError("--pattern says which share stays, and where: leave --sparsity and --distribution out")
-        check_sparsity(self.sparsity)
-        if not 0 < self.density <= 1:
-            raise ValueError(f"--density must be in (0, 1], got {self.density}")

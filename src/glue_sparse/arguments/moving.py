@@ -18,8 +18,8 @@ class MovingArguments:
     """Networks that are sparse from the start: static, set, snfs, rigl, dynsparse, and alternate."""
 
     block_size: int = arg(
-        1, "Side of the square tiles of weights that are active as a whole; it has to divide every sparse matrix.",
-        methods=(*SPARSE, "alternate", "fixed_mask"),
+        1, "Side of the square tiles of weights that are active as a whole; has to divide every sparse matrix.",
+        methods=(*SPARSE, "alternate", "fixed_mask"), least=1,
     )  # fmt: skip
     block_norm: Norm = arg(
         "l1", "For weights that move: norm of a tile, by which the smallest are dropped.",
@@ -33,8 +33,8 @@ class MovingArguments:
         None,
         "For weights that move: cut the run into so many intervals, with an update after each but the last, instead "
         "of --update_every. Default for dynsparse: 160.",
-        methods=MOVING,
-    )
+        methods=MOVING, least=1,
+    )  # fmt: skip
     update_every: str | None = arg(
         None,
         "Steps between updates of the active entries, below 1 a fraction of the run, or `epoch`. For set, snfs, rigl: "
@@ -45,14 +45,14 @@ class MovingArguments:
         None,
         "For weights that move: no update at this step or later; up to 1, a fraction of the run. Default: 1; rigl "
         "0.75.",
-        methods=MOVING, rare=True,
+        methods=MOVING, rare=True, above=0,
     )  # fmt: skip
     drop_fraction: float | None = arg(
         None,
         "For weights that move: share of the active weights that the first update replaces. Default: 0.3; snfs and "
         "dynsparse 0.5.",
-        methods=MOVING,
-    )
+        methods=MOVING, least=0, most=1,
+    )  # fmt: skip
     drop_schedule: Literal["constant", "cosine", "linear"] | None = arg(
         None, "For weights that move: how this share falls to zero until the last update. Default: cosine.",
         methods=MOVING, rare=True,
@@ -86,7 +86,7 @@ class MovingArguments:
     )  # fmt: skip
     erk_power: float = arg(
         1.0, "For sparse starts: power of the formula of er and erk; 0 is uniform.",
-        methods=SPARSE, rare=True,
+        methods=SPARSE, rare=True, least=0, most=10, needs={"distribution": ("er", "erk")},
     )  # fmt: skip
     tensor_density: list[str] = arg(
         [], "For sparse starts: PATTERN=DENSITY for tensors that stand apart, '*.stem.*=1'.",
@@ -104,11 +104,11 @@ class MovingArguments:
     )  # fmt: skip
     group_lasso: float = arg(
         0.0, "Strength of the Group Lasso, which shrinks tiles as a whole, as weight decay apart from the gradient.",
-        methods=SPARSE, rare=True,
+        methods=SPARSE, rare=True, least=0,
     )  # fmt: skip
     sparse_weight_decay: float | None = arg(
         None, "Weight decay of the sparse matrices alone, in the place of --weight_decay, which holds for the others.",
-        methods=SPARSE, rare=True,
+        methods=SPARSE, rare=True, least=0,
     )  # fmt: skip
     scale_learning_rate: bool | None = arg(
         None,
@@ -118,7 +118,7 @@ class MovingArguments:
     )
     num_phases: int = arg(
         2, "For alternate: equal parts of the run, which are dense and sparse by turns.",
-        methods=("alternate",), rare=True,
+        methods=("alternate",), rare=True, least=2,
     )  # fmt: skip
     first_phase: Literal["dense", "sparse"] = arg(
         "dense", "For alternate: how the run begins.",

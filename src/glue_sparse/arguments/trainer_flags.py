@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from glue_sparse.arguments.flags import Flag
+from glue_sparse.arguments.trainer_facts import BOUNDS, NEEDS
+from glue_sparse.writing.bounds import FINITE
 
 MAPPINGS = {
     "lr_scheduler_kwargs", "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "liger_kernel_config",
@@ -41,7 +43,9 @@ def _flag(node: ast.AnnAssign, title: str, names: dict[str, Any]) -> Flag:
     kind = next((_KINDS[part] for part in parts if part in _KINDS), str)
     default = _value(given["default"], names) if "default" in given else [] if "default_factory" in given else None
     help = " ".join(str((metadata or {}).get("help", "")).split())
-    return Flag(node.target.id, title, kind, default, help, many, optional, rare=True)
+    name = node.target.id
+    facts = {"bounds": BOUNDS.get(name, FINITE), "needs": NEEDS.get(name, {})}
+    return Flag(name, title, kind, default, help, many, optional, rare=True, **facts)
 
 
 def _value(node: ast.expr, names: dict[str, Any]) -> Any:

@@ -7,7 +7,9 @@ import torch
 from transformers import TrainingArguments
 
 from glue_sparse.arguments import sharding
+from glue_sparse.arguments.flags import check_bounds
 from glue_sparse.arguments.groups import OutputArguments
+from glue_sparse.arguments.trainer_flags import trainer_flags
 
 
 @dataclass
@@ -16,6 +18,7 @@ class RunArguments(OutputArguments, TrainingArguments):
 
     def __post_init__(self):
         sharding.refuse(self)  # before the packages that it needs are looked for
+        check_bounds(self, trainer_flags(""))
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.ddp_backend is None and not self.use_cpu and torch.cuda.is_available():
             # nccl needs a GPU per process; several processes on one GPU can talk over gloo

@@ -11,7 +11,6 @@ from glue_sparse.arguments.training import RunArguments
 from glue_sparse.core import tensor_files
 from glue_sparse.diffs.identity import FILE_NAME, identity
 from glue_sparse.experiments.evaluation import check_settings
-from glue_sparse.experiments.numbers import check_numbers
 from glue_sparse.methods import registry as methods
 from glue_sparse.models import names
 from glue_sparse.records import results
@@ -68,7 +67,6 @@ def _check(arguments: Arguments) -> None:
         raise ValueError(f"`streaming` makes pairs without an end, so nobody knows how long an epoch is: {wrong}")
     if streaming and training.dataloader_num_workers > 1:
         raise ValueError("`streaming` makes its pairs one after the other: give `dataloader_num_workers` 0 or 1")
-    check_numbers(training)
     check_settings(training)
     if training.delta_checkpoints and merges:
         raise ValueError("`delta_checkpoints` is for a single run: leave `merge_every` out")

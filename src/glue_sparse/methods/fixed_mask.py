@@ -18,6 +18,7 @@ from glue_sparse.methods.moving import checkpoint as moved
 from glue_sparse.methods.refresh import Refresh
 from glue_sparse.methods.schedules import Period
 from glue_sparse.scores.scores import ScoreFunction
+from glue_sparse.writing import bounds
 
 
 class FixedMask(SparseMethod):
@@ -60,6 +61,7 @@ class FixedMask(SparseMethod):
             raise ValueError("FixedMask takes one of a score, masks, and a diff to start from")
         if score is None and update_every is not None:
             raise ValueError("only a mask that is chosen by a score can be chosen anew: leave update_every out")
+        bounds.check("num_samples", num_samples, bounds.COUNT, int)
         self.score, self.density, self.tensors, self.num_samples = score, density, tensors, num_samples
         self.given_masks, self.start, self.start_from = masks, start, start_from
         self.inactive = start.info.inactive if start else inactive

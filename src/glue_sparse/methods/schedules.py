@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from glue_sparse.writing import bounds
 from glue_sparse.writing.words import check_one_of
 
 Period = float | Literal["epoch"]
@@ -31,10 +32,8 @@ class Schedule:
     intervals: int | None = None
 
     def __post_init__(self):
-        if self.intervals is not None and self.intervals < 1:
-            raise ValueError(f"`num_updates` must be at least 1, got {self.intervals}")
-        if not 0 <= self.drop_fraction <= 1:
-            raise ValueError(f"drop_fraction must be in [0, 1], got {self.drop_fraction}")
+        bounds.check("num_updates", self.intervals, bounds.COUNT, int)
+        bounds.check("drop_fraction", self.drop_fraction, bounds.SHARE)
         if self.every != "epoch":
             period_of(str(self.every))
         if not 0 < self.until < math.inf or (self.until > 1 and self.until != int(self.until)):

@@ -10,6 +10,8 @@ from torch import nn
 from transformers import TrainingArguments
 
 from glue_sparse.arguments import sharding
+from glue_sparse.arguments.flags import check_bounds
+from glue_sparse.arguments.trainer_flags import trainer_flags
 from glue_sparse.core import support
 from glue_sparse.core.parametrization import frozen_tensors, is_attached
 from glue_sparse.methods.base import SparseMethod
@@ -49,6 +51,7 @@ def check(model: Any, args: Any, method: Any, head: Any = None) -> None:
         raise ValueError("SparseTrainer takes a method that has been made, an object and no class or function, as "
                          f"`method`, and not {found}")  # fmt: skip
     sharding.refuse(args)
+    check_bounds(args, trainer_flags(""))
     if not isinstance(model, nn.Module):
         raise ValueError(f"SparseTrainer takes a model, a torch.nn.Module, and not {type(model).__name__}")
     support.check_model(model)

@@ -18,6 +18,7 @@ from glue_sparse.methods.gates.gate_counts import expected_open, report
 from glue_sparse.methods.gates.gate_file import GateFile
 from glue_sparse.methods.gates.gates import Draw, GroupGate, attach_gates, collapse, gated_tensors
 from glue_sparse.methods.gates.hard_concrete import HardConcrete
+from glue_sparse.writing import bounds
 
 Groups = Literal["tensor", "layer", "none"]
 
@@ -66,8 +67,12 @@ class DiffGates(SparseMethod):
         seed: int = 0,
     ):
         self.penalties = tuple(penalty) if isinstance(penalty, Sequence) else (penalty,)
-        if not self.penalties or min(self.penalties) < 0:
-            raise ValueError(f"the sparsity penalty cannot be below 0, got {self.penalties}")
+        if not self.penalties:
+            raise ValueError("`penalty` names no number: give one, or one per layer")
+        bounds.check("penalty", self.penalties, bounds.NOT_NEGATIVE)
+        bounds.check("alpha_init", alpha_init, bounds.FINITE)
+        bounds.check("gate_learning_rate", gate_learning_rate, bounds.NOT_NEGATIVE)
+        bounds.check("gate_eps", gate_eps, bounds.POSITIVE)
         self.groups, self.fix_layer, self.concrete = groups, tuple(fix_layer), concrete or HardConcrete()
         self.alpha_init, self.as_released = alpha_init, as_released
         self.options = {"lr": gate_learning_rate, "eps": gate_eps, "weight_decay": 0.0, "schedule": gate_schedule,

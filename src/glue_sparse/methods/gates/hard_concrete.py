@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from glue_sparse.writing import bounds
+
 _MARGIN = 1e-4
 """Uniform numbers are clamped to [margin, 1 - margin], as in diff pruning's code."""
 
@@ -31,8 +33,9 @@ class HardConcrete:
         if not (self.lower <= 0 and self.upper >= 1):
             found = f"{self.lower} and {self.upper}"
             raise ValueError(f"gates need concrete_lower <= 0 and concrete_upper >= 1 to reach 0 and 1, got {found}")
-        if self.temperature <= 0:
-            raise ValueError(f"gates need a temperature above 0, got {self.temperature}")
+        for name, end in (("concrete_lower", self.lower), ("concrete_upper", self.upper)):
+            bounds.check(name, end, bounds.FINITE)
+        bounds.check("temperature", self.temperature, bounds.POSITIVE)
 
     def logistic(self, u: Tensor) -> Tensor:
         """Logistic noise log u - log(1 - u) from uniform numbers, which are overwritten."""

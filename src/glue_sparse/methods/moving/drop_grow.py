@@ -22,6 +22,7 @@ from glue_sparse.methods.moving.initial import redraw
 from glue_sparse.methods.moving.mover import Mover, check_state
 from glue_sparse.methods.moving.rules import RIGL, Rule
 from glue_sparse.methods.moving.start import VarianceOf, entry_counts, initial_masks, keep_variance
+from glue_sparse.writing import bounds
 
 
 class DropGrow(SparseMethod):
@@ -69,8 +70,9 @@ class DropGrow(SparseMethod):
         if inactive == "frozen" and (initial or variance):
             raise ValueError("`weight_init` and `variance` change active weights alone, and frozen ones would stay as "
                              "they are: leave them out, or use `inactive` zero")  # fmt: skip
-        if group_lasso < 0:
-            raise ValueError(f"`group_lasso` cannot be below 0, got {group_lasso}")
+        bounds.check("group_lasso", group_lasso, bounds.NOT_NEGATIVE)
+        bounds.check("sparse_weight_decay", weight_decay, bounds.NOT_NEGATIVE)
+        bounds.check("power", power, bounds.NOT_NEGATIVE)
         self.rule, self.density, self.distribution, self.power = rule, density, distribution, power
         self.densities, self.tensors, self.seed = densities or {}, tuple(tensors), seed
         self.start: Literal["magnitude", "random"] = start

@@ -131,9 +131,16 @@ def check_needs(flags: Mapping[str, Flag], values: Mapping[str, Any], given: Ite
         if values[flag.name] == flag.default or not flag.needs:
             continue
         if not any(_holds(flags[other], values[other], wanted) for other, wanted in flag.needs.items()):
-            ways = [f"`{other}`" + (f" {' or '.join(map(_typed, wanted))}" if wanted else "")
-                    for other, wanted in flag.needs.items()]  # fmt: skip
-            raise ValueError(f"`{flag.name}` has no effect without {', or '.join(ways)}: leave it out, or give that")
+            raise ValueError(f"`{flag.name}` has no effect {_lack(flag.needs, values)}")
+
+
+def _lack(needs: Needs, values: Mapping[str, Any]) -> str:
+    """What keeps a flag from having an effect, and what to do."""
+    if sum(map(len, needs.values())) > 6:  # too many to list
+        found = " and ".join(f"`{other}` {_typed(values[other])}" for other in needs)
+        return f"with {found}: leave it out"
+    ways = [" ".join([f"`{other}`", " or ".join(map(_typed, wanted))]).strip() for other, wanted in needs.items()]
+    return f"without {', or '.join(ways)}: leave it out, or give that"
 
 
 def _holds(flag: Flag, value: Any, wanted: tuple[Any, ...]) -> bool:

@@ -106,9 +106,8 @@ class TaskArguments:
         "For masked_lm: hub id or folder. Default: the model's own, or a WordPiece one trained on the text.",
         tasks=("masked_lm",), rare=True, reads=True,
     )  # fmt: skip
-    vocab_size: int = arg(
-        30522, "For masked_lm: tokens of a tokenizer trained on the text.", tasks=("masked_lm",), least=256
-    )
+    vocab_size: int = arg(30522, "For masked_lm: tokens of a tokenizer trained on the text.", tasks=("masked_lm",),
+                          least=256)  # fmt: skip
     hold_out: int = arg(
         0,
         "For cifar10: train without this many training images and score on them (`validation`) instead of on the test "
@@ -132,18 +131,20 @@ class MergeArguments:
         "process: torchrun --nproc_per_node 2 -m glue_sparse.cli.train ... Default: one ordinary run.",
         least=1,
     )
-    num_workers: int | None = arg(None, "How many; needed with --simulate only.", least=1, needs={"merge_every": ()})
-    simulate: bool = arg(
-        False, "Run the workers one after another in this one process, with the same result.", needs={"merge_every": ()}
+    num_workers: int | None = arg(
+        None, "How many; needed with --simulate only.", least=1, most=1024, needs={"merge_every": ()}
     )
+    simulate: bool = arg(
+        False, "Run the workers one after another in this one process, with the same result.",
+        needs={"merge_every": ()},
+    )  # fmt: skip
     merge_rule: Literal["sum", "mean"] = arg(
         "sum",
         "How the workers' updates of the body are merged; those of the head are always averaged.",
         needs={"merge_every": ()},
     )
     worker_masks: Literal["disjoint", "shared"] = arg(
-        "disjoint",
-        "Each worker has entries of its own (ranks i, i + workers, ... of the score), or all have the same.",
+        "disjoint", "Each worker has entries of its own (ranks i, i + workers, ... of the score), or all the same.",
         needs={"merge_every": ()},
     )
     worker_data: Literal["all", "sharded"] = arg(

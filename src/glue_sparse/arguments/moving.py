@@ -23,7 +23,7 @@ class MovingArguments:
     )  # fmt: skip
     block_norm: Norm = arg(
         "l1", "For weights that move: norm of a tile, by which the smallest are dropped.",
-        methods=MOVING, rare=True,
+        methods=MOVING, rare=True, needs={"block_size": ()},
     )  # fmt: skip
     grow: Literal["random", "gradient"] | None = arg(
         None, "For dynsparse: tiles grow at random (default), or where the gradient is largest.",

@@ -24,13 +24,38 @@ _SAVES: Needs = {"save_strategy": ("steps", "epoch", "best")}
 _BEST: Needs = {"load_best_model_at_end": (True,), "save_strategy": ("best",),
                 "lr_scheduler_type": ("reduce_lr_on_plateau", "greedy")}  # fmt: skip
 _WORKERS: Needs = {"dataloader_num_workers": ()}
+_RECOMPUTES: Needs = {"gradient_checkpointing": (True,), "activation_checkpointing": (True,)}
 _HUB: Needs = {"push_to_hub": (True,)}
 _TRACKIO: Needs = {"report_to": ("trackio", "all")}
+ADAM = (
+    "adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused", "adamw_anyprecision",
+    "adamw_torch_4bit", "adamw_torch_8bit", "adamw_8bit", "adamw_bnb_8bit", "paged_adamw_32bit", "paged_adamw_8bit",
+    "ademamix", "ademamix_8bit", "paged_ademamix_32bit", "paged_ademamix_8bit", "grokadamw", "schedule_free_radam",
+    "schedule_free_adamw", "stable_adamw", "galore_adamw", "galore_adamw_8bit", "galore_adamw_layerwise",
+    "galore_adamw_8bit_layerwise", "apollo_adamw", "apollo_adamw_layerwise",
+)  # fmt: skip
+"""Optimizers with Adam's means."""
+LION = ("lion_32bit", "lion_8bit", "paged_lion_32bit", "paged_lion_8bit")
+LOW_RANK = (
+    "galore_adamw", "galore_adamw_8bit", "galore_adafactor", "galore_adamw_layerwise", "galore_adamw_8bit_layerwise",
+    "galore_adafactor_layerwise", "apollo_adamw", "apollo_adamw_layerwise",
+)  # fmt: skip
+"""Optimizers that train some modules by matrices of low rank."""
 WITH_WARMUP = (
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant_with_warmup", "inverse_sqrt",
     "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay",
 )  # fmt: skip
 """Schedules of the learning rate that begin with a warmup."""
+
+_LEVELS = ("detail", "debug", "info", "warning", "error", "critical", "passive")
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "train_sampling_strategy": ("random", "sequential", "group_by_length"), "log_level": _LEVELS,
+    "log_level_replica": _LEVELS, "include_for_metrics": ("inputs", "loss"),
+    "dataloader_multiprocessing_context": ("fork", "spawn", "forkserver"),
+    "torch_compile_mode": ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs", "lite"),
+}  # fmt: skip
+"""Words that transformers would look at too late, or not at all."""
 
 NEEDS: dict[str, Needs] = {
     "eval_steps": {"eval_strategy": ("steps",)}, "eval_delay": {"eval_strategy": ("steps", "epoch")},
@@ -39,8 +64,9 @@ NEEDS: dict[str, Needs] = {
     "load_best_model_at_end": _SAVES, "metric_for_best_model": _BEST, "greater_is_better": _BEST,
     "warmup_steps": {"lr_scheduler_type": WITH_WARMUP},
     "dataloader_prefetch_factor": _WORKERS, "dataloader_persistent_workers": _WORKERS,
-    "dataloader_multiprocessing_context": _WORKERS, "gradient_checkpointing_kwargs": {"gradient_checkpointing": (True,)},
-    "activation_checkpointing_kwargs": {"activation_checkpointing": (True,)},
+    "dataloader_multiprocessing_context": _WORKERS, "gradient_checkpointing_kwargs": _RECOMPUTES,
+    "activation_checkpointing_kwargs": _RECOMPUTES, "optim_target_modules": {"optim": LOW_RANK},
+    **dict.fromkeys(("adam_beta1", "adam_beta2"), {"optim": (*ADAM, *LION)}), "adam_epsilon": {"optim": ADAM},
     "liger_kernel_config": {"use_liger_kernel": (True,)}, "fsdp_config": {"fsdp": ()},
     "length_column_name": {"train_sampling_strategy": ("group_by_length",)},
     "hub_model_id": _HUB, "hub_strategy": _HUB, "hub_token": _HUB, "hub_private_repo": _HUB, "hub_always_push": _HUB,

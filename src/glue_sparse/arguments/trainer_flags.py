@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from glue_sparse.arguments.flags import Flag
-from glue_sparse.arguments.trainer_facts import BOUNDS, NEEDS
+from glue_sparse.arguments.trainer_facts import BOUNDS, CHOICES, NEEDS
 from glue_sparse.writing.bounds import FINITE
 
 MAPPINGS = {
@@ -44,7 +44,7 @@ def _flag(node: ast.AnnAssign, title: str, names: dict[str, Any]) -> Flag:
     default = _value(given["default"], names) if "default" in given else [] if "default_factory" in given else None
     help = " ".join(str((metadata or {}).get("help", "")).split())
     name = node.target.id
-    facts = {"bounds": BOUNDS.get(name, FINITE), "needs": NEEDS.get(name, {})}
+    facts = {"bounds": BOUNDS.get(name, FINITE), "needs": NEEDS.get(name, {}), "choices": CHOICES.get(name, ())}
     return Flag(name, title, kind, default, help, many, optional, rare=True, **facts)
 
 

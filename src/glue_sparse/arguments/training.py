@@ -11,6 +11,9 @@ from glue_sparse.arguments.flags import check_bounds
 from glue_sparse.arguments.groups import OutputArguments
 from glue_sparse.arguments.trainer_flags import trainer_flags
 
+_RANKS = ("RANK", "LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
+"""Variables of which a launcher of several processes sets one."""
+
 
 @dataclass
 class RunArguments(OutputArguments, TrainingArguments):
@@ -26,4 +29,22 @@ class RunArguments(OutputArguments, TrainingArguments):
             self.ddp_backend = "gloo" if shared else None
         if self.overwrite and self.resume_from_checkpoint == "auto":
             raise ValueError("--overwrite starts anew and --resume_from_checkpoint auto goes on: give one of them")
+        self._check_device()
         super().__post_init__()
+        self._check_objects()
+
+    def _check_device(self) -> None:
+        """Refuse what needs another device, or other processes, than there are."""
+        if self.fp16 and self.use_cpu:
+            raise ValueError("`fp16` needs a GPU, and this run is on the CPU: use `bf16`, or leave it out")
+        if self.ddp_backend is not None and not any(name in os.environ for name in _RANKS):
+            raise ValueError("`ddp_backend` is for several processes, and this run is one: start it by torchrun, or "
+                             "leave it out")  # fmt: skip
+
+    def _check_objects(self) -> None:
+        """Refuse a text where transformers takes an object, which it would only miss while training."""
+        if isinstance(self.parallelism_config, str):
+            raise ValueError("`parallelism_config` is an object that a command line cannot give: leave it out")
+        for name in ("lr_scheduler_kwargs", "gradient_checkpointing_kwargs"):
+            if isinstance(value := getattr(self, name), str):
+                raise ValueError(f"`{name}` is a JSON object, as {{\"name\": 1}}, not {value[:60]!r}")

@@ -4,15 +4,12 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import SchedulerType
 from transformers.trainer_utils import SaveStrategy
 
 from glue_sparse.arguments.training import RunArguments
 from glue_sparse.records.scales import is_loss
 from glue_sparse.tasks.base import Task
-
-BY_SCORE = tuple(one for one in SchedulerType if one.value in ("reduce_lr_on_plateau", "greedy"))
-"""Schedules of the learning rate that follow a score."""
+from glue_sparse.training.probes import BY_SCORE
 
 
 def check_settings(args: RunArguments) -> None:
@@ -25,6 +22,9 @@ def check_settings(args: RunArguments) -> None:
     if args.debug:
         raise ValueError("`debug` asks every tensor for its extremes, and tensors without active entries have none: "
                          "leave it out")  # fmt: skip
+    if args.include_for_metrics:
+        raise ValueError("`include_for_metrics` hands more to a metric, and a task's takes predictions and labels "
+                         "alone: leave it out")  # fmt: skip
     if args.prediction_loss_only:
         raise ValueError("`prediction_loss_only` leaves a run without its scores: leave it out")
 
@@ -34,10 +34,24 @@ def check_labels(args: RunArguments, task: Task) -> None:
     if args.label_smoothing_factor and not task.labels:
         raise ValueError(f"`label_smoothing_factor` is for classes, which `task` {task.name} does not have: leave it "
                          "out")  # fmt: skip
+    _check_lengths(args, task)
     taken = inspect.signature(task.model.forward).parameters
     unknown = [name for name in args.label_names or () if name not in taken]
     if unknown:
         raise ValueError(f"the model takes no {unknown[0]}, so it would not be scored: leave `label_names` out")
+
+
+def _check_lengths(args: RunArguments, task: Task) -> None:
+    """Raise a ValueError where examples are to be grouped by a length that they do not have."""
+    if args.train_sampling_strategy != "group_by_length":
+        return
+    columns = getattr(task.train, "column_names", None) or ()
+    if args.length_column_name not in {*columns, "length"}:
+        raise ValueError(f"the training data has no column {args.length_column_name!r:.60}, as `length_column_name` "
+                         "says: leave it out")  # fmt: skip
+    if "input_ids" not in columns and args.length_column_name not in columns:
+        raise ValueError(f"`train_sampling_strategy` group_by_length is for texts, and `task` {task.name} gives no "
+                         "length of its examples: leave it out")  # fmt: skip
 
 
 def settle_metric(args: RunArguments, told: Mapping[str, Any], task: Task) -> None:

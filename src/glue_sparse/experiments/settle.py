@@ -15,6 +15,7 @@ from glue_sparse.methods import registry as methods
 from glue_sparse.models import names
 from glue_sparse.records import results
 from glue_sparse.tasks import registry as tasks
+from glue_sparse.training import probes
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def _check(arguments: Arguments) -> None:
     if streaming and training.dataloader_num_workers > 1:
         raise ValueError("`streaming` makes its pairs one after the other: give `dataloader_num_workers` 0 or 1")
     check_settings(training)
+    probes.check(training)
     if training.delta_checkpoints and merges:
         raise ValueError("`delta_checkpoints` is for a single run: leave `merge_every` out")
 

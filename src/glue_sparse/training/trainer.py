@@ -27,7 +27,7 @@ from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Moment, SparseMethod
 from glue_sparse.records import checkpoints
-from glue_sparse.training import groups, half_speed, samples, support
+from glue_sparse.training import groups, half_speed, probes, samples, support
 from glue_sparse.training.agreement import Agreement
 from glue_sparse.training.divergence import StopOnDivergence, check_values, keep_finite
 from glue_sparse.training.full_eval import types_kept
@@ -61,6 +61,8 @@ class SparseTrainer(ResumableTrainer):
         if kwargs.get("model_init") is not None:
             raise ValueError("SparseTrainer takes a model, not model_init: the masks belong to one model")
         support.check(model, args, method, head)
+        if kwargs.get("optimizers") is None and kwargs.get("optimizer_cls_and_kwargs") is None:
+            probes.check(args)
         check_model(model)
         with support.built_as_asked("the Trainer"):
             super().__init__(model, args, **kwargs)

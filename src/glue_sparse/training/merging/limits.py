@@ -14,7 +14,18 @@ REFUSED = (
 """Flags of the Trainer that this kind of training does not honour."""
 
 
-def check(args: RunArguments, plan: MergeArguments, num_workers: int) -> None:
+def check(args: RunArguments, plan: MergeArguments, num_workers: int, num_examples: int, density: float) -> None:
+    """Raise a ValueError for what workers that merge do not honour, before the model is copied for them.
+
+    Args:
+        density: of one worker, 0 where there is none to tell.
+    """
+    if plan.worker_data == "sharded" and num_workers > num_examples:
+        raise ValueError(f"{num_examples} training examples are too few for {num_workers} workers: lower "
+                         "`num_workers`")  # fmt: skip
+    if plan.worker_masks == "disjoint" and num_workers * density > 1:
+        raise ValueError(f"{num_workers} workers with entries of their own, each with a `density` of {density:g}, need "
+                         "more than all: lower one of them, or use `worker_masks` shared")  # fmt: skip
     for flag in REFUSED:
         if getattr(args, flag):
             raise ValueError(f"`{flag}` does not work with `merge_every`")

@@ -51,7 +51,8 @@ class MergedTraining:
         self.trainer, self.method, self.plan, self.args = trainer, trainer.method, plan, trainer.args
         trainer.agreement.more.update({f"`{name}`": value for name, value in asdict(plan).items()})
         self.exchange = open_exchange(plan, self.args.world_size)
-        check(self.args, plan, self.exchange.num_workers)
+        data: Any = trainer.train_dataset
+        check(self.args, plan, self.exchange.num_workers, len(data), getattr(self.method, "density", 0))
         if self.method.refuses_merging:
             raise ValueError(f"{self.method.refuses_merging}: leave `merge_every` out")
         self.merge_every = plan.merge_every
@@ -63,7 +64,6 @@ class MergedTraining:
         self.needs_data = self.method.needs_data
         # a copy without active entries, by which worker 0 chooses
         self.plain = copy.deepcopy(network) if 0 in self.exchange.local and self.needs_data else None
-        data: Any = trainer.train_dataset
         self.num_steps, self.steps_per_pass = run_length(self.args, len(data))
         self.workers = build_workers(trainer, plan, self.exchange, self.num_steps)
         if plan.dense_steps and not self.needs_data and any(self._choose(0)):

@@ -2,17 +2,31 @@
 
 import os
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
-from transformers import TrainingArguments
+from transformers import IntervalStrategy, SchedulerType, TrainingArguments
+from transformers.trainer_utils import HubStrategy, SaveStrategy
+from transformers.training_args import OptimizerNames
 
 from glue_sparse.arguments import sharding
 from glue_sparse.arguments.flags import check_bounds
 from glue_sparse.arguments.groups import OutputArguments
 from glue_sparse.arguments.trainer_flags import trainer_flags
+from glue_sparse.writing.words import check_one_of
 
 _RANKS = ("RANK", "LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
 """Variables of which a launcher of several processes sets one."""
+
+_WORDS: dict[str, type[Enum]] = {
+    "optim": OptimizerNames, "lr_scheduler_type": SchedulerType, "eval_strategy": IntervalStrategy,
+    "logging_strategy": IntervalStrategy, "save_strategy": SaveStrategy, "hub_strategy": HubStrategy,
+}  # fmt: skip
+"""Flags that take one word, and the words."""
+
+
+def _otherwise(kind: type[Enum]) -> str | None:
+    return f"there are {len(kind)}, listed as {kind.__name__} in transformers" if len(kind) > 12 else None
 
 
 @dataclass
@@ -29,6 +43,9 @@ class RunArguments(OutputArguments, TrainingArguments):
             self.ddp_backend = "gloo" if shared else None
         if self.overwrite and self.resume_from_checkpoint == "auto":
             raise ValueError("--overwrite starts anew and --resume_from_checkpoint auto goes on: give one of them")
+        for name, kind in _WORDS.items():
+            value = getattr(self, name)
+            check_one_of(f"`{name}`", getattr(value, "value", value), [one.value for one in kind], _otherwise(kind))
         self._check_device()
         super().__post_init__()
         self._check_objects()

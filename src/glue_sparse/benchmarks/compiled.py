@@ -20,6 +20,7 @@ from glue_sparse.core.active import attach
 from glue_sparse.core.masks import select
 from glue_sparse.core.params import body_names, head_names
 from glue_sparse.scores.scores import noise
+from glue_sparse.writing.bounds import COUNT, Number
 from glue_sparse.writing.parser import Parser
 from glue_sparse.writing.tables import markdown
 
@@ -75,7 +76,7 @@ def main() -> None:
     """Print the table."""
     parser = Parser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--backend", default="inductor", help="of torch.compile")
-    parser.add_argument("--steps", type=int, default=5, help="optimizer steps")
+    parser.add_argument("--steps", type=Number(int, COUNT), default=5, help=f"optimizer steps ({COUNT})")
     wanted = parser.parse_args()
     warnings.simplefilter("ignore")
     lines = []

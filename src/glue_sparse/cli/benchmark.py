@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from glue_sparse.benchmarks import tiles as block_benchmark
 from glue_sparse.benchmarks.fisher import compare_fisher
 from glue_sparse.benchmarks.training import train
+from glue_sparse.cli.numbers import add_number
+from glue_sparse.writing.bounds import COUNT
 from glue_sparse.writing.parser import Parser
 
 
@@ -30,7 +32,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     parser.add_argument("--training", action="store_true", help="measure training only")
     parser.add_argument("--block_sparse", action="store_true", help="measure block-sparse layers only")
     parser.add_argument("--quick", action="store_true", help="with --block_sparse, a few cells only")
-    parser.add_argument("--steps", type=int, default=12, help="counted steps of each method (default: 12)")
+    add_number(parser, "--steps", kind=int, default=12, help="counted steps of a method, 12 by default", bounds=COUNT)
     parser.add_argument("--bf16", action="store_true", help="train under bfloat16 autocast")
     parser.add_argument("--task", default="tweets", help="whose examples the Fisher takes (default: tweets)")
     parser.add_argument("--data_dir", help="folder of GLUE files, for a GLUE task")

@@ -22,6 +22,7 @@ from glue_sparse.analysis import similarity
 from glue_sparse.analysis.density import density_by_kind, density_by_layer
 from glue_sparse.cli import prune_diff
 from glue_sparse.cli.ending import one_sentence
+from glue_sparse.cli.numbers import add_number
 from glue_sparse.cli.trust import add_trust_flag, as_told
 from glue_sparse.core.masks import Masks
 from glue_sparse.diffs import deltas, pruned_model
@@ -32,6 +33,7 @@ from glue_sparse.models.of_diff import load_base
 from glue_sparse.models.tokenizers import load_tokenizer
 from glue_sparse.records.folder import held
 from glue_sparse.reports.figures.masks import density_bars
+from glue_sparse.writing.bounds import NOT_NEGATIVE
 from glue_sparse.writing.files import sweep
 from glue_sparse.writing.parser import Parser
 from glue_sparse.writing.tables import markdown
@@ -158,7 +160,7 @@ def _parser(prog: str | None) -> Parser:
     verb = verbs.add_parser("restore", help="write the ordinary model of one step of a run with delta checkpoints")
     verb.add_argument("run", help="folder of a run with delta checkpoints")
     verb.add_argument("folder", type=Path, help="where to write the model; must be empty or absent")
-    verb.add_argument("--step", type=int, help="by default the last one")
+    add_number(verb, "--step", kind=int, help="by default the last one", bounds=NOT_NEGATIVE)
     verb.add_argument("--model", help="the base, where it is not what the deltas name")
     add_trust_flag(verb)
     return parser

@@ -18,6 +18,7 @@ from pathlib import Path
 from glue_sparse.analysis.drop_point import check_eps
 from glue_sparse.cli.ending import one_sentence
 from glue_sparse.cli.grid_flags import add_grid_flags, add_run_flags
+from glue_sparse.cli.numbers import add_number
 from glue_sparse.experiments import grids, runner
 from glue_sparse.experiments.cells import Grid
 from glue_sparse.experiments.sweeps import row_name
@@ -25,6 +26,7 @@ from glue_sparse.reports import curves
 from glue_sparse.reports.figures import drop_points as curve_figures
 from glue_sparse.reports.sheet import Sheet
 from glue_sparse.writing import files as whole_files
+from glue_sparse.writing.bounds import NOT_NEGATIVE, POSITIVE
 from glue_sparse.writing.parser import Parser
 
 CONFIG = Path("configs", "essential_sparsity.yaml")
@@ -35,13 +37,15 @@ def parser(prog: str | None = None) -> Parser:
     top = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     verbs = top.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("run", help="do the missing runs, refine, and show", allow_abbrev=False)
-    run.add_argument("--refine", type=int, default=2, help="how often to halve the step around each drop point")
-    run.add_argument("--least_step", type=float, default=0.02, help="do not halve steps this small")
+    add_number(run, "--refine", kind=int, default=2, help="how often to halve the step around each drop point",
+               bounds=NOT_NEGATIVE)  # fmt: skip
+    add_number(run, "--least_step", kind=float, default=0.02, help="do not halve steps this small", bounds=POSITIVE)
     add_run_flags(run)
     show = verbs.add_parser("show", help="drop points, points and figure of the finished runs", allow_abbrev=False)
     for verb in (run, show):
         verb.add_argument("--config", type=Path, default=CONFIG, help="a grid with a sweep over sparsity")
-        verb.add_argument("--eps", type=float, default=1.0, help="drop that counts, in points of a hundred")
+        add_number(verb, "--eps", kind=float, default=1.0, help="drop that counts, in points of a hundred",
+                   bounds=POSITIVE)  # fmt: skip
         verb.add_argument("--relative", action="store_true", help="--eps is percent of the dense score instead")
         verb.add_argument("--name", help="of the files; default: GRID_drop_points")
         add_grid_flags(verb)
@@ -94,8 +98,6 @@ def show(arguments: Namespace, flags: list[str]) -> None:
 
 def run(arguments: Namespace, flags: list[str]) -> int:
     """The grid, its refinements, and what they show; 1 when a run failed."""
-    if arguments.jobs < 1 or arguments.refine < 0:
-        raise ValueError("--jobs must be at least 1 and --refine at least 0")
     grid = read_grid(arguments, flags, extra=False)
     curves.check(grid)
     if arguments.dry_run:

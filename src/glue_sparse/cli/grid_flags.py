@@ -3,14 +3,18 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from glue_sparse.cli.numbers import add_number
 from glue_sparse.experiments import grids
+from glue_sparse.writing.bounds import SEED, Bounds, Number
+
+JOBS = Bounds(1, 1024)
 
 
 def add_grid_flags(parser: ArgumentParser) -> None:
     """Flags that choose a part of a grid."""
     parser.add_argument("--tasks", nargs="+", default=[], help="only the columns of these tasks, or with these names")
     parser.add_argument("--rows", nargs="+", default=[], help="only these rows")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[], help="instead of the grid's seeds")
+    add_number(parser, "--seeds", nargs="+", kind=int, default=[], help="instead of the grid's seeds", bounds=SEED)
     parser.add_argument("--output_dir", type=Path, help="folder of the runs; default: runs/GRID")
     parser.add_argument("--tune_values", nargs="+", type=_number, default=[], help="instead of those that `tune` lists")
     parser.add_argument("--results_dir", type=Path, default=Path("results"), help="where table and figure are written")
@@ -18,12 +22,12 @@ def add_grid_flags(parser: ArgumentParser) -> None:
 
 def _number(text: str) -> float:
     """Whole numbers stay so, since some settings are."""
-    return int(text) if text.isdecimal() else float(text)
+    return Number(int if text.isdecimal() else float)(text)
 
 
 def add_run_flags(parser: ArgumentParser) -> None:
     """Flags of a command that does a grid's missing runs."""
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side; with GPUs each gets one")
+    add_number(parser, "--jobs", kind=int, default=1, help="runs side by side; with GPUs each gets one", bounds=JOBS)
     parser.add_argument("--dry_run", action="store_true", help="print the commands of the missing runs instead")
 
 

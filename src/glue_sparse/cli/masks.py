@@ -23,6 +23,7 @@ from glue_sparse.analysis import similarity
 from glue_sparse.analysis.density import of_masks
 from glue_sparse.analysis.similarity import Similarity
 from glue_sparse.cli.ending import one_sentence
+from glue_sparse.cli.numbers import add_number
 from glue_sparse.cli.trust import add_trust_flag, as_told
 from glue_sparse.core import mask_file
 from glue_sparse.core.masks import digest
@@ -31,6 +32,7 @@ from glue_sparse.models.loading import load_encoder
 from glue_sparse.reports.figures.masks import similarity_map
 from glue_sparse.writing import files as whole_files
 from glue_sparse.writing import seals
+from glue_sparse.writing.bounds import BELOW_ONE, SEED
 from glue_sparse.writing.parser import Parser
 from glue_sparse.writing.tables import markdown
 from glue_sparse.writing.words import short_names, shortened
@@ -96,13 +98,15 @@ def parser(prog: str | None = None) -> Parser:
     verb = verbs.add_parser("make", help="choose and write masks of a pretrained model")
     verb.add_argument("model", help="hub id, folder, or minilm")
     verb.add_argument("out", type=Path, help="the mask file to write")
-    verb.add_argument("--sparsity", type=float, default=SPARSITY, help="share of the matrices in the layers to prune")
+    add_number(verb, "--sparsity", kind=float, default=SPARSITY, help="share of the matrices in the layers to prune",
+               bounds=BELOW_ONE)  # fmt: skip
     verb.add_argument("--criterion", choices=("magnitude", "random"), default="magnitude")
     verb.add_argument("--distribution", choices=("global", "uniform", "erk", "row"))
     verb.add_argument("--pattern", help="instead of a sparsity, KEPT:GROUP, for example 2:4")
     verb.add_argument("--tensors", nargs="+", default=[], help="shell patterns of the tensors to prune instead")
     verb.add_argument("--seed", type=int, default=0, help="of random masks")
     add_trust_flag(verb)
+    add_number(verb, "--seed", kind=int, default=0, help="of random masks", bounds=SEED)
     verb = verbs.add_parser("show", help="density per kind of tensor and per layer")
     verb.add_argument("masks", help="mask file, folder of a pruned model, or of a run")
     verb = verbs.add_parser("compare", help="how far masks agree, beside chance")

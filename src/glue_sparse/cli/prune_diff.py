@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glue_sparse.cli.ending import one_sentence
+from glue_sparse.cli.numbers import add_number
 from glue_sparse.cli.trust import add_trust_flag, as_told
 from glue_sparse.core.params import head_names
 from glue_sparse.diffs.diff import SparseDiff
@@ -23,6 +24,7 @@ from glue_sparse.methods.gates.gate_file import raw_values
 from glue_sparse.models.of_diff import load_base
 from glue_sparse.records import aside, checkpoints, results
 from glue_sparse.records import folder as run_folder
+from glue_sparse.writing.bounds import DENSITY, NOT_NEGATIVE
 from glue_sparse.writing.parser import Parser
 from glue_sparse.writing.words import shortened
 
@@ -72,8 +74,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     parser.add_argument("source", metavar="IN", help="folder of a finished run, a diff, or a hub repository")
     parser.add_argument("folder", metavar="OUT", type=Path, help="where to write the pruned diff")
     how = parser.add_mutually_exclusive_group(required=True)
-    how.add_argument("--density", "--target_sparsity", type=float, help="share of all weights to keep, head included")
-    how.add_argument("--threshold", type=float, help="keep every change above this instead")
+    add_number(how, "--density", "--target_sparsity", kind=float, help="share of all weights to keep, head included",
+               bounds=DENSITY)  # fmt: skip
+    add_number(how, "--threshold", kind=float, help="keep every change above this instead", bounds=NOT_NEGATIVE)
     parser.add_argument("--model", help="the base, where it is not what the diff names")
     add_trust_flag(parser)
     arguments = parser.parse_args(argv)

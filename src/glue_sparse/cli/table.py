@@ -50,8 +50,6 @@ def parser(prog: str | None = None) -> Parser:
 
 def run_grid(arguments: Namespace, flags: list[str]) -> int:
     """Do what is missing, then show it; 1 when a run failed."""
-    if arguments.jobs < 1:
-        raise ValueError(f"--jobs must be at least 1, got {arguments.jobs}")
     grid = read_grid(arguments.config, arguments, flags)
     if grid.figure:
         figures.check(grid)

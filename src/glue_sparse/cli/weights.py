@@ -21,9 +21,11 @@ from glue_sparse.analysis import emergence
 from glue_sparse.analysis.checkpoints import Checkpoint, by_step, find
 from glue_sparse.analysis.emergence import Histogram, Measured, Small, per_kind, per_layer, total
 from glue_sparse.cli.ending import one_sentence
+from glue_sparse.cli.numbers import add_number
 from glue_sparse.cli.trust import add_trust_flag, as_told
 from glue_sparse.reports.figures import weights as weight_figures
 from glue_sparse.writing import files as whole_files
+from glue_sparse.writing.bounds import POSITIVE
 from glue_sparse.writing.parser import Parser
 from glue_sparse.writing.tables import csv_text, markdown
 
@@ -150,7 +152,8 @@ def show_histograms(sources: Sequence[str], taus: Sequence[float], relative: boo
 
 def add_common_flags(verb: Parser, name: str) -> None:
     """What both verbs take."""
-    verb.add_argument("--tau", type=float, nargs="+", default=[0.001], help="weights with |w| < TAU are small (0.001)")
+    add_number(verb, "--tau", kind=float, nargs="+", default=[0.001], bounds=POSITIVE,
+               help="weights with |w| < TAU are small, 0.001 by default")  # fmt: skip
     verb.add_argument("--relative", action="store_true", help="TAU is in standard deviations of each matrix")
     add_trust_flag(verb)
     verb.add_argument("--results_dir", type=Path, default=Path("results"), help="where the files are written (results)")

@@ -12,18 +12,20 @@ the weight sees on the calibration text (Sun et al., 2023, arXiv 2306.11695); ra
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from glue_sparse.analysis import zero_shot
 from glue_sparse.analysis.perplexity import MASKED_SHARE, Tokens, read_text, tokenize, windows
 from glue_sparse.analysis.zero_shot import CRITERIA, DENSE, DISTRIBUTIONS, Point, Sweep
 from glue_sparse.cli.ending import one_sentence
+from glue_sparse.cli.numbers import add_number
 from glue_sparse.cli.trust import add_trust_flag, as_told
 from glue_sparse.methods.one_shot import Distribution
 from glue_sparse.models.language_models import Kind, LanguageModel, load_language_model
 from glue_sparse.models.sources import DTYPES
 from glue_sparse.reports import zero_shot as zero_shot_report
 from glue_sparse.reports.figures import plots
+from glue_sparse.writing import bounds
 from glue_sparse.writing.parser import Parser
 
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -34,22 +36,24 @@ def parser(prog: str | None = None) -> Parser:
     flags = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     flags.add_argument("--model", required=True, help="hub id or folder of a causal or masked language model")
     flags.add_argument("--text_file", type=Path, required=True, help="UTF-8 text to measure perplexity on")
-    flags.add_argument("--sparsities", type=float, nargs="+", help="shares of the matrices to prune, in [0, 1); "
-                       "0, the dense model, is always measured (default: 0.1, 0.2, ... 0.9)")  # fmt: skip
+    add_number(flags, "--sparsities", kind=float, nargs="+", bounds=bounds.BELOW_ONE, help="shares of the matrices "
+               "to prune; 0, the dense model, is always measured; default: 0.1, 0.2, ... 0.9")  # fmt: skip
     flags.add_argument("--criteria", nargs="+", default=["magnitude"], metavar="CRITERION", help=", ".join(CRITERIA))
     flags.add_argument("--distribution", choices=get_args(Distribution), help="the best of all matrices together, of "
                        "each at the same sparsity, of each at Erdos-Renyi densities, or of the inputs of each output "
                        "(default: global for magnitude, row for wanda, uniform for random)")  # fmt: skip
     flags.add_argument("--pattern", help="instead of sparsities, KEPT:GROUP: 2:4 keeps 2 of every 4 consecutive inputs")
     flags.add_argument("--calibration_file", type=Path, help="UTF-8 text for wanda, another one than --text_file")
-    flags.add_argument("--num_samples", type=int, default=128, help="calibration windows (default: 128)")
-    flags.add_argument("--length", type=int, help="tokens in a window (default: 512, or what the model can take)")
-    flags.add_argument("--stride", type=int, help="causal: a window begins every so many tokens and only new tokens "
-                       "count, so smaller strides give more context and take longer (default: --length)")  # fmt: skip
-    flags.add_argument("--max_tokens", type=int, help="measure on the first so many tokens only")
-    flags.add_argument("--batch_size", type=int, default=8, help="windows at once (default: 8)")
+    count: dict[str, Any] = {"kind": int, "bounds": bounds.COUNT}
+    add_number(flags, "--num_samples", default=128, help="calibration windows, 128 by default", **count)
+    add_number(flags, "--length", help="tokens in a window; default: 512, or what the model can take", **count)
+    add_number(flags, "--stride", help="causal: a window begins every so many tokens and only new tokens count, so "
+               "smaller strides give more context and take longer; default: --length", **count)  # fmt: skip
+    add_number(flags, "--max_tokens", help="measure on the first so many tokens only", **count)
+    add_number(flags, "--batch_size", default=8, help="windows at once, 8 by default", **count)
     flags.add_argument("--kind", choices=get_args(Kind), help="of model (default: what its config.json says)")
-    flags.add_argument("--seed", type=int, default=0, help="for random, calibration windows and masked tokens")
+    add_number(flags, "--seed", kind=int, default=0, help="for random, calibration windows and masked tokens",
+               bounds=bounds.SEED)  # fmt: skip
     flags.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: an accelerator, or the cpu)")
     flags.add_argument("--dtype", choices=tuple(DTYPES), default="float32", help="of the weights (default: float32)")
     add_trust_flag(flags)

@@ -10,6 +10,7 @@ from glue_sparse.core.masks import Masks, Scores, narrow, num_active, select
 from glue_sparse.core.parametrization import current_tensors, model_digest, read_entries
 from glue_sparse.core.params import body_names
 from glue_sparse.diffs.diff import SparseDiff
+from glue_sparse.writing import bounds
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def prune(
     """
     if (density is None) == (threshold is None):
         raise ValueError("give either a density or a threshold")
+    bounds.check("threshold", threshold, bounds.NOT_NEGATIVE)
     _check_base(diff, model, head)
     base, body = current_tensors(model), body_names(model, head)
     found = {name: _change(diff, name, base[name]) for name in body}

@@ -30,10 +30,10 @@ def check(args: TrainingArguments) -> None:
     told = _optimizer_args(args)
     with built_as_asked("the optimizer of `optim`", args.optim):
         optimizer = _optimizer(args)
+    kind = getattr(args.optim, "value", args.optim)
     for name in told:
         if _is_ignored(args, name):
-            raise ValueError(f"`optim` {getattr(args.optim, 'value', args.optim)} takes no {name[:40]!r} in `optim_args`, and would ignore it: leave "
-                             "it out")  # fmt: skip
+            raise ValueError(f"`optim` {kind} takes no {name[:40]!r} in `optim_args`: leave it out")
     if optimizer is not None:
         _follow_schedule(args, optimizer)
     _recompute(args)
@@ -92,7 +92,7 @@ def _optimizer(args: TrainingArguments) -> torch.optim.Optimizer | None:
 def _follow_schedule(args: TrainingArguments, optimizer: torch.optim.Optimizer) -> None:
     options: Any = args.lr_scheduler_kwargs
     if options is not None and not isinstance(options, Mapping):
-        raise ValueError(f"`lr_scheduler_kwargs` is a JSON object, such as {{\"num_cycles\": 1}}, not {options!r:.60}")
+        raise ValueError(f'`lr_scheduler_kwargs` is a JSON object, such as {{"num_cycles": 1}}, not {options!r:.60}')
     name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
     with built_as_asked("the schedule of `lr_scheduler_type`", name):
         schedule: Any = get_scheduler(

@@ -65,6 +65,8 @@ NOT_NEGATIVE = Bounds(0)
 POSITIVE = Bounds(0, is_above=True)
 COUNT = Bounds(1)
 SHARE = Bounds(0, 1)
+DENSITY = Bounds(0, 1, is_above=True)
+BELOW_ONE = Bounds(0, 1, is_below=True)
 SEED = Bounds(0, 2**32 - 1)
 
 

@@ -161,7 +161,7 @@ def test_what_cannot_work_is_one_sentence(tmp_path: Path):
         finished(tmp_path, method({"block_size": 6}))
     with pytest.raises(ValueError, match="^`weight_init` and `variance` change active weights alone"):
         method(inactive="frozen", initial="glorot")
-    with pytest.raises(ValueError, match="^`group_lasso` cannot be below 0, got -1$"):
+    with pytest.raises(ValueError, match="^`group_lasso` must be at least 0, got -1$"):
         method(group_lasso=-1)
     with pytest.raises(ValueError, match="is less than one of its 4 tiles of 8x8: use a larger `density` or smaller"):
         finished(tmp_path, method({"block_size": 8}, density=0.1))

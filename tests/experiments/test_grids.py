@@ -41,7 +41,7 @@ def test_flags_choose_tasks_rows_and_seeds_and_win_over_the_yaml(tmp_path: Path)
     [
         ({"rows": {"fish": {"densty": 0.1}}}, "fish/rte: unknown argument --densty; did you mean --density?"),
         ({"rows": {"fish": {"method": "fsh"}}}, "fish/rte: unknown method 'fsh'; did you mean fish?"),
-        ({"rows": {"fish": {"density": 2}}}, "fish/rte: --density must be in (0, 1]"),
+        ({"rows": {"fish": {"density": 2}}}, "--density: must be in (0, 1]"),
         ({"rows": {"a b": {}}}, "'a b' in `rows` becomes a folder"),
         ({"rows": {"fish": "fish"}}, "fish in `rows` maps flags to values"),
         ({"columns": {"rte": {"task": "rtee"}}}, "random/rte: unknown task 'rtee'; did you mean rte?"),

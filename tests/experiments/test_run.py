@@ -151,8 +151,8 @@ def test_workers_that_merge_leave_what_a_run_leaves(tiny_bert, rte, tmp_path, mo
 @pytest.mark.parametrize(
     ("changes", "status", "message"),
     [
-        ({"density": 0}, 2, "density must be in (0, 1]"),
-        ({"density": 1.5}, 2, "density must be in (0, 1]"),
+        ({"density": 0}, 2, "density: must be in (0, 1]"),
+        ({"density": 1.5}, 2, "density: must be in (0, 1]"),
         ({"density": "abc"}, 2, "argument --density: invalid float value: 'abc'"),
         ({"density": 1e-4}, 1, "the head alone has"),
         ({"task": "rtee"}, 1, "did you mean rte?"),
@@ -168,12 +168,12 @@ def test_workers_that_merge_leave_what_a_run_leaves(tiny_bert, rte, tmp_path, mo
         ({"output_dir": "/proc/nowhere"}, 1, "cannot write to --output_dir /proc/nowhere"),
         ({"resume_from_checkpoint": "last"}, 1, "holds no complete checkpoint to resume from"),
         ({"resume_from_checkpoint": "nowhere"}, 1, "nowhere is not a checkpoint"),
-        ({"num_samples": 0}, 2, "num_samples must be at least 1"),
+        ({"num_samples": 0}, 2, "num_samples: must be at least 1"),
         ({"merge_every": 5}, 1, "start it with torchrun --nproc_per_node 2"),
-        ({"merge_every": 0}, 2, "--merge_every must be at least 1"),
-        ({"num_workers": 2}, 2, "--num_workers and --simulate need --merge_every"),
+        ({"merge_every": 0}, 2, "--merge_every: must be at least 1"),
+        ({"num_workers": 2}, 2, "--num_workers has no effect without --merge_every"),
         ({"merge_every": 5, "simulate": "true"}, 2, "--simulate needs --num_workers"),
-        ({"merge_every": 5, "simulate": "true", "num_workers": 60}, 1, "cannot choose 60 times"),
+        ({"merge_every": 5, "simulate": "true", "num_workers": 60}, 1, "60 workers with entries of their own"),
     ],
 )
 def test_bad_input_is_one_sentence(tiny_bert, rte, tmp_path, monkeypatch, capsys, changes, status, message):

@@ -179,7 +179,7 @@ def no_parquet(path: Path) -> Path:
         (partly(["cat", "dog", "cat"]), {"hold_out": 1}, r"row 0 of .* has the label 'cat', which"),
         (lambda path: save(path, pictures(2, side=28), pictures(1)), {}, "has 28x28 pixels; 32x32 are expected"),
         (lambda path: save(path, pictures(2)), {"hold_out": 2}, "`hold_out` 2 leaves none of the 2 training images"),
-        (lambda path: save(path, pictures(2), pictures(2)), {"max_eval_samples": 0}, "max_eval_samples must be at"),
+        (lambda path: save(path, pictures(2), pictures(2)), {"max_eval_samples": 0}, "`max_eval_samples` must be at"),
     ],
 )
 def test_bad_data(tmp_path: Path, make: Callable[[Path], Path], options: dict[str, Any], message: str):
@@ -241,7 +241,7 @@ def test_contradictions(folder: Path, tiny_bert: str):
         load_task(TaskArguments(task="rte"), ModelArguments(model="resnet9@1"), 0)
     with pytest.raises(ValueError, match="--hold_out goes with --task cifar10, not with rte"):
         load_task(TaskArguments(task="rte", hold_out=3), ModelArguments(model=tiny_bert), 0)
-    with pytest.raises(ValueError, match="--hold_out must be at least 0"):
+    with pytest.raises(ValueError, match="`hold_out` must be at least 0"):
         TaskArguments(task="cifar10", hold_out=-1)
     with pytest.raises(ValueError, match="no unlabelled test images"):
         load_task(TaskArguments(task="cifar10"), ModelArguments(model="resnet9"), 0, do_predict=True)

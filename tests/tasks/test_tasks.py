@@ -75,7 +75,7 @@ def test_training_rows_are_drawn_by_seed_and_named_in_the_title(tiny_bert: str, 
     assert first.title == "films (5 of 30 train rows, 2 of 30 validation rows)"
     assert first.source["rows"] == {"train": 5, "validation": 2}
     assert first.source["available_rows"] == {"train": 30, "validation": 30}
-    with pytest.raises(ValueError, match="max_train_samples must be at least 1"):
+    with pytest.raises(ValueError, match="`max_train_samples` must be at least 1"):
         load_films(tmp_path, tiny_bert, max_train_samples=0)
 
 

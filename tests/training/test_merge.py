@@ -294,13 +294,13 @@ def test_many_workers_that_sum_are_warned_of(tmp_path: Path, caplog: pytest.LogC
 @pytest.mark.parametrize(
     ("plan", "options", "message"),
     [
-        ({"merge_every": 0}, {}, "--merge_every must be at least 1"),
+        ({"merge_every": 0}, {}, "`merge_every` must be at least 1"),
         ({"merge_every": 4, "num_workers": None}, {}, "--simulate needs --num_workers"),
         ({"merge_every": None}, {}, "need --merge_every"),
         ({"merge_every": 4, "simulate": False}, {}, "start it with torchrun --nproc_per_node 2"),
         ({"merge_every": 4}, {"bf16_full_eval": True}, "`bf16_full_eval` does not work"),
         ({"merge_every": 4}, {"label_smoothing_factor": 0.1}, "`label_smoothing_factor` does not work"),
-        ({"merge_every": 4, "num_workers": 50}, {}, "cannot choose 50 times"),
+        ({"merge_every": 4, "num_workers": 50}, {}, "50 workers with entries of their own"),
     ],
 )
 def test_bad_plans_are_one_sentence(tmp_path: Path, plan: dict[str, Any], options: dict[str, Any], message: str):

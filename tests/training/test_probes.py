@@ -38,7 +38,7 @@ class Untouched(FixedMask):
         ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": float("inf")}}, "`lr_scheduler_type`"),
         ({"lr_scheduler_type": "warmup_stable_decay"}, "num_decay_steps"),
         ({"use_liger_kernel": True}, "`use_liger_kernel` needs the package liger-kernel"),
-        ({"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"a": 1}}, "`gradient_checkpointing_kwargs`"),
+        ({"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"a": 1}}, "`gradient_checkpointing_"),
     ],
 )
 def test_refused_before_entries_are_chosen(settings: dict[str, Any], message: str, tmp_path: Path):

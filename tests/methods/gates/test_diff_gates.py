@@ -199,7 +199,7 @@ def test_layers_are_numbered_from_the_embeddings_on():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"penalty": -1.0}, "cannot be below 0"),
+        ({"penalty": -1.0}, "`penalty` must be at least 0, got -1.0"),
         ({"penalty": [1e-7, 1e-7]}, "give one, or 4"),
         ({"fix_layer": [7]}, "layers 0 .embeddings. to 3"),
         ({"fix_layer": [0, 1, 2, 3]}, "nothing is left to learn"),

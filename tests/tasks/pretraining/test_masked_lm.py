@@ -232,7 +232,7 @@ GOOD = text(8)
         ({}, {"max_length": 129}, "^max_length must be from 8 to this model's 128 tokens, got 129"),
         ({}, {"max_length": 7}, "^max_length must be from 8 to this model's 128 tokens, got 7"),
         ({}, {"vocab_size": 500}, "^`vocab_size` is for a tokenizer trained on the text, and this run has another"),
-        ({}, {"max_train_samples": 0}, "max_train_samples must be at least 1"),
+        ({}, {"max_train_samples": 0}, "`max_train_samples` must be at least 1"),
         ({}, {"max_train_samples": 5, "streaming": True}, "^`max_train_samples` counts pairs"),
         ({}, {"train_file": "a.txt"}, "^masked_lm needs exactly one of .* got `data_dir` and `train_file`$"),
         ({}, {"validation_file": "a.txt"}, "^`validation_file` goes with `train_file`"),

@@ -181,12 +181,12 @@ def test_predictions_are_written_as_they_stand_in_the_context(tiny_bert: str, fo
     ("options", "message"),
     [
         ({"max_predict_samples": 1}, "`max_predict_samples` is not for squad"),
-        ({"max_train_samples": 0}, "max_train_samples must be at least 1"),
+        ({"max_train_samples": 0}, "`max_train_samples` must be at least 1"),
         ({"max_length": 129}, "max_length must be from 8 to this model's 128"),
         ({"doc_stride": 60}, "`doc_stride` 60 is too large for `max_length` 64"),
-        ({"doc_stride": -1}, "--doc_stride must be at least 0"),
-        ({"n_best_size": 0}, "--n_best_size must be at least 1"),
-        ({"max_answer_length": 0}, "--max_answer_length must be at least 1"),
+        ({"doc_stride": -1}, "`doc_stride` must be at least 0"),
+        ({"n_best_size": 0}, "`n_best_size` must be at least 1"),
+        ({"max_answer_length": 0}, "`max_answer_length` must be at least 1"),
     ],
 )
 def test_bad_settings(options: dict[str, Any], message: str, tiny_bert: str, folder: Path):

@@ -136,7 +136,7 @@ def check_state(state: Mapping[str, Tensor], masks: Masks, whole: Mapping[str, T
     trained = {name: torch.empty(int(mask.sum())) for name, mask in masks.items()}
     if differing := {key.removeprefix("values/") for key in state if key.startswith("values/")} ^ trained.keys():
         raise ValueError(f"the values of {min(differing)} are in the file or in the model alone")
-    numbers: dict[str, torch.dtype | None] = {}
+    fields: dict[str, dict[str, Tensor]] = {}
     for key, tensor in state.items():
         part, _, rest = key.partition("/")
         if part == "values":
@@ -146,13 +146,28 @@ def check_state(state: Mapping[str, Tensor], masks: Masks, whole: Mapping[str, T
             checked_explored(rest, tensor, masks[rest])
             continue
         name, _, field = rest.rpartition("/")
-        like = {**whole, **trained}.get(name)
-        if part != "optimizer" or like is None:
+        if part != "optimizer" or name not in whole.keys() | trained.keys():
             raise ValueError(f"{key} is not known")
-        # a count of steps is one number for all tensors that have it, of one type
-        kind = tensor.dtype if not tensor.dim() and like.dim() else None
-        if not _is_state(tensor, like) or numbers.setdefault(field, kind) != kind:
-            raise ValueError(f"{key} is {tensor.dtype} {list(tensor.shape)}, which is no state of its tensor")
+        fields.setdefault(name, {})[field] = tensor
+    _check_optimizer(fields, {**whole, **trained})
+
+
+def _check_optimizer(fields: Mapping[str, Mapping[str, Tensor]], trained: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError unless an optimizer may keep these tensors, by name, for each that is trained.
+
+    What that is differs between optimizers, but not between tensors: some keep sums alone for all matrices.
+    """
+    first: dict[bool, dict[str, torch.dtype | None]] = {}
+    for name, state in fields.items():
+        like = trained[name]
+        for field, tensor in state.items():
+            if not _is_state(tensor, like):
+                raise ValueError(f"{field} of {name} is {tensor.dtype} {list(tensor.shape)}, which cannot be")
+        # a count of steps is one number, of one type
+        kinds = {field: None if tensor.dim() else tensor.dtype for field, tensor in state.items()}
+        has_sums = any(tensor.dim() and tensor.shape != like.shape for tensor in state.values())
+        if like.dim() and first.setdefault(has_sums, kinds) != kinds:
+            raise ValueError(f"the state of {name} has other parts than that of other tensors")
 
 
 def _is_state(tensor: Tensor, like: Tensor) -> bool:

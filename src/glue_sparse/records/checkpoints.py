@@ -75,14 +75,15 @@ def check(folder: Path, num_ranks: int = 1) -> None:
     if not is_complete(folder):
         raise ValueError(f"{folder} is not a whole checkpoint: {OTHERWISE}")
     listed = check_unchanged(folder)
+    for path in folder.iterdir():
+        with _damaged(folder, path.name):
+            fields.check_regular(path)
     for name in _needed(folder, num_ranks):
         if not os.path.lexists(folder / name):
             raise ValueError(f"{folder} has no {name}, as one of `save_only_model` or of another number of processes, "
                              f"so nothing can go on from it: {OTHERWISE}")  # fmt: skip
-        with _damaged(folder, name):
-            fields.check_regular(folder / name)
-            if listed and name not in listed:
-                raise ValueError(f"{LIST} does not list it")
+        if listed and name not in listed:
+            raise ValueError(f"{name} of checkpoint {folder} is none of its files by {LIST}: {OTHERWISE}")
 
 
 def check_unchanged(folder: Path) -> dict[str, Stored]:

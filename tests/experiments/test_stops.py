@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from transformers import TrainerCallback
 
+from glue_sparse.experiments import run as run_module
 from glue_sparse.experiments.run import run
 from glue_sparse.experiments.told import parse
 from glue_sparse.records.results import Result
 from glue_sparse.training.merging.worker import Worker
 from glue_sparse.training.trainer import SparseTrainer
-from glue_sparse.writing.ending import Interrupted
+from glue_sparse.writing.ending import Interrupted, raising
 from rare import rarely
 
 EPOCHS = {"eval_strategy": "epoch", "logging_steps": 3, "load_best_model_at_end": "true", "save_strategy": "epoch"}
@@ -109,3 +110,34 @@ def test_a_stopped_run_ends_as_one_that_was_not(name, step, tiny_bert, rte, tmp_
     resumed = go(tiny_bert, rte, tmp_path / "whole", RUNS[name], "--resume_from_checkpoint", "last")
     assert facts(resumed) == wholes[name][0]
     assert (tmp_path / "whole" / "sparse_diff.safetensors").read_bytes() == wholes[name][1]
+
+
+PHASES: dict[str, tuple[Any, str, str]] = {
+    "loading": (run_module, "load_task", "with nothing changed in .*: the same command starts again"),
+    "choosing": (SparseTrainer, "choose", "nothing to go on from: the same command starts again"),
+    "saving twice": (SparseTrainer, "_save_rng_state", "nothing to go on from: to start again, .* `overwrite`"),
+    "scoring": (run_module, "_evaluate", "to go on after step 13, .* `resume_from_checkpoint` last"),
+    "the model": (run_module, "_write", "to go on after step 13, .* `resume_from_checkpoint` last"),
+}
+"""When two signals come -> what is called then, and what is said."""
+
+
+@pytest.mark.parametrize("phase", rarely(PHASES, ["loading", "choosing", "saving twice", "scoring"]))
+def test_a_signal_at_any_time_says_what_is_kept(phase, tiny_bert, rte, tmp_path, monkeypatch):
+    place, name, said = PHASES[phase]
+    flags, called = {**RUNS["fish steps"], "eval_steps": 13, "save_steps": 13}, getattr(place, name)
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        for _ in range(2 if phase == "saving twice" else 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return called(*args, **kwargs)
+
+    monkeypatch.setattr(place, name, interrupted)
+    with pytest.raises(Interrupted, match=said) as error, raising():
+        go(tiny_bert, rte, tmp_path / "run", flags)
+    assert error.value.number == signal.SIGTERM
+    monkeypatch.setattr(place, name, called)
+    how = "overwrite" if "overwrite" in said else "resume_from_checkpoint"
+    again = {"overwrite": ["--overwrite", "true"], "resume_from_checkpoint": ["--resume_from_checkpoint", "last"]}[how]
+    result = go(tiny_bert, rte, tmp_path / "run", flags, *([] if "same command" in said else again))
+    assert result.history[-1]["step"] == 13 and len([log for log in result.history if "train_loss" in log]) == 1

@@ -46,7 +46,8 @@ def make(arguments: Namespace) -> None:
     chosen: dict[str, Any] = {key: getattr(arguments, key) for key in keys}
     if arguments.pattern and (arguments.distribution or arguments.sparsity != SPARSITY):
         raise ValueError("--pattern says which share stays, and where: leave --sparsity and --distribution out")
-    if arguments.out.exists() and not seals.is_kind(arguments.out, mask_file.FORMAT):
+    is_mask = arguments.out.is_file() and seals.is_kind(arguments.out, mask_file.FORMAT)
+    if arguments.out.exists() and not is_mask:
         raise ValueError(f"{shortened(arguments.out)} is there, and no mask file: choose another name for the mask")
     method = by_criterion(arguments.criterion, **chosen)
     model: nn.Module = load_encoder(arguments.model)

@@ -75,7 +75,8 @@ def _lock(folder: Path, lock: FileLock) -> None:
         where = shortened(folder)
         raise ValueError(f"another process works in {where}: wait for it, or give another `output_dir`") from error
     except OSError as error:
-        raise ValueError(f"cannot write to `output_dir` {shortened(folder)}: {error.strerror}") from error
+        reason = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
+        raise ValueError(f"cannot write to `output_dir` {shortened(folder)}: {reason}") from error
 
 
 def patterns(files: Iterable[str]) -> set[str]:

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from glue_sparse.writing.sentences import say
+from glue_sparse.writing.words import shortened
 
 OURS = Path(__file__).parents[1]
 """Folder of this package."""
@@ -108,8 +109,13 @@ def raising() -> Iterator[None]:
         restore()
 
 
-def _told(error: BaseException) -> str:
-    """What it says; others write several lines, and ours one, in which a line break was put by a user."""
+def _told(error: Exception) -> str:
+    """What it says: of an error of the system, the path and why; of ours, in which a user may have put a line break, all.
+
+    Others write several lines.
+    """
+    if isinstance(error, OSError) and error.errno and error.filename is not None:
+        return f"{shortened(error.filename)}: {error.strerror}"
     return str(error) if is_ours(error) else " ".join(str(error).split())
 
 

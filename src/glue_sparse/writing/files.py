@@ -129,8 +129,8 @@ def _made(folder: Path) -> Path:
     """The folder, which is made where it is missing, without what others have left in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise NotADirectoryError(f"{shortened(folder)} is no folder to write into") from error
+    except FileExistsError:
+        raise OSError(f"{shortened(folder)} is no folder to write into") from None
     sweep(folder)
     return folder
 

@@ -71,6 +71,8 @@ def test_flags_choose_tasks_rows_and_seeds_and_win_over_the_yaml(tmp_path: Path)
         ({"base": {"overwrite": True}}, "overwrite of base is not for a grid"),
         ({"rows": {"a": {"resume-from-checkpoint": "last"}}}, "resume-from-checkpoint of a in `rows` is not"),
         ({"columns": {"rte": {"output_dir": "x"}}}, "output_dir of rte in `columns` is not for a grid"),
+        ({"base": {"start": "random"}}, "start of base is not for that part of a grid"),
+        ({"columns": {"rte": {"task": "rte", "start": "random"}}}, "start of rte in `columns` is not for that part"),
         ({"base": {"seed": 3}}, "seed of base is not for a grid"),
         ({"base": {"help": True}}, "help of base is not for a grid"),
         ({"base": {"model": "--overwrite"}}, "model of base begins like a flag"),

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ KINDS: dict[str, Any] = {
 """Part of a grid -> what it is in a YAML."""
 DECIDED = ("seed", "output_dir", "overwrite", "resume_from_checkpoint")
 """Settings of runs that a grid decides itself."""
+_OWN: dict[str, tuple[str, ...]] = {"rows": (START, SWEEP, CHAIN), "stages": (START,), "columns": ()}
+"""Part of a grid -> what its settings may hold that is no flag."""
 _HELP = ("help", "help_all")
 
 
@@ -38,7 +40,7 @@ def load(path: Path) -> dict[str, Any]:
         for key, value in config.items():
             check_one_of("key", key, KINDS)
             typed(KINDS[key], value, f"`{key}`")
-        _check_settings("base", config.get("base") or {})
+        _check_settings("base", config.get("base") or {}, ())
     return config
 
 
@@ -52,7 +54,7 @@ def named(path: Path, config: Mapping[str, Any], part: str) -> dict[str, dict[st
         if not isinstance(settings, dict):
             raise ValueError(f"{path}: {name} in `{part}` maps flags to values, for example {{method: fish}}")
         with prefixed(str(path)):
-            _check_settings(f"{name} in `{part}`", settings)
+            _check_settings(f"{name} in `{part}`", settings, _OWN[part])
     starts = {name: {key: str(settings[key]) for key in (START, CHAIN) if key in settings}
               for name, settings in config[part].items()}  # fmt: skip
     return {name: {**settings, **starts[name]} for name, settings in config[part].items()}
@@ -67,18 +69,20 @@ def check_apart(path: Path, names: Iterable[str]) -> None:
                              "disks: rename one")  # fmt: skip
 
 
-def _check_settings(where: str, settings: Mapping[str, Any]) -> None:
+def _check_settings(where: str, settings: Mapping[str, Any], own: Collection[str]) -> None:
     """Raise a ValueError for a setting that a command line could not give as it is, or that the grid decides."""
     for key, value in settings.items():
+        what = f"{key} of {where}"
+        if key in _OWN["rows"] and key not in own:
+            raise ValueError(f"{what} is not for that part of a grid, but for its rows: leave it out there")
         if key == SWEEP:
             continue
-        what = f"{key} of {where}"
         if key in (START, CHAIN):
             typed(str | int | float, value, what)
             continue
         for name in settings_of([f"--{key}"]).keys() | {key}:
             if name in (*DECIDED, *_HELP):
-                raise ValueError(f"{key} of {where} is not for a grid, which decides it for each run: leave it out")
+                raise ValueError(f"{what} is not for a grid, which decides it for each run: leave it out")
         typed(dict[str, Any] | list[str | int | float | bool] | str | int | float | bool, value, what)
         for word in value if isinstance(value, list) else [value]:
             _check_word(str(word), what)

@@ -93,6 +93,15 @@ def test_only_used_rows_are_decoded(tmp_path: Path):
         load(tmp_path / "x")
 
 
+def test_what_makes_a_score_say_little_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    rows = pictures(8)
+    task = load(save(tmp_path / "data", rows, [{**rows[3], "label": 9}]))
+    told = ["every row of test that is used has the label truck: accuracy cannot tell good from bad",
+            "test asks for the label truck, which no row of train that is used has",
+            "1 of 1 rows of test are rows of train too: they tell little of others"]  # fmt: skip
+    assert task.source["doubts"] == told and [r.message for r in caplog.records] == [f"CIFAR-10: {one}" for one in told]
+
+
 def test_hold_out_scores_on_training_images(folder: Path, tmp_path: Path):
     alone = save(tmp_path / "alone", pictures(40))  # without test.parquet: the test images are not looked at
     task, other = load(alone, hold_out=20), load(alone, seed=5, hold_out=20, max_train_samples=6)
@@ -177,6 +186,7 @@ def no_parquet(path: Path) -> Path:
         (partly([0, 1, None, 2]), {"hold_out": 2}, r"row 2 of .*train.parquet has the label None, which"),
         (partly([0, 1, 2, 10]), {"hold_out": 2, "max_train_samples": 1}, r"row 3 of .* has the label 10, which"),
         (partly(["cat", "dog", "cat"]), {"hold_out": 1}, r"row 0 of .* has the label 'cat', which"),
+        (partly([3, 3, 3, 3]), {"hold_out": 1}, "^CIFAR-10: every row of train has the label cat: there is nothing to"),
         (lambda path: save(path, pictures(2, side=28), pictures(1)), {}, "has 28x28 pixels; 32x32 are expected"),
         (lambda path: save(path, pictures(2)), {"hold_out": 2}, "`hold_out` 2 leaves none of the 2 training images"),
         (lambda path: save(path, pictures(2), pictures(2)), {"max_eval_samples": 0}, "`max_eval_samples` must be at"),

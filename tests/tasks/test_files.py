@@ -201,6 +201,10 @@ def test_validation_label_not_in_training(tmp_path: Path):
             '{"text": "a", "label": 1e400}\n{"text": "b", "label": 2.5}\n',
             "line 1: label '1e400' is larger than",
         ),
+        ("a.jsonl", "[" * 100_000, "a.jsonl, line 1: not a JSON object"),
+        ("a.jsonl", '{"text": "a", "text": "b", "label": 1}\n', "a.jsonl, line 1, has more than one column 'text'"),
+        ("a.tsv", "text\tlabel\na\tx\nb\0\ty\n", "a.tsv, line 3: column 'text' holds a NUL character"),
+        ("a.csv", b"text,label\na,x\n\xff,y\n", "a.csv is not UTF-8 text: line 3 has other bytes"),
         ("a.csv", "text,label\na,-\nb,-\n", "line 2: no label in column 'label', which says '-' .2 of 2 rows.: give"),
     ],
 )

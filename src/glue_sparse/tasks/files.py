@@ -32,11 +32,9 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
     wanted = {"train": [*texts, label], "validation": [*texts, label], "test": texts}
     tables = {split: read(path, wanted[split]) for split, path in files.items()}
     is_missing = no_label(task.no_label, words_of(tables["train"], label))
-    left_out: dict[str, int] = {}
+    drop, left_out = task.missing_labels == "drop", dict[str, int]()
     for split in ("train", "validation"):
-        tables[split], left_out[split] = without_missing(
-            tables[split], label, is_missing, task.missing_labels == "drop"
-        )
+        tables[split], left_out[split] = without_missing(tables[split], label, is_missing, drop)
     problem = settle(tables["train"], label, task.problem)
     _check_names(problem.classes if do_predict else ())
     data = TextData(

@@ -44,10 +44,10 @@ def doubts(
     """What a score must not be told without, a sentence each: said here, and as `doubts` for results.json.
 
     Args:
-        labels, inputs: of the rows that are used, by split.
+        labels, inputs: of the rows that are used, by split; no labels where they are no classes or numbers.
         metrics, title: what to call the scores and the data.
     """
-    scored = [split for split in labels if split != "train"]
+    scored = [split for split in inputs if split != "train"]
     found = [one for split in labels for one in _of_labels(split, labels, classes, metrics)]
     found += [one for split in scored for one in _leak(inputs["train"], inputs[split], split)]
     for sentence in found:

@@ -88,7 +88,8 @@ def collect(
     with utf8(path):
         for line, row in reader(path):
             table.lines.append(line)
-            place = f"{table.where(-1)}," if len(table.lines) > 1 else str(path)
+            # a header, where there is one, is at fault for all rows
+            place = f"{table.where(-1)}," if len(table.lines) > 1 or reader is _json_lines else str(path)
             for column in columns:
                 if column not in row:
                     raise ValueError(f"{place} has no column {shown(column)}; found: {listed(row)}")

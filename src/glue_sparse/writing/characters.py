@@ -15,6 +15,8 @@ def check_file(path: Path) -> None:
         raise ValueError(f"{path} does not exist") from error
     except IsADirectoryError as error:
         raise ValueError(f"{path} is a folder, and a file is needed") from error
+    except ValueError as error:
+        raise ValueError(f"{error}, and data are read more than once: write them into one") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
 

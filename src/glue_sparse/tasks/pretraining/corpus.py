@@ -63,7 +63,7 @@ class Split:
     train: Corpus
     validation: Corpus
     note: str = ""
-    """What to say in a title: how validation data were held out; empty where they were given."""
+    """What to say in a title: how validation data were held out, or that they are trained on too."""
 
 
 def sentences_of(text: str) -> Document:
@@ -108,9 +108,12 @@ def open_split(task: TaskArguments) -> Split:
         train, validation = _of_folder(Path(task.data_dir))
     else:
         train, validation = _of_files(_text_files(Path(task.train_file or ""))), None
+    note = ""
     if task.validation_file is not None:
-        validation = _of_files(_text_files(Path(task.validation_file)))
-    return Split(train, validation) if validation else _held_out(train, task.streaming)
+        scored, trained = (_text_files(Path(path)) if path else [] for path in (task.validation_file, task.train_file))
+        validation = _of_files(scored)
+        note = "validation text is trained on" if {*map(Path.resolve, scored)} & {*map(Path.resolve, trained)} else ""
+    return Split(train, validation, note) if validation else _held_out(train, task.streaming)
 
 
 def _held_out(corpus: Corpus, streaming: bool) -> Split:

@@ -1,6 +1,6 @@
 """SQuAD v1.1: answers that are pieces of a paragraph (Rajpurkar et al., 2016, arXiv 1606.05250)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from glue_sparse.core.params import head_names
 from glue_sparse.models.loading import load_question_answerer
 from glue_sparse.models.names import base_name
 from glue_sparse.models.tokenizers import load_tokenizer
-from glue_sparse.tasks import metrics
+from glue_sparse.tasks import metrics, soundness
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.fits import check_ids, check_length
 from glue_sparse.tasks.squad.answers import Answer, best_answers
@@ -73,7 +73,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         metric_names=("exact_match", "f1"),
         tests=validation if do_predict else {},
         write_predictions=_writer(splits["validation"], answer) if do_predict else None,
-        source={**source, "rows": used, "available_rows": available, "official_rows": ROWS},
+        source={**source, "rows": used, "available_rows": available, "official_rows": ROWS, **_doubts(splits)},
         base_model=base,
     )
 
@@ -106,6 +106,11 @@ def _from_folder(folder: Path) -> tuple[dict[str, Dataset], dict[str, Any]]:
             raise ValueError(f"{path} does not exist; data_dir is the folder of {' and '.join(FILES.values())}")
     splits = {split: read(path) for split, path in paths.items()}
     return splits, {"kind": "data_dir", "name": folder.resolve().name}
+
+
+def _doubts(splits: Mapping[str, Dataset]) -> dict[str, list[str]]:
+    inputs = {split: [*zip(rows["question"], rows["context"], strict=True)] for split, rows in splits.items()}
+    return soundness.doubts({}, inputs, (), (), "SQuAD")
 
 
 def _answerer(rows: Dataset, encoded: Dataset, task: TaskArguments) -> Answerer:

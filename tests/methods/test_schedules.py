@@ -82,6 +82,7 @@ def test_number_of_updates_equals_a_count_over_steps():
         ({"drop_fraction": 1.1}, r"^`drop_fraction` must be in \[0, 1\], got 1.1$"),
         ({"drop_fraction": float("nan")}, r"^`drop_fraction` must be in \[0, 1\], got nan$"),
         ({"every": 0}, "^update_every is a number of steps, a fraction of the run below 1, or epoch; not 0$"),
+        ({"every": 1e300}, "^update_every .*; not 1e.300$"),
         ({"every": -5}, "^update_every .*; not -5$"),
         ({"every": 2.5}, "^update_every .*; not 2.5$"),
         ({"until": 0}, "^update_until is a step, or a fraction of the run up to 1; not 0$"),

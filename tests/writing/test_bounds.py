@@ -4,10 +4,9 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from glue_sparse.writing.bounds import BELOW_ONE, COUNT, FINITE, LARGEST, SEED, Bounds, Number, check
+from glue_sparse.writing.bounds import BELOW_ONE, COUNT, FINITE, LARGEST, SEED, STEPS, Bounds, Number, check
 
 HUGE = [10**20, 1e300, float("inf"), float("-inf"), float("nan"), -(10**400)]
-STEPS = Bounds(0, is_above=True, is_share=True)
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ class MergeArguments:
         least=1,
     )
     num_workers: int | None = arg(
-        None, "How many; needed with --simulate only.", least=1, most=1024, needs={"merge_every": ()}
+        None, "How many; needed with --simulate only.", least=1, most=256, needs={"merge_every": ()}
     )
     simulate: bool = arg(
         False, "Run the workers one after another in this one process, with the same result.",

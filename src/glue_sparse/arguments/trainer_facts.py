@@ -1,20 +1,19 @@
 """What the flags of transformers take and need, which its TrainingArguments do not say themselves."""
 
 from glue_sparse.arguments.flags import Needs
-from glue_sparse.writing.bounds import COUNT, LARGEST, NOT_NEGATIVE, POSITIVE, SEED, Bounds
+from glue_sparse.writing.bounds import COUNT, NOT_NEGATIVE, POSITIVE, SEED, STEPS, Bounds
 
-_EVERY = Bounds(0, LARGEST, is_above=True, is_share=True)
-"""Steps, or a share of the run."""
+_BATCH = Bounds(1, 2**20)
 _DECAY = Bounds(0, 1, is_below=True)
 _BELOW_FLOAT32 = 1e38
 
 BOUNDS: dict[str, Bounds] = {
-    "per_device_train_batch_size": COUNT, "per_device_eval_batch_size": COUNT, "gradient_accumulation_steps": COUNT,
+    "per_device_train_batch_size": _BATCH, "per_device_eval_batch_size": _BATCH, "gradient_accumulation_steps": COUNT,
     "num_train_epochs": NOT_NEGATIVE, "max_steps": Bounds(1, also=(-1,)), "learning_rate": NOT_NEGATIVE,
     "warmup_steps": Bounds(0, is_share=True), "weight_decay": NOT_NEGATIVE, "adam_beta1": _DECAY, "adam_beta2": _DECAY,
     "adam_epsilon": POSITIVE, "max_grad_norm": Bounds(0, _BELOW_FLOAT32), "label_smoothing_factor": _DECAY,
-    "neftune_noise_alpha": POSITIVE, "torch_empty_cache_steps": COUNT, "logging_steps": _EVERY, "eval_steps": _EVERY,
-    "save_steps": _EVERY, "eval_delay": NOT_NEGATIVE, "eval_accumulation_steps": COUNT, "save_total_limit": COUNT,
+    "neftune_noise_alpha": POSITIVE, "torch_empty_cache_steps": COUNT, "logging_steps": STEPS, "eval_steps": STEPS,
+    "save_steps": STEPS, "eval_delay": NOT_NEGATIVE, "eval_accumulation_steps": COUNT, "save_total_limit": COUNT,
     "seed": SEED, "data_seed": SEED, "dataloader_num_workers": Bounds(0, 1024), "dataloader_prefetch_factor": COUNT,
     "ddp_bucket_cap_mb": COUNT, "ddp_timeout": COUNT, "local_rank": Bounds(-1),
 }  # fmt: skip

@@ -13,6 +13,7 @@ from glue_sparse.arguments import sharding
 from glue_sparse.arguments.flags import check_bounds
 from glue_sparse.arguments.groups import OutputArguments
 from glue_sparse.arguments.trainer_flags import trainer_flags
+from glue_sparse.writing.fields import json_object
 from glue_sparse.writing.words import check_one_of
 
 _RANKS = ("RANK", "LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK")
@@ -46,6 +47,9 @@ class RunArguments(OutputArguments, TrainingArguments):
         for name, kind in _WORDS.items():
             value = getattr(self, name)
             check_one_of(f"`{name}`", getattr(value, "value", value), [one.value for one in kind], _otherwise(kind))
+        for name in self._VALID_DICT_FIELDS:
+            if isinstance(text := getattr(self, name), str) and text.startswith("{"):
+                json_object(text, f"`{name}`")
         self._check_device()
         super().__post_init__()
         self._check_objects()

@@ -36,7 +36,7 @@ class Schedule:
         bounds.check("drop_fraction", self.drop_fraction, bounds.SHARE)
         if self.every != "epoch":
             period_of(str(self.every))
-        if not 0 < self.until < math.inf or (self.until > 1 and self.until != int(self.until)):
+        if self.until not in bounds.STEPS:
             raise ValueError(f"update_until is a step, or a fraction of the run up to 1; not {self.until}")
         check_one_of("schedule", self.decay, get_args(Decay))
 
@@ -93,7 +93,7 @@ def period_of(text: str) -> Period:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not 0 < number < math.inf or (number > 1 and number != int(number)):
+    if number not in bounds.STEPS:
         raise ValueError(f"update_every is a number of steps, a fraction of the run below 1, or epoch; not {text}")
     return number
 

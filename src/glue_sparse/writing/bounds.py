@@ -67,6 +67,8 @@ COUNT = Bounds(1)
 SHARE = Bounds(0, 1)
 DENSITY = Bounds(0, 1, is_above=True)
 BELOW_ONE = Bounds(0, 1, is_below=True)
+STEPS = Bounds(0, is_above=True, is_share=True)
+"""Steps, or below 1 a share of a run."""
 SEED = Bounds(0, 2**32 - 1)
 
 

@@ -110,7 +110,7 @@ def raising() -> Iterator[None]:
 
 
 def _told(error: Exception) -> str:
-    """What it says: of an error of the system, the path and why; of ours, in which a user may have put a line break, all.
+    """What it says: of an error of the system its path and why; of ours all, line breaks of a user included.
 
     Others write several lines.
     """

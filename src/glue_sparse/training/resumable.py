@@ -135,6 +135,10 @@ class ResumableTrainer(Trainer):
         checkpoints.check_unchanged(path)
         return str(path)
 
+    def _load_best_model(self) -> None:
+        """See that the best checkpoint is whole; a subclass then loads the model."""
+        checkpoints.check_unchanged(Path(str(self.state.best_model_checkpoint)))
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with _readable(checkpoint, "the optimizer or the schedule"):
             super()._load_optimizer_and_scheduler(checkpoint)

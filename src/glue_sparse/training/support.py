@@ -51,6 +51,10 @@ def check(model: Any, args: Any, method: Any, head: Any = None) -> None:
         raise ValueError("SparseTrainer takes a method that has been made, an object and no class or function, as "
                          f"`method`, and not {found}")  # fmt: skip
     sharding.refuse(args)
+    if args.fp16 and method.without_fp16:
+        raise ValueError("`fp16` scales gradients, by which this method moves entries: use `bf16` instead")
+    if method.moves and method.inactive == "frozen" and args.load_best_model_at_end:
+        raise ValueError("`load_best_model_at_end` cannot go back to a mask that was replaced: choose one of them")
     check_bounds(args, trainer_flags(""))
     if not isinstance(model, nn.Module):
         raise ValueError(f"SparseTrainer takes a model, a torch.nn.Module, and not {type(model).__name__}")

@@ -26,7 +26,6 @@ from glue_sparse.costs.cost import Cost, cost_of
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Moment, SparseMethod
-from glue_sparse.records import checkpoints
 from glue_sparse.training import groups, half_speed, probes, samples, support
 from glue_sparse.training.agreement import Agreement
 from glue_sparse.training.divergence import StopOnDivergence, check_values, keep_finite
@@ -61,7 +60,7 @@ class SparseTrainer(ResumableTrainer):
         if kwargs.get("model_init") is not None:
             raise ValueError("SparseTrainer takes a model, not model_init: the masks belong to one model")
         support.check(model, args, method, head)
-        if kwargs.get("optimizers") is None and kwargs.get("optimizer_cls_and_kwargs") is None:
+        if not any(kwargs.get(name) for name in ("optimizers", "optimizer_cls_and_kwargs")):
             probes.check(args)
         check_model(model)
         with support.built_as_asked("the Trainer"):
@@ -69,10 +68,6 @@ class SparseTrainer(ResumableTrainer):
         support.check_accelerator(self.accelerator)
         half_speed.announce(args)
         self.windows = Windows(self, own_loss=type(self).compute_loss is not SparseTrainer.compute_loss)
-        if args.fp16 and method.without_fp16:
-            raise ValueError("`fp16` scales gradients, by which this method moves entries: use `bf16` instead")
-        if method.moves and method.inactive == "frozen" and args.load_best_model_at_end:
-            raise ValueError("`load_best_model_at_end` cannot go back to a mask that was replaced: choose one of them")
         self.method = method
         self._has_chosen = self._was_attached = False
         self.agreement = Agreement(self)
@@ -301,6 +296,5 @@ class SparseTrainer(ResumableTrainer):
         self.method.restore(model or self.network, self.head, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
-        assert self.state.best_model_checkpoint is not None
-        checkpoints.check_unchanged(Path(self.state.best_model_checkpoint))
-        self.method.restore(self.network, self.head, Path(self.state.best_model_checkpoint))
+        super()._load_best_model()
+        self.method.restore(self.network, self.head, Path(str(self.state.best_model_checkpoint)))

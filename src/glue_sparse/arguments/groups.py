@@ -200,4 +200,4 @@ class OutputArguments:
         "Whenever a checkpoint is saved, also write OUTPUT_DIR/deltas/step-N: what changed since the one before. "
         "`glue-sparse diff restore` makes the model of any of these steps from them.",
     )
-    overwrite: bool = arg(False, "Delete an earlier run in the output folder first.")
+    overwrite: bool = arg(False, "Replace an earlier run in the output folder, as soon as this one trains.")

@@ -72,7 +72,7 @@ def test_a_rate_that_follows_a_score(more: str, films: str, tiny_bert: str, tmp_
         ("--label_names foo", "the model takes no foo, so it would not be scored: leave --label_names out"),
         ("--debug underflow_overflow", "--debug asks every tensor for its extremes"),
         ("--report_to foo", "the Trainer cannot be had as it is asked for: foo is not supported"),
-        ("--optim sgd --optim_args foo", "the optimizer of --optim sgd cannot be had as it is asked for"),
+        ("--optim sgd --optim_args foo", "--optim_args is NAME=VALUE,NAME=VALUE"),
         ("--lr_scheduler_type cosine_with_min_lr", "the schedule of --lr_scheduler_type cosine_with_min_lr cannot be"),
         ("--prediction_loss_only true", "--prediction_loss_only leaves a run without its scores"),
     ],

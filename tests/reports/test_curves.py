@@ -68,7 +68,7 @@ def test_a_sweep_is_a_row_per_value_and_a_chain_links_them(tmp_path: Path):
         ({"sparsity": [0.1], "seed": [1]}, "one setting with a list of numbers"),
         ([0.1], "one setting with a list of numbers"),
         ({"sparsity": [0.1, 0.1]}, "names a value twice"),
-        ({"sparsity": [0.1, 1.5]}, "sparsity must be in"),
+        ({"sparsity": [0.1, 1.5]}, "sparsity: must be in"),
     ],
 )
 def test_bad_sweeps(tmp_path: Path, sweep: Any, message: str):

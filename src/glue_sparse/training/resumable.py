@@ -72,7 +72,8 @@ class ResumableTrainer(Trainer):
         if self.args.should_save:
             checkpoints.begin(folder)
         ranks.wait()
-        self.state.stateful_callbacks[_SUMS] = asdict(self._sums())
+        kept: Any = self.state.stateful_callbacks
+        kept[_SUMS] = asdict(self._sums())
         super()._save_checkpoint(model, trial)
         ranks.wait()
         if self.args.should_save:
@@ -161,7 +162,8 @@ class _RestoreSums(TrainerCallback):
     ) -> None:
         """Called when the Trainer has set its sums to zero; checkpoints of older versions have none."""
         self.trainer._began = time.time()
-        if sums := state.stateful_callbacks.get(_SUMS):
+        kept: Any = state.stateful_callbacks
+        if sums := kept.get(_SUMS):
             self.trainer._restore_sums(fields.typed(Sums, sums, f"what {checkpoints.STATE} has summed up"))
 
 

@@ -127,7 +127,9 @@ def stop_in(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SparseTrainer, "training_step", stopped)
 
 
-def test_the_earlier_run_goes_after_the_first_step(old: Path, rte: Path, tiny_bert: str, monkeypatch):
+def test_the_earlier_run_goes_after_the_first_step(
+    old: Path, rte: Path, tiny_bert: str, monkeypatch: pytest.MonkeyPatch
+):
     before = content(old)
     stop_in(1, monkeypatch)
     with pytest.raises(Stop):
@@ -143,7 +145,7 @@ def test_after_a_kill_tables_show_the_earlier_run_and_the_next_run_finds_it(
     old: Path, rte: Path, tiny_bert: str, monkeypatch: pytest.MonkeyPatch
 ):
     before = content(old)
-    for look in (lambda: results.collect(old.parent), lambda: go(tiny_bert, rte, old, *SHORT[:-2])):
+    for look in (lambda: results.collect(old.parent), lambda: [go(tiny_bert, rte, old, *SHORT[:-2])]):
         stop_in(1, monkeypatch)
         with monkeypatch.context() as patch, pytest.raises(Stop):
             patch.setattr(aside, "put_back", lambda folder: None)

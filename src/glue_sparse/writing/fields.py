@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 T = TypeVar("T")
 
@@ -92,7 +92,11 @@ def json_object(text: str | bytes, what: object) -> dict[str, Any]:
     return typed(dict[str, Any], json_value(text, what), what)
 
 
-def typed(kind: type[T], value: Any, what: object) -> T:
+@overload
+def typed(kind: type[T], value: Any, what: object) -> T: ...
+@overload
+def typed(kind: UnionType, value: Any, what: object) -> Any: ...
+def typed(kind: Any, value: Any, what: object) -> Any:
     """A value that must be of a type, as JSON or YAML gave it; shortened in what is said of a wrong one.
 
     Args:

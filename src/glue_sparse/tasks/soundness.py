@@ -63,7 +63,7 @@ def _of_labels(
         yield f"every row of {split} that is used has the label {same}: {told}"
     new = set(labels[split]).difference(labels["train"])
     if classes and new:
-        names = listed([classes[label] for label in sorted(new)])
+        names = listed([classes[int(label)] for label in sorted(new)])
         yield f"{split} asks for the label {names}, which no row of train that is used has"
 
 
@@ -80,4 +80,4 @@ def _only(labels: Sequence[Any], classes: Sequence[str]) -> str | None:
     if len(found) != 1:
         return None
     (same,) = found
-    return classes[same] if classes else f"{same:g}"
+    return classes[int(same)] if classes else f"{same:g}"

@@ -107,7 +107,7 @@ def test_nor_is_the_code_of_a_tokenizer_run(stranger: Path):
 def diff_of(base: Path, out: Path) -> str:
     """A diff of the classifier that the folder would be."""
     with trusted(True):
-        model = loading.load_classifier(str(base), 2, ("a", "b"))
+        model: Any = loading.load_classifier(str(base), 2, ("a", "b"))
     tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with torch.no_grad():
         model.classifier.bias += 1

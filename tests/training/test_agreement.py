@@ -18,9 +18,10 @@ from networks import bert, collate, examples
 
 def trainer_of(folder: Path, **changes: Any) -> SparseTrainer:
     options = {key: changes.pop(key) for key in [*changes] if key not in ("model", "method", "train", "evals", "tests")}
+    options = {"use_cpu": True, "disable_tqdm": True, **options}
     trainer = SparseTrainer(
         changes.get("model") or bert(),
-        TrainingArguments(output_dir=str(folder), **{"use_cpu": True, "disable_tqdm": True, **options}),
+        TrainingArguments(output_dir=str(folder), **options),
         method=changes.get("method") or FixedMask(noise, density=0.1),
         train_dataset=changes.get("train") or examples(12),
         eval_dataset=changes.get("evals") or {"validation": examples(4)},
@@ -69,7 +70,7 @@ def test_what_decides_none_may_differ(tmp_path: Path):
 def test_head_weights_and_packages_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     one, model = trainer_of(tmp_path).agreement.facts(), bert()
     with torch.no_grad():
-        model.classifier.bias += 1
+        model.classifier.bias.add_(1)
     with pytest.raises(ValueError, match="head weights"):
         refuse_difference([one, trainer_of(tmp_path, model=model).agreement.facts()])
     monkeypatch.setattr(agreement, "version", lambda name: "0.1")

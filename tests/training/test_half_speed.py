@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import TrainingArguments
@@ -18,7 +19,8 @@ def test_slow_bfloat16_is_named_with_its_factor(
     flag: str, factor: float, process: int, said: bool,
 ):  # fmt: skip
     monkeypatch.setattr(half_speed, "slowdown", lambda: factor)
-    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **{flag: True})
+    options: dict[str, Any] = {flag: True}
+    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
     monkeypatch.setattr(type(args), "process_index", process)
     with caplog.at_level(logging.WARNING):
         half_speed.announce(args)

@@ -1,5 +1,6 @@
 """What the processes of a distributed run ("ranks") do together; a single process does nothing."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -146,7 +147,8 @@ def all_alive() -> Iterator[None]:
     except RuntimeError as error:
         if count() == 1 or not _of_backend(error):
             raise
-        raise ConnectionError(f"{GONE} ({sentence(str(error), 90)})") from error
+        reason = re.sub(r"^\[.*?\] ", "", str(error))  # without the backend's own file and line
+        raise ConnectionError(f"{GONE} ({sentence(reason, 90)})") from error
 
 
 def _of_backend(error: RuntimeError) -> bool:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from glue_sparse.arguments.run import Arguments
@@ -57,7 +58,7 @@ def _exchanged(own: dict[str, Any]) -> list[dict[str, Any]]:
     try:
         store, rank, count = next(rendezvous("env://", timeout=PATIENCE))
         _STORES.append(store)
-        store = dist.PrefixStore("glue_sparse", store)
+        store = PrefixStore("glue_sparse", store)
         store.set(f"said {rank}", json.dumps(own))
         said = [json.loads(store.get(f"said {other}")) for other in range(count)]
         store.set(f"read {rank}", "")

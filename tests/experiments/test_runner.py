@@ -116,7 +116,7 @@ def test_sigterm_stops_the_grid_and_its_run(config: Path):
     until(lambda: list((config.parent / "runs").rglob("command.txt")))
     process.terminate()
     _, error = process.communicate(timeout=120)
-    assert process.returncode == 130 and "interrupted: stopped; the same command goes on" in error
+    assert process.returncode == 143 and "interrupted: stopped; the same command goes on" in error
     grid = grids.read(config, output_dir=config.parent / "runs")
     assert not any(cell.is_running() for cell in grid.cells)
 

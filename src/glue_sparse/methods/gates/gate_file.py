@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from glue_sparse.core import tensor_files
-from glue_sparse.core.stored import check_all_like, check_like, check_numbers
+from glue_sparse.core.stored import check_all_like, check_like
+from glue_sparse.diffs.diff_file import check_finite
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.writing.fields import typed
 from glue_sparse.writing.seals import Facts, reading
@@ -57,7 +58,8 @@ class GateFile:
             facts = typed(GateFacts, stored, "its header")
             if facts.step < 0:
                 raise ValueError(f"a step {facts.step} does not exist")
-            check_numbers({key: tensor for key, tensor in tensors.items() if not key.startswith("whole/")})
+        whole = {key: tensor for key, tensor in tensors.items() if key.startswith("whole/")}
+        check_finite({"values": {key: t for key, t in tensors.items() if key not in whole}, "whole": whole})
         return cls(tensors, facts.digests, facts.step, facts.as_released)
 
     def check_fits(self, wanted: "GateFile", folder: Path) -> None:

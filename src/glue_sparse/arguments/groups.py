@@ -62,10 +62,11 @@ class TaskArguments:
         "What the labels of your own files are. Default: numbers (regression) where all are numbers and one has a "
         "fraction, else names (classification); where both could be, the run says what it took.",
         tasks=("file",),
+        rare=True,
     )
     missing_labels: Literal["refuse", "drop"] = arg(
         "refuse", "What to do with rows of your own files that have no label: `drop` leaves them out and counts them.",
-        tasks=("file",),
+        tasks=("file",), rare=True,
     )  # fmt: skip
     no_label: str | None = arg(
         None,

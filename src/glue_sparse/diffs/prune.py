@@ -49,7 +49,6 @@ def prune(
     """
     if (density is None) == (threshold is None):
         raise ValueError("give either a density or a threshold")
-    bounds.check("threshold", threshold, bounds.NOT_NEGATIVE)
     _check_base(diff, model, head)
     base, body = current_tensors(model), body_names(model, head)
     found = {name: _change(diff, name, base[name]) for name in body}
@@ -78,6 +77,7 @@ def _check_base(diff: SparseDiff, model: nn.Module, head: tuple[str, ...]) -> No
 def _largest(moved: Scores, budget: int | None, threshold: float | None) -> Masks:
     """The largest changes, as many as the budget allows and have moved at all; or those above a threshold."""
     if budget is None:
+        bounds.check("threshold", threshold, bounds.NOT_NEGATIVE)
         return {name: change > (threshold or 0.0) for name, change in moved.items()}
     return select(moved, min(budget, sum(int((change > 0).sum()) for change in moved.values())))
 

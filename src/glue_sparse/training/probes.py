@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
-from transformers.utils import is_liger_kernel_available
+from transformers.utils.import_utils import is_liger_kernel_available
 
 from glue_sparse.training.support import built_as_asked
 

@@ -52,7 +52,7 @@ class Bounds:
         """
         if isinstance(value, bool) or not isinstance(value, Real):
             return f"must be a number, not {str(value)[:40]!r}"
-        number = value if isinstance(value, int) else float(value)
+        number: Any = value if isinstance(value, int) else float(value)
         if number in self:
             return None if kind is not int or number == int(number) else f"must be a whole number, not {value}"
         is_too_large = abs(number) > LARGEST

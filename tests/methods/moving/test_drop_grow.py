@@ -198,7 +198,7 @@ def test_what_cannot_work_is_one_sentence(tmp_path: Path):
     with pytest.raises(ValueError, match="cannot train as workers"):
         method("set").prepare_shares(bert(), (), lambda count: [], 2)
     for arguments, message in (
-        ({"method": "rigl", "drop_fraction": 1.5}, r"drop_fraction must be in \[0, 1\]"),
+        ({"method": "rigl", "drop_fraction": 1.5}, r"`drop_fraction` must be in \[0, 1\]"),
         ({"method": "rigl", "update_every": -1}, "update_every"),
         ({"method": "set", "density": 0.0}, "density"),
         ({"method": "set", "distribution": "row"}, "has no --distribution row"),

@@ -94,5 +94,5 @@ def test_any_word_under_any_flag_ends_in_a_sentence(flag: Flag, tmp_path: Path, 
 def test_a_yaml_is_held_to_them_too(tmp_path: Path, settings: dict[str, Any]):
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump({"base": settings}))
-    with pytest.raises(ValueError, match=f"{next(iter(settings))}: must be .*, got (nan|inf|-1)"):
+    with pytest.raises(ValueError, match="got -1|is no number to work with in line"):
         parse([*LINE, "--config", str(path)], "", DEFAULTS)

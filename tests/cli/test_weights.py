@@ -244,5 +244,5 @@ def test_main_reads_flags_and_ends_with_a_sentence(tmp_path: Path, capsys: pytes
     assert (tmp_path / "m.png").exists() and "standard deviation of its matrix" in capsys.readouterr().out
     with pytest.raises(SystemExit) as ended:
         script.main([*flags, "nan"])
-    assert ended.value.code == 1
-    assert capsys.readouterr().err == "error: a threshold (--tau) is a finite number above 0, not nan\n"
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: argument --tau: must be above 0, got nan")

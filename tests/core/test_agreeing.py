@@ -79,7 +79,7 @@ def test_the_first_difference_is_named(said: list[dict[str, int]], sentence: str
 
 
 def test_values_that_look_alike_are_told_apart():
-    long = ["x" * 90 + end for end in "ab"]
+    long = ["x" * 90 + middle + "x" * 90 for middle in "ab"]
     with pytest.raises(ValueError, match="of other content on rank 1"):
         ranks.refuse_difference([{"text": fact(one)} for one in long])
     ranks.refuse_difference([{"text": fact(closed(1))}, {"text": fact(closed(1))}])

@@ -84,7 +84,7 @@ def test_the_leak_of_the_original_changes_every_weight(tiny_bert: str, rte: Path
     ("flags", "message"),
     [
         (("--method", "rigl", "--density", "0.0001"), "leaves nothing of bert.encoder"),
-        (("--method", "rigl", "--drop_fraction", "2"), r"drop_fraction must be in \[0, 1\]"),
+        (("--method", "rigl", "--drop_fraction", "2"), r"drop_fraction: must be in \[0, 1\]"),
         (("--method", "set", "--update_every", "sometimes"), "update_every is a number of steps"),
         (("--method", "set", "--merge_every", "2", "--simulate", "true", "--num_workers", "2"),
          "leave `merge_every` out"),

@@ -160,7 +160,7 @@ def test_workers_that_merge_leave_what_a_run_leaves(tiny_bert, rte, tmp_path, mo
         ({"methd": "fish"}, 2, "unknown argument --methd; did you mean --method?"),
         ({"task": "mrpc"}, 1, "MRPC"),
         ({"data_dir": "nowhere"}, 1, "nowhere"),
-        ({"config": "nowhere.yaml"}, 2, "cannot read --config nowhere.yaml"),
+        ({"config": "nowhere.yaml"}, 2, "cannot read nowhere.yaml"),
         ({"model": "no/such_model"}, 1, "--model minilm --task tweets"),
         ({"data_dir": None}, 1, "--data_dir"),
         ({"method": "fixed_mask"}, 1, "needs --mask_file"),

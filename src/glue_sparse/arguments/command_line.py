@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from glue_sparse.arguments.flags import Flag, check_needs, flags_of
 from glue_sparse.arguments.groups import MergeArguments, ModelArguments, OutputArguments, TaskArguments
 from glue_sparse.arguments.method import MethodArguments
+from glue_sparse.arguments.trainer_facts import OF
 from glue_sparse.arguments.trainer_flags import MAPPINGS, trainer_flags
 from glue_sparse.arguments.yaml_file import yaml_object
 from glue_sparse.writing.bounds import Number
@@ -226,7 +227,8 @@ def _layered(path: Path, values: dict[str, Any], on_line: set[str], flags: list[
         current = {**values, **{k: v for k, v in defaults.items() if k not in on_line}}
         if all(current[key] in (want if isinstance(want, list) else [want]) for key, want in override.when.items()):
             defaults.update(override.set)
-    return defaults
+    others = {key for key, owner in OF.items() if owner in on_line and values[owner] != defaults.get(owner)}
+    return {key: value for key, value in defaults.items() if key not in others}
 
 
 def _known(keys: dict[str, Any], flags: list[str], path: Path) -> None:

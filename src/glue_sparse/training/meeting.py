@@ -54,7 +54,7 @@ def flags(values: Mapping[str, Any]) -> dict[str, Fact]:
 
 
 def _exchanged(own: dict[str, Any]) -> list[dict[str, Any]]:
-    """What each rank says, in their order; all have read it when this returns."""
+    """What each rank says, in their order; all have read it when this returns on the first one."""
     try:
         store, rank, count = next(rendezvous("env://", timeout=PATIENCE))
         _STORES.append(store)
@@ -62,7 +62,8 @@ def _exchanged(own: dict[str, Any]) -> list[dict[str, Any]]:
         store.set(f"said {rank}", json.dumps(own))
         said = [json.loads(store.get(f"said {other}")) for other in range(count)]
         store.set(f"read {rank}", "")
-        store.wait([f"read {other}" for other in range(count)])
+        if rank == 0:  # which holds the store: nobody can ask it any more when it ends
+            store.wait([f"read {other}" for other in range(count)])
     except dist.DistError as error:
         raise ValueError(f"not all processes of this run have come within {PATIENCE}: start as many as it is told "
                          "there are") from error  # fmt: skip

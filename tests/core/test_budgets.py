@@ -33,7 +33,7 @@ def test_head_is_charged_to_the_budget():
 
 @pytest.mark.parametrize("density", [0, -0.1, 1.5, float("nan")])
 def test_density_out_of_range(density: float):
-    with pytest.raises(ValueError, match=r"density must be in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"`density` must be in \(0, 1\]"):
         total(density, 1000, 1)
 
 
@@ -143,10 +143,10 @@ def unknown(shapes: Any, density: float) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("shapes", "density", "distribution", "custom", "message"),
     [
-        (SQUARE, 0.0, "erk", {}, r"^density must be in \(0, 1\], got 0.0 for the model$"),
-        (SQUARE, 1.01, "uniform", {}, r"^density must be in \(0, 1\], got 1.01 for the model$"),
-        (SQUARE, float("nan"), "uniform", {}, r"^density must be in \(0, 1\], got nan for the model$"),
-        (SQUARE, 0.5, "erk", {"b": 2.0}, r"^density must be in \(0, 1\], got 2.0 for b$"),
+        (SQUARE, 0.0, "erk", {}, r"^`density` must be in \(0, 1\], got 0.0 for the model$"),
+        (SQUARE, 1.01, "uniform", {}, r"^`density` must be in \(0, 1\], got 1.01 for the model$"),
+        (SQUARE, float("nan"), "uniform", {}, r"^`density` must be in \(0, 1\], got nan for the model$"),
+        (SQUARE, 0.5, "erk", {"b": 2.0}, r"^`density` must be in \(0, 1\], got 2.0 for b$"),
         (SQUARE, 0.5, "zipf", {}, r"^unknown distribution 'zipf'; there are uniform, first_dense, er, erk$"),
         ({"w": (9, 9), "tiny": (2, 2)}, 0.1, "uniform", {}, r"density 0.1 \(uniform\) leaves nothing of tiny, .* 4 "),
         ({"w": (50, 50), "flat": (1, 2)}, 0.001, "erk", {}, r"density 0.001 \(erk\) leaves nothing of flat, .* 2 "),

@@ -53,7 +53,7 @@ def test_flags_choose_tasks_rows_and_seeds_and_win_over_the_yaml(tmp_path: Path)
         ({"seeds": [0, "one"]}, "a seed is a whole number from 0 to 2^32 - 1, not 'one'"),
         ({"seed": [0]}, "unknown key 'seed'; did you mean seeds?"),
         ({"base": {"learning_rat": 1}}, "unknown argument --learning_rat; did you mean --learning_rate?"),
-        ({"rows": {"fish": {"merge_every": 5}}}, "merge_every needs num_workers in a grid"),
+        ({"rows": {"fish": {"merge_every": 5}}}, "`merge_every` needs `num_workers` in a grid"),
         ({"base": ["fish"]}, "`base` must be an object"),
         ({"rows": {"a": {"sweep": {"density": [0.1]}}, "a-0.1": {}}}, "two rows are called a-0.1"),
         ({"seeds": 3}, "`seeds` must be a list, not 3"),

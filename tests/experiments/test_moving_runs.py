@@ -85,7 +85,7 @@ def test_the_leak_of_the_original_changes_every_weight(tiny_bert: str, rte: Path
     [
         (("--method", "rigl", "--density", "0.0001"), "leaves nothing of bert.encoder"),
         (("--method", "rigl", "--drop_fraction", "2"), r"drop_fraction: must be in \[0, 1\]"),
-        (("--method", "set", "--update_every", "sometimes"), "update_every is a number of steps"),
+        (("--method", "set", "--update_every", "sometimes"), "update_every` is a number of steps"),
         (("--method", "set", "--merge_every", "2", "--simulate", "true", "--num_workers", "2"),
          "leave `merge_every` out"),
         (("--method", "fish", "--update_every", "2", "--merge_every", "2", "--simulate", "true", "--num_workers", "2"),
@@ -95,7 +95,7 @@ def test_the_leak_of_the_original_changes_every_weight(tiny_bert: str, rte: Path
         (("--method", "dense", "--dataloader_drop_last", "true", "--per_device_train_batch_size", "64"),
          "40 training examples do not fill a batch of 64"),
         (("--method", "static", "--tensors", "*.nowhere"), "matches no parameter"),
-        (("--method", "static", "--tensor_density", "*.0.*=3"), r"density must be in \(0, 1\]"),
+        (("--method", "static", "--tensor_density", "*.0.*=3"), r"density` must be in \(0, 1\]"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence(tiny_bert: str, rte: Path, tmp_path: Path, flags: tuple[str, ...], message: str):

@@ -108,7 +108,7 @@ def test_equal_scores_keep_the_earlier_entry():
 
 
 def test_bad_requests_get_one_sentence():
-    with pytest.raises(ValueError, match=r"sparsity must be in \[0, 1\), got 1"):
+    with pytest.raises(ValueError, match=r"`sparsity` must be in \[0, 1\), got 1"):
         OneShot(sparsity=1.0)
     with pytest.raises(ValueError, match="got -0.1"):
         OneShot(sparsity=-0.1)

@@ -176,7 +176,7 @@ def no_parquet(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        (lambda path: path, {}, r"train.parquet does not exist; data_dir is the folder of cifar10/train.parquet"),
+        (lambda path: path, {}, r"train.parquet does not exist; `data_dir` is the folder of cifar10/train.parquet"),
         (lambda path: save(path, pictures(2)), {}, "test.parquet does not exist"),
         (no_parquet, {}, "train.parquet is not a readable parquet file"),
         (without("img"), {}, "has no column 'img'; found: label"),

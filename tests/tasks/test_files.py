@@ -285,5 +285,5 @@ def test_rows_of_a_parquet_file_are_named(tmp_path: Path):
 @pytest.mark.parametrize("columns", [[], ["a", "b", "c"], ["text", "label"], ["text", "text"]])
 def test_text_columns(columns: list[str], tmp_path: Path):
     path = write(tmp_path / "a.csv", ROWS)
-    with pytest.raises(ValueError, match="text_columns must be one or two"):
+    with pytest.raises(ValueError, match="`text_columns` must be one or two"):
         load("no-model-is-looked-for", path, path, text_columns=columns)

@@ -59,14 +59,14 @@ def test_the_table_of_positions_decides(config: Any, limit: int, tiny_bert: str,
     task = load(model, tmp_path, "the cat " * 50, max_length=limit)
     batch = task.collate([{key: row[key] for key in ("input_ids", "attention_mask")} for row in task.train])  # type: ignore
     assert batch["input_ids"].shape[1] == limit and task.model(**batch).logits.shape == (4, 2)
-    with pytest.raises(ValueError, match=f"max_length must be from 8 to this model's {limit} tokens, got {limit + 1}"):
+    with pytest.raises(ValueError, match=f"`max_length` must be from 8 to this model's {limit} tokens, got {limit + 1}"):
         load(model, tmp_path, max_length=limit + 1)
 
 
 def test_no_table_no_limit(tiny_bert: str, tmp_path: Path):
     model = save(XLNetConfig(**XLNET), tiny_bert, tmp_path)
     assert load(model, tmp_path, max_length=500).labels == ("a", "b")
-    with pytest.raises(ValueError, match="max_length must be from 8 tokens on, got 7"):
+    with pytest.raises(ValueError, match="`max_length` must be from 8 tokens on, got 7"):
         load(model, tmp_path, max_length=7)
 
 

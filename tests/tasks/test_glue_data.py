@@ -138,7 +138,7 @@ def test_pairs_are_cut_to_max_length(tiny_bert: str, data_dir: Path):
     long = "index\tsentence1\tsentence2\tlabel\n0\t" + "cat " * 90 + "\t" + "dog " * 90 + "\tentailment\n"
     (data_dir / "RTE" / "train.tsv").write_text(f"{long}1\tcat\tdog\tnot_entailment\n")
     assert [len(row) for row in load(tiny_bert, "rte", data_dir, max_length=20).train["input_ids"]] == [20, 5]
-    with pytest.raises(ValueError, match="max_length must be from 8 to this model's 128 tokens"):
+    with pytest.raises(ValueError, match="`max_length` must be from 8 to this model's 128 tokens"):
         load(tiny_bert, "rte", data_dir, max_length=129)
 
 
@@ -156,7 +156,7 @@ RTE_HEADER = "index\tsentence1\tsentence2\tlabel\n"
 @pytest.mark.parametrize(
     ("name", "file", "content", "message"),
     [
-        ("rte", "RTE/train.tsv", None, "RTE/train.tsv does not exist; data_dir is the folder of RTE"),
+        ("rte", "RTE/train.tsv", None, "RTE/train.tsv does not exist; `data_dir` is the folder of RTE"),
         ("mnli", "MNLI/dev_mismatched.tsv", None, "dev_mismatched.tsv does not exist"),
         ("rte", "RTE/dev.tsv", "", "RTE/dev.tsv has no rows"),
         ("rte", "RTE/dev.tsv", RTE_HEADER, "RTE/dev.tsv has no rows"),

@@ -26,7 +26,7 @@ def total(density: float, num_entries: int, num_head: int) -> int:
         ValueError: density out of range, or the head alone uses up the budget.
     """
     if not 0 < density <= 1:
-        raise ValueError(f"density must be in (0, 1], got {density}")
+        raise ValueError(f"`density` must be in (0, 1], got {density}")
     budget = int(density * num_entries)
     if budget <= num_head:
         raise ValueError(
@@ -47,7 +47,7 @@ def check_room(density: float, budget: int, num_entries: int) -> None:
 def check_sparsity(sparsity: float) -> None:
     """Raise a ValueError for a sparsity outside [0, 1)."""
     if not 0 <= sparsity < 1:
-        raise ValueError(f"sparsity must be in [0, 1), got {sparsity}")
+        raise ValueError(f"`sparsity` must be in [0, 1), got {sparsity}")
 
 
 def remaining(sparsity: float, num_entries: int) -> int:
@@ -135,7 +135,7 @@ def distribute(
     sizes = {name: prod(shape) for name, shape in shapes.items()}
     for name, one in {"the model": density, **(custom or {})}.items():
         if not 0 < one <= 1:
-            raise ValueError(f"density must be in (0, 1], got {one} for {name}")
+            raise ValueError(f"`density` must be in (0, 1], got {one} for {name}")
     first = dict.fromkeys(list(shapes)[:1], 1.0) if distribution == "first_dense" else {}
     apart = {name: round(share * sizes[name]) for name, share in {**first, **(custom or {})}.items()}
     rest = {name: shape for name, shape in shapes.items() if name not in apart}

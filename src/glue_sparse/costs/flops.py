@@ -109,7 +109,7 @@ def training_flops(rule: Rule, forward: Forward, update_every: int | None = None
     dense, sparse = forward.dense, forward.sparse
     if rule == "rigl":
         if update_every is None or update_every < 1:
-            raise ValueError(f"the FLOPs of `rigl` need update_every of at least 1 step, not {update_every}")
+            raise ValueError(f"the FLOPs of `rigl` need `update_every` of at least 1 step, not {update_every}")
         return (3 * sparse * update_every + 2 * sparse + dense) / (update_every + 1)
     if rule not in get_args(Formula):
         raise ValueError(f"no training FLOPs for {rule!r}; choose one of {', '.join(get_args(Formula))}")

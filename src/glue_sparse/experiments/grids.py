@@ -210,7 +210,7 @@ def _cell(row: str, column: str, seed: int, argv: list[str], root: Path, start: 
     if first.model.model is None:
         raise ValueError("a model is missing: give `model` a hub id, a folder, or minilm")
     if first.merge.merge_every and not first.merge.num_workers:
-        raise ValueError("merge_every needs num_workers in a grid")
+        raise ValueError("`merge_every` needs `num_workers` in a grid")
     if not Path(first.model.model).name.strip("."):
         raise ValueError(f"the folder of runs is called as the model: give `model` {first.model.model} by its own name")
     folder = root / Path(first.model.model).name / row / column / f"seed{seed}"

@@ -60,7 +60,7 @@ class FixedMask(SparseMethod):
         if sum(given is not None for given in (score, masks, start)) != 1:
             raise ValueError("FixedMask takes one of a score, masks, and a diff to start from")
         if score is None and update_every is not None:
-            raise ValueError("only a mask that is chosen by a score can be chosen anew: leave update_every out")
+            raise ValueError("only a mask that is chosen by a score can be chosen anew: leave `update_every` out")
         bounds.check("num_samples", num_samples, bounds.COUNT, int)
         self.score, self.density, self.tensors, self.num_samples = score, density, tensors, num_samples
         self.given_masks, self.start, self.start_from = masks, start, start_from

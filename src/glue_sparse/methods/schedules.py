@@ -37,7 +37,7 @@ class Schedule:
         if self.every != "epoch":
             period_of(str(self.every))
         if self.until not in bounds.STEPS:
-            raise ValueError(f"update_until is a step, or a fraction of the run up to 1; not {self.until}")
+            raise ValueError(f"`update_until` is a step, or a fraction of the run up to 1; not {self.until}")
         check_one_of("schedule", self.decay, get_args(Decay))
 
     def in_steps(self, num_steps: int, num_epochs: float | None = None) -> "Schedule":
@@ -52,7 +52,7 @@ class Schedule:
                                  f"{num_steps}: lower it, or train longer")  # fmt: skip
             return replace(self, every=max(1, round(num_steps / self.intervals)), until=num_steps)
         if self.every == "epoch" and not num_epochs:
-            raise ValueError("update_every is an epoch, and this training is told its steps alone: give it in steps")
+            raise ValueError("`update_every` is an epoch, and this training is told its steps alone: give it in steps")
         every = 1 / (num_epochs or 1) if self.every == "epoch" else self.every
         if self.every == "epoch" or every < 1:
             every = max(1, round(every * num_steps))
@@ -94,7 +94,7 @@ def period_of(text: str) -> Period:
     except ValueError:
         number = math.nan
     if number not in bounds.STEPS:
-        raise ValueError(f"update_every is a number of steps, a fraction of the run below 1, or epoch; not {text}")
+        raise ValueError(f"`update_every` is a number of steps, a fraction of the run below 1, or epoch; not {text}")
     return number
 
 

@@ -151,7 +151,7 @@ def _tables(data_dir: str | None, splits: Sequence[str]) -> tuple[dict[str, Data
     loaded = {}
     for split, place in places.items():
         if not Path(place).is_file():
-            raise ValueError(f"{place} does not exist; data_dir is the folder of cifar10/{split}.parquet")
+            raise ValueError(f"{place} does not exist; `data_dir` is the folder of cifar10/{split}.parquet")
         loaded[split] = _read(place, "parquet", split, data_files={split: place})
     return loaded, {"kind": "data_dir", "name": Path(data_dir).resolve().name}
 

@@ -28,7 +28,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
     files = _files(task, do_predict)
     texts, label = task.text_columns, task.label_column
     if len(texts) not in (1, 2) or label in texts or len(set(texts)) != len(texts):
-        raise ValueError(f"text_columns must be one or two, without the label_column, got {listed(texts)}")
+        raise ValueError(f"`text_columns` must be one or two, without the `label_column`, got {listed(texts)}")
     wanted = {"train": [*texts, label], "validation": [*texts, label], "test": texts}
     tables = {split: read(path, wanted[split]) for split, path in files.items()}
     is_missing = no_label(task.no_label, words_of(tables["train"], label))

@@ -17,7 +17,7 @@ def check_length(max_length: int, tokenizer: PreTrainedTokenizerBase, network: P
     longest = min(tokenizer.model_max_length, positions) if positions else max_length
     if max_length < 8 or max_length > longest:
         most = f" to this model's {longest} tokens" if positions else " tokens on"
-        raise ValueError(f"max_length must be from 8{most}, got {max_length}")
+        raise ValueError(f"`max_length` must be from 8{most}, got {max_length}")
 
 
 def check_ids(

@@ -161,7 +161,7 @@ def _from_folder(
     paths = {split: root / f"{split.replace('validation', 'dev')}.tsv" for split in wanted}
     for path in paths.values():
         if not path.is_file():
-            raise ValueError(f"{path} does not exist; data_dir is the folder of {spec.folder}/{path.name}")
+            raise ValueError(f"{path} does not exist; `data_dir` is the folder of {spec.folder}/{path.name}")
     source: dict[str, Any] = {"kind": "data_dir", "name": folder.resolve().name}
     splits = {}
     for split, path in paths.items():

@@ -217,7 +217,7 @@ def test_learns_about_as_well_as_expected():
 
 def test_bad_input_is_one_sentence():
     for arguments, message in (
-        ((1.0,), r"sparsity must be in \[0, 1\)"),
+        ((1.0,), r"sparsity` must be in \[0, 1\)"),
         ((0.5, "kernel"), "unknown distribution 'kernel'"),
         ((0.9999,), "leaves nothing of"),
     ):

@@ -182,7 +182,7 @@ def test_predictions_are_written_as_they_stand_in_the_context(tiny_bert: str, fo
     [
         ({"max_predict_samples": 1}, "`max_predict_samples` is not for squad"),
         ({"max_train_samples": 0}, "`max_train_samples` must be at least 1"),
-        ({"max_length": 129}, "max_length must be from 8 to this model's 128"),
+        ({"max_length": 129}, "max_length` must be from 8 to this model's 128"),
         ({"doc_stride": 60}, "`doc_stride` 60 is too large for `max_length` 64"),
         ({"doc_stride": -1}, "`doc_stride` must be at least 0"),
         ({"n_best_size": 0}, "`n_best_size` must be at least 1"),
@@ -195,7 +195,7 @@ def test_bad_settings(options: dict[str, Any], message: str, tiny_bert: str, fol
 
 
 def test_missing_files(tmp_path: Path):
-    with pytest.raises(ValueError, match="train-v1.1.json does not exist; data_dir is the folder of train-v1.1.json"):
+    with pytest.raises(ValueError, match="train-v1.1.json does not exist; `data_dir` is the folder of train-v1.1.json"):
         load("no-model-is-looked-for", tmp_path)
     with pytest.raises(ValueError, match="rajpurkar/squad is neither .* `data_dir` with train-v1.1.json"):
         load("no-model-is-looked-for", None)

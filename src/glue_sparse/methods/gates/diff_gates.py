@@ -94,7 +94,7 @@ class DiffGates(SparseMethod):
         last = num_blocks(body) + 1
         for layer in self.fix_layer:
             if not 0 <= layer <= last:
-                raise ValueError(f"fix_layer {layer}: this model has layers 0 (embeddings) to {last} (the rest)")
+                raise ValueError(f"`fix_layer` {layer}: this model has layers 0 (embeddings) to {last} (the rest)")
         if len(self.penalties) not in (1, last + 1):
             raise ValueError(f"{len(self.penalties)} penalties do not fit: give one, or {last + 1}, one per layer")
         gated = {name: self.layers[name] not in self.fix_layer for name in names}

@@ -82,7 +82,7 @@ def _check(task: TaskArguments, base: str) -> None:
     """Before any text is read: raise a ValueError for a model or settings that cannot be."""
     longest = pretraining.configuration(base).max_position_embeddings
     if not 8 <= task.max_length <= longest:
-        raise ValueError(f"max_length must be from 8 to this model's {longest} tokens, got {task.max_length}")
+        raise ValueError(f"`max_length` must be from 8 to this model's {longest} tokens, got {task.max_length}")
     if task.streaming and task.max_train_samples is not None:
         raise ValueError("`max_train_samples` counts pairs, which `streaming` makes without an end: give one of them")
 

@@ -103,7 +103,7 @@ def _from_folder(folder: Path) -> tuple[dict[str, Dataset], dict[str, Any]]:
     paths = {split: root / file for split, file in FILES.items()}
     for path in paths.values():
         if not path.is_file():
-            raise ValueError(f"{path} does not exist; data_dir is the folder of {' and '.join(FILES.values())}")
+            raise ValueError(f"{path} does not exist; `data_dir` is the folder of {' and '.join(FILES.values())}")
     splits = {split: read(path) for split, path in paths.items()}
     return splits, {"kind": "data_dir", "name": folder.resolve().name}
 

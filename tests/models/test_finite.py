@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from glue_sparse.cli import masks, weights, zero_shot
+from glue_sparse.core.finite import first_not_finite
 from glue_sparse.models.language_models import load_language_model
 from glue_sparse.models.loading import load_encoder
 from languages import language_model
@@ -52,3 +54,14 @@ def test_a_language_model(tiny_bert: str, tmp_path: Path, capsys: pytest.Capture
     with pytest.raises(SystemExit):
         zero_shot.main(["--model", bad, "--text_file", str(text), "--results_dir", str(tmp_path / "out")])
     assert tensor in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64])
+def test_large_numbers_whose_sum_is_none_are_finite(dtype: torch.dtype):
+    most = torch.full((4,), torch.finfo(dtype).max, dtype=dtype)
+    assert first_not_finite({"a": most}) is None
+    assert first_not_finite({"a": most, "b": torch.tensor([1, float("nan")], dtype=dtype)}) == "b"
+    assert first_not_finite({"a": most, "b": torch.tensor([float("inf"), 1], dtype=dtype)}) == "b"
+    assert first_not_finite({}, {"a": torch.tensor([float("inf"), 1], dtype=dtype)}) is None
+    assert first_not_finite({}, {"a": torch.tensor([-float("inf"), float("inf")]).to(dtype)}) is None
+    assert first_not_finite({}, {"a": torch.tensor([float("nan"), 1], dtype=dtype)}) == "a"

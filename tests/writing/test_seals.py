@@ -60,3 +60,23 @@ def test_tensors_are_counted(tmp_path: Path):
     tensor_files.write(tmp_path / "file", "thing", tensors, facts)
     with pytest.raises(ValueError, match="holds 2 tensors of 3"):
         tensor_files.read(tmp_path / "file", "thing")
+
+
+@pytest.mark.parametrize("length", [1 << 40, 1 << 60, (1 << 64) - 1])
+def test_a_length_alone_makes_nobody_read_so_much(tmp_path: Path, length: int):
+    with (tmp_path / "file").open("wb") as file:
+        file.write(length.to_bytes(8, "little"))
+        file.truncate(1 << 41)  # a hole, which takes no space
+    with pytest.raises(ValueError, match="damaged: it ends before"):
+        tensor_files.read(tmp_path / "file", "thing")
+    assert not seals.is_kind(tmp_path / "file", "thing")
+
+
+def test_tensors_that_are_read_may_be_written_to(tmp_path: Path):
+    path, tensors = tmp_path / "file", {name: torch.zeros(3) for name in "ab"} | {"c": torch.zeros(2, 0, 5)}
+    tensor_files.write(path, "thing", tensors, {})
+    found, _ = tensor_files.read(path, "thing")
+    found["a"].fill_(1)
+    assert torch.equal(found["b"], tensors["b"]) and found["c"].shape == (2, 0, 5)
+    assert torch.equal(tensor_files.read(path, "thing")[0]["a"], tensors["a"])
+    tensor_files.write(path, "thing", found, {})  # safetensors refuse tensors that share memory

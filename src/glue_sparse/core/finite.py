@@ -1,6 +1,6 @@
 """Numbers that are finite: what is not is no model, no result and no base to start from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -9,22 +9,32 @@ from glue_sparse.core.parametrization import current_tensors, persistent_buffers
 
 
 def first_not_finite(tensors: Mapping[str, Tensor], fixed: Mapping[str, Tensor] | None = None) -> str | None:
-    """Name of the first tensor with NaN or an infinite number; one look at the device for all.
+    """Name of the first tensor with NaN or an infinite number; nothing is copied.
 
     Args:
         fixed: tensors that nobody trains, of which masks of attention hold infinite numbers: only NaN is wrong there.
     """
-    flags: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if _counts(tensor):
-            flags[name] = tensor.detach().isfinite().all()
-    for name, tensor in (fixed or {}).items():
-        if _counts(tensor):
-            flags[name] = ~tensor.detach().isnan().any()
-    devices = {flag.device for flag in flags.values()}
-    if all(bool(torch.stack([f for f in flags.values() if f.device == device]).all()) for device in devices):
+    ours, others = _counting(tensors), _counting(fixed or {})
+    if not _has(ours, lambda sums: ~sums.isfinite()) and not _has(others, torch.isnan):
         return None
-    return next(name for name, flag in flags.items() if not flag)
+    flags = {name: tensor.isfinite().all() for name, tensor in ours.items()}
+    flags |= {name: ~tensor.isnan().any() for name, tensor in others.items()}
+    return next((name for name, flag in flags.items() if not flag), None)
+
+
+def _has(tensors: Mapping[str, Tensor], wrong: Callable[[Tensor], Tensor]) -> bool:
+    """Whether any may hold a wrong number: then its sum is one, as it also is where large numbers add up to no number.
+
+    One pass over each tensor without a copy of it, and one look at the device for each type.
+    """
+    sums: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for tensor in tensors.values():
+        sums.setdefault((tensor.device, tensor.dtype), []).append(tensor.sum())
+    return any(bool(wrong(torch.stack(found)).any()) for found in sums.values())
+
+
+def _counting(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach() for name, tensor in tensors.items() if _counts(tensor)}
 
 
 def _counts(tensor: Tensor) -> bool:

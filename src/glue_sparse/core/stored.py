@@ -24,9 +24,10 @@ def check_positions(name: str, positions: Tensor, num_entries: int) -> None:
     """Raise a ValueError unless [k] flat positions are integers in ascending order, each once, of a tensor so large."""
     if positions.dtype not in (torch.int32, torch.int64) or positions.dim() != 1:
         raise ValueError(f"the positions of {name} are no vector of integers")
-    if len(positions) and (int(positions[0]) < 0 or int(positions[-1]) >= num_entries):
+    found = positions.numpy()  # a file has hundreds of them, and an operation of torch costs several of NumPy's
+    if len(found) and (found[0] < 0 or found[-1] >= num_entries):
         raise ValueError(f"positions of {name} do not fit its shape: they are outside of it")
-    if not bool((positions[1:] > positions[:-1]).all()):
+    if not (found[1:] > found[:-1]).all():
         raise ValueError(f"the positions of {name} do not fit its shape: they are not in order, each once")
 
 

@@ -4,9 +4,10 @@ from errno import EIO
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -26,14 +27,24 @@ def write(path: Path, kind: str, tensors: dict[str, Tensor], facts: dict[str, An
 
 
 def read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and facts of a file of a kind; ValueError when it is missing, damaged or another kind."""
-    header = seals.read_header(path, kind)
+    """Tensors and facts of a file of a kind; ValueError when it is missing, damaged or another kind.
+
+    The tensors lie in the bytes that were read, without a copy.
+    """
+    content = seals.read(path, kind)
     with seals.reading(path):
         try:
-            with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in header.tensors}, header.facts
-        except (SafetensorError, RuntimeError, OverflowError) as error:
+            return {name: _tensor(content.data, one) for name, one in content.tensors.items()}, content.facts
+        except (RuntimeError, OverflowError) as error:
             raise ValueError(str(error)) from error
+
+
+def _tensor(data: memoryview, one: seals.Layout) -> Tensor:
+    (begin, end), dtype = one.data_offsets, getattr(torch, seals.TYPES[one.dtype][0])
+    if begin == end:
+        return torch.empty(one.shape, dtype=dtype)
+    flat = torch.frombuffer(data, dtype=dtype, offset=begin, count=(end - begin) // dtype.itemsize)
+    return flat if len(one.shape) == 1 else flat.view(one.shape)
 
 
 def locate(source: str | Path, name: str, revision: str | None = None) -> Path:

@@ -4,11 +4,11 @@ import hashlib
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from glue_sparse.core.options import Inactive
 from glue_sparse.writing.fields import typed
-from glue_sparse.writing.seals import TYPES, Facts, Header, read_header, reading
+from glue_sparse.writing.seals import TYPES, Content, Facts, read, reading
 
 FILE_NAME = "sparse_diff.safetensors"
 FORMAT = "glue_sparse diff"
@@ -84,23 +84,21 @@ def identity(path: Path) -> tuple[str, DiffInfo]:
 
 @lru_cache(maxsize=256)
 def _identity(path: Path, changed: int) -> tuple[str, DiffInfo]:
-    header = read_header(path, FORMAT)
+    content = read(path, FORMAT)
     with reading(path):
-        if unknown := [key for key in header.tensors if key.partition("/")[0] not in PARTS]:
+        if unknown := [key for key in content.tensors if key.partition("/")[0] not in PARTS]:
             raise ValueError(f"{unknown[0]} is no part of a diff")
-        info, _ = typed(DiffFacts, header.facts, "its header").parted()
-        with path.open("rb") as file:
-            return _digest(header, file), info
+        info, _ = typed(DiffFacts, content.facts, "its header").parted()
+    return _digest(content), info
 
 
-def _digest(header: Header, file: BinaryIO) -> str:
+def _digest(content: Content) -> str:
     """As `diff_file.digest` of the same tensors."""
     sha = hashlib.sha256()
-    for key in sorted(header.tensors, key=lambda key: (PARTS.index(key.partition("/")[0]), key)):
-        one, (part, _, name) = header.tensors[key], key.partition("/")
+    for key in sorted(content.tensors, key=lambda key: (PARTS.index(key.partition("/")[0]), key)):
+        one, (part, _, name) = content.tensors[key], key.partition("/")
         tensor = hashlib.sha256(f"torch.{TYPES[one.dtype][0]}{one.shape}".encode())
         begin, end = one.data_offsets
-        file.seek(header.start + begin)
-        tensor.update(file.read(end - begin))
+        tensor.update(content.data[begin:end])
         sha.update(f"{part} {name} {tensor.hexdigest()}\n".encode())
     return sha.hexdigest()

@@ -5,6 +5,7 @@ import math
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, overload
@@ -14,6 +15,8 @@ T = TypeVar("T")
 DEEPEST = 100
 """Levels of lists and objects in one another: whoever walks through what was read is safe."""
 
+_CONTAINERS = frozenset((dict, list))
+"""What JSON nests."""
 _LONGEST = 80
 """Characters of a wrong value that a message repeats."""
 
@@ -60,12 +63,13 @@ def json_value(text: str | bytes, what: object, **options: Any) -> Any:
 
 
 def _check_depth(value: Any, what: object) -> None:
-    level = [value]
+    level = [value] if type(value) in _CONTAINERS else []
     for _ in range(DEEPEST):
-        level = [inner for one in level if isinstance(one, dict | list)
-                 for inner in (one.values() if isinstance(one, dict) else one)]  # fmt: skip
         if not level:
             return
+        inside = [one.values() if type(one) is dict else one for one in level]
+        level = [inner for one in inside if not _CONTAINERS.isdisjoint(map(type, one))
+                 for inner in one if type(inner) in _CONTAINERS]  # fmt: skip
     raise ValueError(f"{what} is nested too deeply")
 
 
@@ -111,12 +115,17 @@ def typed(kind: Any, value: Any, what: object) -> Any:
 
 
 def _typed(kind: Any, value: Any, where: str, what: object) -> Any:
+    return _reader(kind)(kind, value, where, what)
+
+
+@lru_cache(maxsize=256)
+def _reader(kind: Any) -> Callable[[Any, Any, str, object], Any]:
     reader = _READERS.get(get_origin(kind) or kind)
     if reader is None and is_dataclass(kind):
         reader = _object
     if reader is None:
         raise TypeError(f"no reader for {kind}")
-    return reader(kind, value, where, what)
+    return reader
 
 
 def _wrong(wanted: str, value: Any, where: str, what: object) -> ValueError:
@@ -170,6 +179,8 @@ def _list(kind: Any, value: Any, where: str, what: object) -> Any:
     if not isinstance(value, list | tuple):
         raise _wrong("a list", value, where, what)
     inner = (*get_args(kind), Any)[0]
+    if inner in (int, str) and set(map(type, value)) <= {inner}:  # a file has hundreds of shapes
+        return tuple(value) if get_origin(kind) is tuple else [*value]
     read = [_typed(inner, one, f"{where}[{index}]", what) for index, one in enumerate(value)]
     return tuple(read) if get_origin(kind) is tuple else read
 
@@ -178,7 +189,8 @@ def _dict(kind: Any, value: Any, where: str, what: object) -> Any:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise _wrong("an object with texts as keys", value, where, what)
     _, inner = get_args(kind) or (str, Any)
-    return {key: _typed(inner, one, f"{where}.{key}", what) for key, one in value.items()}
+    read = _reader(inner)
+    return {key: read(inner, one, f"{where}.{key}", what) for key, one in value.items()}
 
 
 def _object(kind: Any, value: Any, where: str, what: object) -> Any:

@@ -3,11 +3,13 @@
 import hashlib
 import logging
 import math
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,6 +33,8 @@ _PLACE = 8 + len(_PREFIX)
 _BLANK = b"0" * 64
 """What stands in the place of the seal while it is computed."""
 _CHUNK = 1 << 20
+_MOST_HEADER = 100_000_000
+"""Bytes, as safetensors have it: nothing longer is read because eight bytes say so."""
 _LONGEST = 120
 """Characters of a cause that a message repeats."""
 
@@ -49,7 +53,7 @@ class Header:
     """What a file says before its tensors.
 
     Attributes:
-        facts: the JSON object of ours, without what belongs to its format.
+        facts: the JSON object of ours.
         tensors: name -> where it lies, seen from `start`.
         start: of the first tensor, in bytes.
     """
@@ -57,6 +61,21 @@ class Header:
     facts: dict[str, Any]
     tensors: dict[str, Layout]
     start: int
+
+
+@dataclass(frozen=True)
+class Content:
+    """A whole file, in memory once: what its seal was compared with is what is used.
+
+    Attributes:
+        facts: the JSON object of ours, without what belongs to its format.
+        tensors: name -> where it lies in `data`.
+        data: the bytes of all tensors, which may be written to.
+    """
+
+    facts: dict[str, Any]
+    tensors: dict[str, Layout]
+    data: memoryview
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,19 +108,30 @@ def seal(path: Path) -> None:
     with path.open("r+b") as file:
         if not _is_sealed(file):
             raise RuntimeError("safetensors begins a header in another way than before, so that no seal fits in")
-        found = _digest(file)
+        before = _at(file, 0, _PLACE)
+        file.seek(_PLACE + len(_BLANK))
+        found = _digest(before, iter(partial(file.read, _CHUNK), b""))
         file.seek(_PLACE)
         file.write(found)
 
 
-def read_header(path: Path, kind: str) -> Header:
-    """The header of a file of this kind, whose seal is whole; one that is older and has none is read with a warning.
+def read(path: Path, kind: str) -> Content:
+    """A file of this kind, whose seal is whole; one that is older and has none is read with a warning.
 
     Raises:
         ValueError: there is no such file, another kind, or one that is not byte for byte as it was written.
     """
     with reading(path):
-        header, is_sealed = _parse(path, check=True)
+        check_regular(path)
+        with path.open("rb") as file:
+            header, is_sealed = _header(file)
+            content = memoryview(bytearray(_size(file)))
+            file.seek(0)
+            if file.readinto(content) != len(content):
+                raise ValueError("it ends before its content does")
+        end = _PLACE + len(_BLANK)
+        if is_sealed and content[_PLACE:end] != _digest(content[:_PLACE], [content[end:]]):
+            raise ValueError("its SHA-256 is not that of what it holds")
         version = _version(header.facts, kind)
     if version is None or (version == _VERSION) != is_sealed:
         raise ValueError(f"{path} is not a {kind} file, or its header is damaged")
@@ -113,13 +143,15 @@ def read_header(path: Path, kind: str) -> Header:
                 raise ValueError(f"it holds {len(header.tensors)} tensors of {facts['tensors']}")
     else:
         _announce(path)
-    return Header(facts, header.tensors, header.start)
+    return Content(facts, header.tensors, content[header.start :])
 
 
 def is_kind(path: Path, kind: str) -> bool:
     """Whether a file's header says that it is of this kind; the seal is not looked at."""
     try:
-        return _version(_parse(path, check=False)[0].facts, kind) is not None
+        check_regular(path)
+        with path.open("rb") as file:
+            return _version(_header(file)[0].facts, kind) is not None
     except (ValueError, OSError):
         return False
 
@@ -128,19 +160,21 @@ def _version(facts: dict[str, Any], kind: str) -> int | None:
     return {f"{kind} {number}": number for number in (_UNSEALED, _VERSION)}.get(str(facts.get("format")))
 
 
-def _parse(path: Path, check: bool) -> tuple[Header, bool]:
-    check_regular(path)
-    with path.open("rb") as file:
-        is_sealed, size = _is_sealed(file), path.stat().st_size
-        if is_sealed and check and _digest(file) != _at(file, _PLACE, len(_BLANK)):
-            raise ValueError("its SHA-256 is not that of what it holds")
-        length = struct.unpack("<Q", _at(file, 0, 8))[0]
-        stored = json_object(_at(file, 8, min(length, size)), "its header")
-    start = 8 + length
+def _header(file: BinaryIO) -> tuple[Header, bool]:
+    """The header, which fits the file's size, and whether there is a seal in it; the tensors are not read."""
+    is_sealed, size = _is_sealed(file), _size(file)
+    length = struct.unpack("<Q", _at(file, 0, 8))[0]
+    if length > min(size - 8, _MOST_HEADER):
+        raise ValueError("it ends before its content does")
+    stored = json_object(_at(file, 8, length), "its header")
     facts = typed(dict[str, str], stored.pop("__metadata__", {}), "its header").get(KEY, "{}")
     tensors = {name: _layout(name, one) for name, one in stored.items()}
-    _check_layout(tensors, size - start)
-    return Header(json_object(facts, "its header"), tensors, start), is_sealed
+    _check_layout(tensors, size - 8 - length)
+    return Header(json_object(facts, "its header"), tensors, 8 + length), is_sealed
+
+
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
 
 
 def _is_sealed(file: BinaryIO) -> bool:
@@ -156,12 +190,11 @@ def _at(file: BinaryIO, place: int, count: int) -> bytes:
     return found
 
 
-def _digest(file: BinaryIO) -> bytes:
-    file.seek(0)
-    sha = hashlib.sha256(file.read(_PLACE) + _BLANK)
-    file.seek(_PLACE + len(_BLANK))
-    while chunk := file.read(_CHUNK):
-        sha.update(chunk)
+def _digest(before: bytes | memoryview, after: Iterable[bytes | memoryview]) -> bytes:
+    """SHA-256 of what stands before the seal and after it."""
+    sha = hashlib.sha256(before)
+    for part in chain((_BLANK,), after):
+        sha.update(part)
     return sha.hexdigest().encode()
 
 
@@ -170,7 +203,8 @@ def _layout(name: str, stored: Any) -> Layout:
     if isinstance(stored, dict) and stored.keys() == {"dtype", "shape", "data_offsets"}:
         dtype, shape, place = stored["dtype"], stored["shape"], stored["data_offsets"]
         is_known = isinstance(dtype, str) and dtype in TYPES and isinstance(shape, list) and isinstance(place, list)
-        if is_known and all(type(number) is int and number >= 0 for number in shape + place):
+        numbers = [*shape, *place] if is_known else [None]
+        if set(map(type, numbers)) == {int} and min(numbers) >= 0:
             return Layout(dtype, tuple(shape), tuple(place))
     raise ValueError(f"{name} has a type, a shape or a place that no tensor has")
 

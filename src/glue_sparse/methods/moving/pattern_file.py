@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from glue_sparse.core.names import block_of, match
+from glue_sparse.writing import seals
 from glue_sparse.writing.fields import typed
-from glue_sparse.writing.seals import Facts, read_header, reading
+from glue_sparse.writing.seals import Facts, reading
 
 PATTERNS = "patterns.safetensors"
 """In a run's folder: for each tensor the number of intervals between updates that each tile was active in."""
@@ -33,19 +33,16 @@ def patterns(run: Path) -> dict[str, np.ndarray]:
     path = run / PATTERNS
     if not path.is_file():
         raise ValueError(f"{run} holds no {PATTERNS}: give runs whose active entries move")
-    header = read_header(path, PATTERNS_FORMAT)
+    content = seals.read(path, PATTERNS_FORMAT)
+    found: dict[str, np.ndarray] = {}
     with reading(path):
-        typed(PatternFacts, header.facts, "its header")
-        for name, one in header.tensors.items():
+        typed(PatternFacts, content.facts, "its header")
+        for name, one in content.tensors.items():
             if one.dtype != "I16":
                 raise ValueError(f"{name} is no count of intervals")
-        try:
-            with safe_open(path, framework="np") as file:
-                found = {key: file.get_tensor(key) for key in header.tensors}
-        except SafetensorError as error:
-            raise ValueError(str(error)) from error
-        for name, counts in found.items():
-            if counts.size and counts.min() < 0:
+            begin, end = one.data_offsets
+            found[name] = np.frombuffer(content.data[begin:end], np.int16).reshape(one.shape)
+            if found[name].size and found[name].min() < 0:
                 raise ValueError(f"{name} has counts below 0")
     return found
 

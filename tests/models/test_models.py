@@ -2,12 +2,15 @@
 
 import importlib.util
 import logging
+import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 from transformers import BertModel, GPT2Config, GPT2Model, PreTrainedTokenizerFast
 
 from glue_sparse.models import loading as models
@@ -94,6 +97,35 @@ def test_damaged_weights(tiny_bert: str, tmp_path: Path):
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ValueError, match="no usable model"):
         models.load_classifier(str(tmp_path), 2, ("a", "b"))
+
+
+def test_weights_of_another_model_are_not_drawn_anew_in_silence(tiny_bert: str, tmp_path: Path):
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"intermediate_size": 64', '"intermediate_size": 72'))
+    with pytest.raises(ValueError, match=r"weights of another shape, such as .*intermediate.* for its body"):
+        models.load_classifier(str(folder), 2, ("a", "b"))
+    save_file({"x": torch.ones(3)}, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="no weights at all for its body"):
+        models.load_classifier(str(folder), 2, ("a", "b"))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "nothing"])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
+def test_what_is_no_file_is_not_passed_over(tiny_bert: str, tmp_path: Path, name: str, kind: str):
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    path = folder / name
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else tmp_path / "gone")
+    for load in (partial(models.load_classifier, num_labels=2), models.load_encoder):
+        with pytest.raises(ValueError, match="holds no usable model") as told:
+            load(str(folder))
+        assert "\n" not in str(told.value)
 
 
 def test_folder_without_a_tokenizer(tiny_bert: str, tmp_path: Path):

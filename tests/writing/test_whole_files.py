@@ -115,3 +115,11 @@ def test_what_is_read_is_not_replaced(tmp_path: Path):
             files.write_text(path, "written")
     assert path.read_text() == "read"
     files.write_text(path, "written")
+
+
+def test_a_link_to_itself_is_no_file_that_is_there(tmp_path: Path):
+    (loop := tmp_path / "loop").symlink_to(loop)
+    with files.keeping([loop, str(loop)]):
+        assert files.write_text(tmp_path / "other", "x").read_text() == "x"
+        assert files.write_text(loop, "x").read_text() == "x"  # nothing was behind the link, which goes
+    assert files.real(tmp_path / "other") == (tmp_path / "other").resolve()

@@ -8,6 +8,7 @@ from glue_sparse.arguments.run import Arguments
 from glue_sparse.experiments.told import command_line
 from glue_sparse.models.names import scratch_of
 from glue_sparse.records.aside import left_by_runs
+from glue_sparse.writing.files import real
 from glue_sparse.writing.words import shortened
 
 
@@ -50,4 +51,4 @@ def _links_in(folder: Path, wanted: bool) -> Iterator[Path]:
 def _spellings(path: Path) -> tuple[Path, ...]:
     """A path as it is told, with the links of its folder followed, and where it leads to."""
     told = path.absolute()
-    return told, told.parent.resolve() / told.name, told.resolve()
+    return told, real(told.parent) / told.name, real(told)

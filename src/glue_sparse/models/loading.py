@@ -107,7 +107,7 @@ def new_model(kind: Any, config: PreTrainedConfig, model: str, dtype: str) -> Pr
 def load_pretrained(kind: Any, model: str, dtype: str, offline: str = OFFLINE, **options: Any) -> PreTrainedModel:
     """The model with the head that `kind`, an Auto class, adds to it; says which tensors of its body start random.
 
-    Raises ValueError as `explained` does, with what to do `offline`.
+    Raises ValueError as `explained` does, with what to do `offline`, and for a body that the weights do not fit.
     """
     folder = resolve(model)
     with explained(model, folder, offline), quiet():
@@ -119,7 +119,12 @@ def load_pretrained(kind: Any, model: str, dtype: str, offline: str = OFFLINE, *
             fit_rows(network, stored, [*options.get("id2label", {}).values()], report, model)
     head = {id(network.get_parameter(name)) for name in outside_base(network)}
     own = {name for name, p in network.named_parameters(remove_duplicate=False) if id(p) in head}
+    resized = sorted({key for key, *_ in report["mismatched_keys"]} - own)
     missing = sorted(set(report["missing_keys"]) - own)
+    body = {name for name, _ in network.named_parameters()} - own
+    if resized or (missing and body <= {*missing}):
+        what = f"weights of another shape, such as {resized[0]}" if resized else "no weights at all"
+        raise ValueError(f"{model} has {what} for its body: config.json describes another model than its weights are of")
     if missing:
         logger.warning(
             "%s has no weights for %d tensors of its body, which start random: %s",

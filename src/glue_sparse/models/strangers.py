@@ -7,8 +7,13 @@ that a repository or a folder brings.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
+from glue_sparse.writing.fields import check_regular
+
+_READ = (".json", ".safetensors", ".txt", ".model")
+"""Ends of the names of files that loaders read."""
 _TRUSTS: ContextVar[bool] = ContextVar("trusts", default=False)
 
 
@@ -31,8 +36,12 @@ def loaded(kind: Any, place: str, **options: Any) -> Any:
 
     Raises:
         BringsCode: it comes with code that has to be run, and that is not trusted.
-        OSError, ValueError: whatever the loader says otherwise.
+        OSError, ValueError: whatever the loader says otherwise, or a file of the folder is none.
     """
+    if (folder := Path(place)).is_dir():  # what is no file, loaders take for missing, or wait for its end
+        for path in folder.iterdir():
+            if path.suffix in _READ:
+                check_regular(path)
     with _refused(place):
         return kind.from_pretrained(place, trust_remote_code=_TRUSTS.get(), **options)
 

@@ -57,7 +57,7 @@ def held(target: Path | None) -> Iterator[None]:
     Raises:
         ValueError: another process works there.
     """
-    near = (target, *target.resolve().parents[:3]) if target else ()  # a run's files lie no deeper
+    near = (target, *whole_files.real(target).parents[:3]) if target else ()  # a run's files lie no deeper
     with ExitStack() as stack:
         if folder := next((path for path in near if (path / results.LOCK).is_file()), None):
             try:

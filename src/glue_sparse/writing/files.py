@@ -37,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if path.exists() and not path.is_file():
             what = "a folder" if path.is_dir() else "no regular file"
             raise OSError(f"cannot write {shortened(path)}: it is {what}")
-        if any(path.resolve() in kept for kept in _KEPT):
+        if any(real(path) in kept for kept in _KEPT):
             raise OSError(f"cannot write {shortened(path)}: it is what is read here, so choose another name or folder")
         with _temporary(_made(path.parent)) as temporary:
             temporary.touch(exist_ok=False)
@@ -50,11 +50,16 @@ def replacing(path: Path) -> Iterator[Path]:
 def keeping(values: Iterable[object]) -> Iterator[None]:
     """Within the block no file is replaced that one of the values, or of the lists among them, is the path of."""
     told = [one for value in values for one in (value if isinstance(value, list) else [value])]
-    _KEPT.append(frozenset(Path(one).resolve() for one in told if isinstance(one, str | Path) and _is_file(one)))
+    _KEPT.append(frozenset(real(one) for one in told if isinstance(one, str | Path) and _is_file(one)))
     try:
         yield
     finally:
         _KEPT.pop()
+
+
+def real(path: str | Path) -> Path:
+    """Where a path leads to; unlike `resolve`, also for links that lead to themselves, which nothing is behind."""
+    return Path(os.path.realpath(path))
 
 
 def _is_file(text: str | Path) -> bool:

@@ -1,6 +1,7 @@
 """Checkpoints in the right order, sources that are refused, and the files of scripts/weights.py."""
 
 import csv
+import os
 import weakref
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,18 @@ def test_checkpoints_of_this_library(tiny_bert: str, tmp_path: Path):
     assert {n: c.small for n, c in own.small[1e-9].items() if c.small} == {
         "encoder.layer.1.output.dense.weight": 5 * matrix.shape[1]
     }
+
+
+def test_a_diff_that_is_no_file_is_not_passed_over_for_a_checkpoint(tiny_bert: str, tmp_path: Path):
+    (tmp_path / "run" / "checkpoint-1").mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "run" / "checkpoint-1" / name).symlink_to(Path(tiny_bert) / name)
+    assert len(find([str(tmp_path / "run")])) == 1
+    os.mkfifo(tmp_path / "run" / "sparse_diff.safetensors")
+    (place,) = find([str(tmp_path / "run")])
+    assert place.source == str(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"sparse_diff\.safetensors"):
+        place.load()
 
 
 def test_only_safetensors_are_read(tmp_path: Path):

@@ -1,5 +1,6 @@
 """Checkpoints to look at one after the other: folders, a training's checkpoints in order, or models on the hub."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Checkpoint:
             ValueError: not to be had in safetensors format, or without weights for matrices of its layers.
         """
         folder = sources.resolve(self.source)
-        if (Path(folder) / FILE_NAME).is_file():
+        if os.path.lexists(Path(folder) / FILE_NAME):
             diff = SparseDiff.from_pretrained(folder)
             model = of_diff.load_base(diff.info, diff.info.base_model)
             diff.merge_into(model)
@@ -94,4 +95,5 @@ def _expanded(source: str, revisions: Sequence[str]) -> list[tuple[str, str | No
 
 
 def _holds_model(folder: Path) -> bool:
-    return (folder / FILE_NAME).is_file() or (folder / "config.json").is_file()
+    """Whether one is there, be it a pipe or a link to nothing, which is then refused, not passed over."""
+    return any(os.path.lexists(folder / name) for name in (FILE_NAME, "config.json"))

@@ -1,5 +1,6 @@
 """Tensors with a JSON header in one safetensors file: written whole or not at all, sealed, read without pickle."""
 
+import os
 from errno import EIO
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def locate(source: str | Path, name: str, revision: str | None = None) -> Path:
         ValueError: there is none, or the hub is out of reach.
     """
     path = Path(source)
-    if path.is_dir() and not (path / name).is_file():
+    if path.is_dir() and not os.path.lexists(path / name):  # a pipe or a link to nothing is there, and refused later
         raise ValueError(f"{path} holds no {name}")
     if path.exists():
         return path / name if path.is_dir() else path

@@ -84,6 +84,12 @@ def _check_attached(diff: Stored, model: nn.Module, masks: Masks | None) -> None
 
 
 def _check_entries(diff: Stored, name: str, entries: ActiveEntries, masks: Masks | None) -> None:
+    if entries.inactive != diff.info.inactive:
+        raise ValueError(f"inactive entries of {name} are {entries.inactive}, and of this diff {diff.info.inactive}")
+    if entries.inactive == "frozen":  # what has trained and is not in the diff cannot be what the base has there
+        changed = entries.mask() if entries.explored is None else entries.mask() | entries.explored
+        if not torch.isin(changed.flatten().nonzero().squeeze(1).cpu(), diff.positions(name)).all():
+            raise ValueError(f"entries of {name} have trained that this diff does not hold: restore it into the base")
     if masks is None:
         if not torch.equal(entries.indices.cpu(), diff.positions(name)):
             raise ValueError(f"the active entries of {name} are not those of this diff")

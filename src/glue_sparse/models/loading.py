@@ -124,7 +124,7 @@ def load_pretrained(kind: Any, model: str, dtype: str, offline: str = OFFLINE, *
     body = {name for name, _ in network.named_parameters()} - own
     if resized or (missing and body <= {*missing}):
         what = f"weights of another shape, such as {resized[0]}" if resized else "no weights at all"
-        raise ValueError(f"{model} has {what} for its body: config.json describes another model than its weights are of")
+        raise ValueError(f"{model} has {what} for its body: config.json is not of the model that they are of")
     if missing:
         logger.warning(
             "%s has no weights for %d tensors of its body, which start random: %s",

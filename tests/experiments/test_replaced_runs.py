@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from glue_sparse.arguments.command_line import DEFAULTS
-from glue_sparse.cli import prune_diff
+from glue_sparse.cli import diff, masks, prune_diff
+from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.experiments import inputs, run
 from glue_sparse.experiments.told import command_line
-from glue_sparse.records import aside, results
+from glue_sparse.records import results
 from glue_sparse.training.trainer import SparseTrainer
+from glue_sparse.writing import aside
 from rte_runs import go
 from shared_runs import made_once
 
@@ -141,11 +143,19 @@ def test_the_earlier_run_goes_after_the_first_step(
     assert content(old).keys() == {"arguments.json", "command.txt"}
 
 
-def test_after_a_kill_tables_show_the_earlier_run_and_the_next_run_finds_it(
-    old: Path, rte: Path, tiny_bert: str, monkeypatch: pytest.MonkeyPatch
+def test_after_a_kill_whoever_looks_finds_the_earlier_run(
+    old: Path, rte: Path, tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     before = content(old)
-    for look in (lambda: results.collect(old.parent), lambda: [go(tiny_bert, rte, old, *SHORT[:-2])]):
+    for look in (
+        lambda: results.collect(old.parent),
+        lambda: [go(tiny_bert, rte, old, *SHORT[:-2])],
+        lambda: [SparseDiff.from_pretrained(old)],
+        lambda: [diff.main(["apply", str(old), str(tmp_path / "applied")])],
+        lambda: [masks.main(["show", str(old)])],
+        lambda: [masks.main(["make", str(old / "model"), str(tmp_path / "masks"), "--sparsity", "0.5"])],
+        lambda: [go(str(old / "model"), rte, tmp_path / "next", *SHORT)],
+    ):
         stop_in(1, monkeypatch)
         with monkeypatch.context() as patch, pytest.raises(Stop):
             patch.setattr(aside, "put_back", lambda folder: None)

@@ -22,7 +22,7 @@ from glue_sparse.diffs.prune import Pruned, prune
 from glue_sparse.diffs.storage import emptied
 from glue_sparse.methods.gates.gate_file import raw_values
 from glue_sparse.models.of_diff import load_base
-from glue_sparse.records import aside, checkpoints, results
+from glue_sparse.records import checkpoints, results
 from glue_sparse.records import folder as run_folder
 from glue_sparse.writing.bounds import DENSITY, NOT_NEGATIVE
 from glue_sparse.writing.files import real
@@ -42,7 +42,7 @@ def check_target(folder: Path, source: str) -> None:
     """Refuse to write over a run."""
     found = Path(source)
     is_source = real(found / FILE_NAME if found.is_dir() else found) == real(folder / FILE_NAME)
-    if is_source or any(any(folder.glob(name)) for name in (results.FILE_NAME, aside.OLD, "checkpoint-*")):
+    if is_source or any(any(folder.glob(name)) for name in (results.FILE_NAME, "checkpoint-*")):
         raise ValueError(
             f"{shortened(folder)} holds a run, whose diff would be lost: give another folder for the pruned one"
         )

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from glue_sparse.writing import seals
+from glue_sparse.writing import aside, seals
 from glue_sparse.writing.files import json_text, replacing
 
 
@@ -55,6 +55,7 @@ def locate(source: str | Path, name: str, revision: str | None = None) -> Path:
         ValueError: there is none, or the hub is out of reach.
     """
     path = Path(source)
+    aside.mend_near(path)
     if path.is_dir() and not os.path.lexists(path / name):  # a pipe or a link to nothing is there, and refused later
         raise ValueError(f"{path} holds no {name}")
     if path.exists():

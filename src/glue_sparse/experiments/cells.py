@@ -12,9 +12,10 @@ from filelock import FileLock, Timeout
 from glue_sparse.arguments.run import Arguments
 from glue_sparse.diffs.identity import FILE_NAME as DIFF_FILE
 from glue_sparse.diffs.identity import identity
-from glue_sparse.records import aside, results
 from glue_sparse.records import folder as run_folder
+from glue_sparse.records import results
 from glue_sparse.records.results import Result
+from glue_sparse.writing import aside
 from glue_sparse.writing.words import prefixed
 
 TRAIN, PRUNE = ("-m", "glue_sparse.cli.train"), ("-m", "glue_sparse.cli.prune_diff")

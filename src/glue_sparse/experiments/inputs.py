@@ -7,7 +7,7 @@ from pathlib import Path
 from glue_sparse.arguments.run import Arguments
 from glue_sparse.experiments.told import command_line
 from glue_sparse.models.names import scratch_of
-from glue_sparse.records.aside import left_by_runs
+from glue_sparse.writing.aside import left_by_runs, mend_near
 from glue_sparse.writing.files import real
 from glue_sparse.writing.words import shortened
 
@@ -38,7 +38,10 @@ def _read(arguments: Arguments) -> Iterator[tuple[str, Path]]:
         value = arguments.values.get(flag.name) if flag.reads else None
         for text in value if isinstance(value, list) else [value]:
             path = Path(scratch_of(text)[0]) if text else None
-            if path and os.path.lexists(path):
+            if path is None:
+                continue
+            mend_near(path)
+            if os.path.lexists(path):
                 yield flag.name, path
 
 

@@ -25,7 +25,7 @@ from glue_sparse.experiments import evaluation, inputs
 from glue_sparse.experiments.outcome import info_of, result_of
 from glue_sparse.experiments.settle import Settled, settings, settle
 from glue_sparse.methods import registry as methods
-from glue_sparse.records import aside, checkpoints, results
+from glue_sparse.records import checkpoints, results
 from glue_sparse.records import folder as run_folder
 from glue_sparse.records.results import Result
 from glue_sparse.tasks.base import Task
@@ -36,7 +36,7 @@ from glue_sparse.training.divergence import Diverged
 from glue_sparse.training.interrupt import SaveOnSignal
 from glue_sparse.training.merging.merge import MergedTraining
 from glue_sparse.training.trainer import SparseTrainer
-from glue_sparse.writing import words
+from glue_sparse.writing import aside, words
 from glue_sparse.writing.ending import keeping
 
 

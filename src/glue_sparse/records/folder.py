@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from glue_sparse.records import aside, checkpoints, results
+from glue_sparse.records import checkpoints, results
+from glue_sparse.writing import aside
 from glue_sparse.writing import files as whole_files
 from glue_sparse.writing.fields import json_object, text_of
 from glue_sparse.writing.words import shortened
@@ -57,8 +58,8 @@ def held(target: Path | None) -> Iterator[None]:
     Raises:
         ValueError: another process works there.
     """
-    near = (target, *whole_files.real(target).parents[:3]) if target else ()  # a run's files lie no deeper
     with ExitStack() as stack:
+        near = aside.near(target) if target else []
         if folder := next((path for path in near if (path / results.LOCK).is_file()), None):
             try:
                 stack.enter_context(FileLock(folder / results.LOCK, timeout=2))

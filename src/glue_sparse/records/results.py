@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from glue_sparse.records import aside
+from glue_sparse.writing import aside
 from glue_sparse.writing.fields import json_object, text_of, typed
 from glue_sparse.writing.files import json_text, without_infinite, write_text
 from glue_sparse.writing.sentences import sentence

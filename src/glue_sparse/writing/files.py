@@ -49,8 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextmanager
 def keeping(values: Iterable[object]) -> Iterator[None]:
     """Within the block no file is replaced that one of the values, or of the lists among them, is the path of."""
-    told = [one for value in values for one in (value if isinstance(value, list) else [value])]
-    _KEPT.append(frozenset(real(one) for one in told if isinstance(one, str | Path) and _is_file(one)))
+    _KEPT.append(frozenset(real(path) for path in paths(values) if _is_file(path)))
     try:
         yield
     finally:
@@ -62,9 +61,15 @@ def real(path: str | Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _is_file(text: str | Path) -> bool:
+def paths(values: Iterable[object]) -> list[Path]:
+    """What can be a path among values, and among the lists of values."""
+    told = [one for value in values for one in (value if isinstance(value, list) else [value])]
+    return [Path(one) for one in told if isinstance(one, str | Path)]
+
+
+def _is_file(path: Path) -> bool:
     try:
-        return Path(text).is_file()
+        return path.is_file()
     except (OSError, ValueError):  # no path at all
         return False
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from glue_sparse.records import aside
+from glue_sparse.writing import aside
 
 PATTERNS = {"results.json", "model", "checkpoint-*"}
 EARLIER = {"results.json": "old", "model/weights": "old", "checkpoint-3/state": "old", "notes.txt": "mine"}

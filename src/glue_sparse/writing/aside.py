@@ -51,7 +51,10 @@ def put_back(folder: Path) -> None:
         shutil.rmtree(folder / _GONE)
     if old.is_dir():
         path = old / _PATTERNS
-        for left in left_by_runs(folder, typed(list[str], json_value(text_of(path), path), path)):
+        patterns = typed(list[str], json_value(text_of(path), path), path)
+        if any("/" in pattern or os.sep in pattern or pattern.startswith(".") for pattern in patterns):
+            raise ValueError(f"{path} names more than a run leaves in its folder: delete {old}, or put it in its place")
+        for left in left_by_runs(folder, patterns):
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         old.rename(moving)
     if moving.is_dir():
@@ -73,6 +76,17 @@ def mend(folder: Path) -> None:
     if any((folder / name).is_dir() for name in (OLD, _MOVING, _GONE)):
         with suppress(Timeout, OSError), FileLock(folder / LOCK, timeout=0):
             put_back(folder)
+
+
+def near(path: Path) -> list[Path]:
+    """A path and the folders that it may lie in as a part of a run, those that exist; a run's files lie no deeper."""
+    return [one for one in (path, *Path(os.path.realpath(path)).parents[:3]) if os.path.lexists(one)]
+
+
+def mend_near(path: Path) -> None:
+    """Before a path is read: see that it is there if it is a run, or part of one, that a killed run left aside."""
+    for folder in near(path):
+        mend(folder)
 
 
 def runs_below(folder: Path, name: str) -> list[Path]:

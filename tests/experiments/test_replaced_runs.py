@@ -15,6 +15,7 @@ from glue_sparse.experiments.told import command_line
 from glue_sparse.records import results
 from glue_sparse.training.trainer import SparseTrainer
 from glue_sparse.writing import aside
+from glue_sparse.writing.ending import Interrupted
 from rte_runs import go
 from shared_runs import made_once
 
@@ -113,17 +114,13 @@ def test_a_run_that_fails_before_it_trains_leaves_the_earlier_one(old: Path, rte
     assert content(old) == before
 
 
-class Stop(BaseException):
-    """As a signal."""
-
-
 def stop_in(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     real, left = SparseTrainer.training_step, [step]
 
     def stopped(self: SparseTrainer, *args: Any, **kwargs: Any) -> Any:
         left[0] -= 1
         if not left[0]:
-            raise Stop
+            raise KeyboardInterrupt
         return real(self, *args, **kwargs)
 
     monkeypatch.setattr(SparseTrainer, "training_step", stopped)
@@ -134,11 +131,11 @@ def test_the_earlier_run_goes_after_the_first_step(
 ):
     before = content(old)
     stop_in(1, monkeypatch)
-    with pytest.raises(Stop):
+    with pytest.raises(Interrupted, match="so the earlier run is back in .*: the same command starts again"):
         go(tiny_bert, rte, old, *SHORT)
     assert content(old) == before
     stop_in(2, monkeypatch)
-    with pytest.raises(Stop):
+    with pytest.raises(Interrupted):
         go(tiny_bert, rte, old, *SHORT)
     assert content(old).keys() == {"arguments.json", "command.txt"}
 
@@ -157,7 +154,7 @@ def test_after_a_kill_whoever_looks_finds_the_earlier_run(
         lambda: [go(str(old / "model"), rte, tmp_path / "next", *SHORT)],
     ):
         stop_in(1, monkeypatch)
-        with monkeypatch.context() as patch, pytest.raises(Stop):
+        with monkeypatch.context() as patch, pytest.raises(Interrupted):
             patch.setattr(aside, "put_back", lambda folder: None)
             go(tiny_bert, rte, old, *SHORT)
         assert not (old / "results.json").exists()

@@ -3,6 +3,7 @@
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tqdm import tqdm
@@ -12,7 +13,7 @@ from glue_sparse.experiments.told import command_line, parse
 from glue_sparse.writing import ending
 from glue_sparse.writing.ending import as_typed, one_sentence
 from glue_sparse.writing.parser import Parser
-from glue_sparse.writing.sentences import sentence
+from glue_sparse.writing.sentences import say, sentence
 
 PACKAGE = Path(__file__).parents[2] / "src" / "glue_sparse"
 LIBRARY = {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"arguments", "cli", "benchmarks", "__pycache__"}
@@ -109,3 +110,21 @@ def test_a_value_may_begin_with_a_dash(text: str):
 def test_an_empty_text_is_no_value(flag: str):
     with pytest.raises(ValueError, match=f"--{flag}: this is empty: give a value, or leave the flag out"):
         parse([f"--{flag}", ""])
+
+
+def test_a_bar_that_is_just_being_opened_gets_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    refresh = tqdm.refresh
+
+    def stopped(bar: Any, *args: Any, **kwargs: Any) -> None:
+        refresh(bar, *args, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tqdm, "refresh", stopped)
+        with pytest.raises(KeyboardInterrupt) as held:
+            tqdm(total=3)
+    say("error: it is so")
+    assert held.value.__traceback__ is not None
+    assert capsys.readouterr().err.splitlines()[-1] == "error: it is so"

@@ -155,6 +155,8 @@ def _kept(folder: Path) -> str:
     """What a stopped run leaves, and how it goes on."""
     if (folder / results.FILE_NAME).exists():
         return f"stopped when the run was finished; its results are in {folder}"
+    if aside.stands(folder):
+        return f"stopped before the first step, so the earlier run is back in {folder}: the same command starts again"
     if complete := checkpoints.complete(folder):
         step = complete[-1].name.rpartition("-")[2]
         return (f"stopped; to go on after step {step}, repeat the command with `resume_from_checkpoint` last "

@@ -64,9 +64,14 @@ def put_back(folder: Path) -> None:
         moving.rmdir()
 
 
+def stands(folder: Path) -> bool:
+    """Whether an earlier run stands aside."""
+    return (folder / OLD).is_dir()
+
+
 def drop(folder: Path) -> None:
     """Delete what stands aside: the new run has come so far that it takes its place."""
-    if (folder / OLD).is_dir():
+    if stands(folder):
         (folder / OLD).rename(folder / _GONE)
         shutil.rmtree(folder / _GONE, ignore_errors=True)  # the next run tries again, and says why it cannot
 

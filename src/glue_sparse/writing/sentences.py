@@ -40,4 +40,6 @@ def say(text: str) -> None:
     bars = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
     for bar in [*getattr(bars, "_instances", ())]:
         bar.close()
+        if not hasattr(bar, "start_t"):  # a signal came while it was opened, and `close` leaves its line as it is
+            print(file=sys.stderr)
     print(sentence(text), file=sys.stderr)

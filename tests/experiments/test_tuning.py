@@ -14,15 +14,29 @@ from glue_sparse.experiments.cells import Cell, Grid
 from glue_sparse.records import results
 from glue_sparse.reports import tables
 from glue_sparse.reports.sheet import Sheet
-from small_grids import diverged, finished, read, write
+import small_grids
+from small_grids import diverged, finished
 
 TUNE: dict[str, Any] = {"learning_rate": [0.4, 0.2, 0.08], "hold_out": 10, "seed": 3}
 GRID: dict[str, Any] = {
     "rows": {"fish": {"method": "fish", "sweep": {"density": [0.01, 0.1]}}, "dense": {"method": "dense"}},
     "tune": TUNE,
 }
+IMAGES: dict[str, Any] = {
+    "base": {"model": "resnet9", "num_train_epochs": 2},
+    "columns": {"rte": {"task": "cifar10"}, "cola": {"task": "cifar10", "num_train_epochs": 1}},
+}
+"""Only this task has held-out data; columns keep the names of the small grid."""
 BEST = {("fish-0.01", "rte"): 0.2, ("fish-0.1", "rte"): 0.4, ("dense", "rte"): 0.08}
 """By the scores that `try_all` makes up; cola has 0.08 everywhere."""
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    return small_grids.write(folder, **{**IMAGES, **changes})
+
+
+def read(folder: Path, **changes: Any) -> Grid:
+    return small_grids.read(folder, **{**IMAGES, **changes})
 
 
 def trials_of(grid: Grid) -> Grid:
@@ -54,7 +68,7 @@ def test_there_is_a_trial_for_every_row_column_and_value(tmp_path: Path):
     trials = trials_of(grid)
     assert len(trials.cells) == 3 * 2 * 3 and trials.name == "small/tune" and trials.seeds == (3,)
     first = trials.at("fish-0.01-learning_rate-0.4", "rte")[0]
-    assert first.folder == tmp_path / "runs/tune/minilm/fish-0.01-learning_rate-0.4/rte/seed3"
+    assert first.folder == tmp_path / "runs/tune/resnet9/fish-0.01-learning_rate-0.4/rte/seed3"
     assert (rate(first), first.arguments.method.density, first.arguments.task.hold_out) == (0.4, 0.01, 10)
     assert first.arguments.training.num_train_epochs == 2 and len(grid.cells) == 12
     assert {cell.arguments.task.hold_out for cell in grid.cells} == {0}
@@ -79,7 +93,7 @@ def test_of_equal_scores_the_first_listed_is_chosen_and_a_trial_that_diverged_ne
     for index, (scores, best) in enumerate([((0.5, 0.7, 0.7), 0.2), ((None, 0.1, 0.0), 0.2), ((None,) * 3, None)]):
         folder = tmp_path / str(index)
         folder.mkdir()
-        changes: Any = {**GRID, "rows": {"dense": {"method": "dense"}}, "columns": {"rte": {"task": "rte"}}}
+        changes: Any = {**GRID, "rows": {"dense": {"method": "dense"}}, "columns": {"rte": {"task": "cifar10"}}}
         for value, one in zip(TUNE["learning_rate"], scores, strict=True):
             (cell,) = trials_of(read(folder, **changes)).at(f"dense-learning_rate-{value}", "rte")
             finished(cell, one) if one is not None else diverged(cell)
@@ -198,7 +212,8 @@ def test_bad_tune(tmp_path: Path, tune: Any, message: str):
     [
         ({"rows": {"a": {"learning_rate": 1}}}, "row a sets learning_rate, which `tune` decides: leave it out there"),
         ({"rows": {"a": {"sweep": {"learning_rate": [1]}}}}, "row a-1 sets learning_rate, which `tune` decides"),
-        ({"columns": {"rte": {"task": "rte", "hold_out": 5}}}, "column rte sets hold_out, which `tune` decides"),
+        ({"columns": {"rte": {"task": "cifar10", "hold_out": 5}}}, "column rte sets hold_out, which `tune` decides"),
+        ({"columns": {"rte": {"task": "rte"}}, "base": {"model": "minilm"}}, "--hold_out goes with --task cifar10, not"),
         ({"base": {"learning-rate": 1}}, "base sets learning-rate, which `tune` decides"),
         ({"stages": {"gates": {"method": "diff_gates"}}}, "not from a stage or another row"),
         ({"rows": {"a": {}, "b": {"start": "a", "method": "fixed_mask"}}}, "not from a stage or another row"),
@@ -252,7 +267,7 @@ def test_the_script_tries_chooses_runs_and_shows(
     out, err = capsys.readouterr()
     assert "failed: dense-learning_rate-0.2/rte/seed3" in err and "error: 2 of 30 runs failed" in err
     assert "waiting: dense/rte: no learning_rate is chosen, 1 of 3 trials have no result" in err
-    assert len(list((tmp_path / "runs" / "minilm").rglob("results.json"))) == 8
+    assert len(list((tmp_path / "runs" / "resnet9").rglob("results.json"))) == 8
     assert script(tmp_path, monkeypatch, "run") == 0
     out, err = capsys.readouterr()
     assert err == "" and out.count("**90.00**") == 2 * 6  # before the runs, and in the table

@@ -44,7 +44,7 @@ GRID = {
     "figure": {"panels": [PANEL]},
 }  # fmt: skip
 TUNED = {
-    "base": {"model": "minilm"}, "rows": {"random": {"method": "random"}}, "columns": {"rte": {"task": "rte"}},
+    "base": {"model": "resnet9"}, "rows": {"random": {"method": "random"}}, "columns": {"rte": {"task": "cifar10"}},
     "seeds": [0], "tune": {"learning_rate": [0.1, 0.2], "hold_out": 5, "seed": 1},
 }  # fmt: skip
 

@@ -72,7 +72,7 @@ def test_published_losses_stand_below_ours(tmp_path: Path):
 
 def test_the_smallest_loss_is_chosen(tmp_path: Path):
     changes: Any = {
-        "rows": {"dense": {"method": "dense"}}, "columns": {"rte": {"task": "rte"}},
+        "rows": {"dense": {"method": "dense"}}, "base": {"model": "resnet9"}, "columns": {"rte": {"task": "cifar10"}},
         "tune": {"learning_rate": [0.4, 0.2, 0.08], "hold_out": 10},
     }  # fmt: skip
     grid = read(tmp_path, **changes)

@@ -206,9 +206,7 @@ def _word(value: Any) -> str:
 
 def _cell(row: str, column: str, seed: int, argv: list[str], root: Path, start: Cell | None) -> Cell:
     first = parse(argv, config=DEFAULTS)
-    tasks.find(first.task.task)
-    if first.model.model is None:
-        raise ValueError("a model is missing: give `model` a hub id, a folder, or minilm")
+    tasks.check(first.task, first.model)
     if first.merge.merge_every and not first.merge.num_workers:
         raise ValueError("`merge_every` needs `num_workers` in a grid")
     if not Path(first.model.model).name.strip("."):

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from glue_sparse.tasks.labelled import Kind, Problem, settle, targets, words_of
@@ -45,6 +47,7 @@ def test_what_labels_are(labels: tuple[Any, ...], told: Kind | None, expected: A
         (("0.5", "1,5"), None, "line 3: label '1,5' is no number"),
         (("0.5", "1e39"), None, "line 3: label '1e39' is larger than what float32"),
         (("0.5", "9" * 400), None, "line 3: label '9+...? is larger than what float32"),
+        (("0.5", "1e999999999"), None, "line 3: label '1e999999999' is larger than what float32"),
         (("1", "x"), "regression", "line 3: label 'x' is no finite number, and a regression needs one"),
         (("1", "inf"), "regression", "line 3: label 'inf' is no finite number"),
         (([1], "x"), None, "line 2: the label in column 'label' is neither text nor a number"),
@@ -76,6 +79,27 @@ def test_what_says_that_there_is_no_label(word: str):
 def test_what_is_a_label(word: str):
     assert not no_label(None, ["x"])(word)
     assert word_of(None) == word_of(float("nan")) == word_of(" ") == ""
+
+
+def test_a_mark_that_is_a_number_is_found_in_a_column_of_floats():
+    assert no_label("-1", ["x"])("-1.0") and no_label("-1.0", ["x"])("-1") and no_label(" ? ", ["x"])("?")
+    assert not no_label("-1", ["x"])("-1.5") and not no_label("01", ["x"])("1")
+
+
+def test_blank_lines_before_a_header_are_passed_over(tmp_path: Path):
+    for ending, mark in ((".csv", ","), (".tsv", "\t")):
+        path = tmp_path / f"a{ending}"
+        path.write_text(f"\n\ntext{mark}label\na{mark}x\n")
+        table = read(path, ["text", "label"])
+        assert (table.columns["label"], table.lines) == (["x"], [4])
+
+
+def test_a_text_of_a_parquet_that_is_not_utf8(tmp_path: Path):
+    offsets = pa.py_buffer(b"".join(number.to_bytes(4, "little") for number in (0, 2)))
+    text = pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(b"\xff\xfe")])
+    pq.write_table(pa.table({"label": text}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="a.parquet holds a text that is not UTF-8: mend it"):
+        read(tmp_path / "a.parquet", ["label"])
 
 
 def test_json_numbers_stay_as_written_and_nan_is_null(tmp_path: Path):

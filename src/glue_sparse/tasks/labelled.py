@@ -127,7 +127,7 @@ def targets(table: Table, column: str, problem: Problem) -> list[int] | list[flo
 def _number(word: str, what: str) -> float:
     if (number := labels.number_of(word)) is None:
         raise ValueError(f"{what} is no finite number, and a regression needs one")
-    if abs(number) > labels.LARGEST:
+    if number.copy_abs() > labels.LARGEST:
         raise ValueError(f"{what} is larger than what float32, in which a model computes, can hold: scale the labels")
     return float(number)
 

@@ -63,6 +63,7 @@ def no_label(mark: str | None, words: Sequence[str]) -> Callable[[str], bool]:
         words: all labels; where one is +, - is its opposite.
     """
     if mark is not None:
-        return lambda word: word in ("", mark.strip())
+        none = class_of(word_of(mark))  # -1 is -1.0 too, which pandas makes of it beside an empty cell
+        return lambda word: class_of(word) in ("", none)
     usual = {"", *MISSING} - ({"-"} if "+" in words else set())
     return lambda word: word in usual or _NO_NUMBER.fullmatch(word) is not None

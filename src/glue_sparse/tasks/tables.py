@@ -137,7 +137,7 @@ def _named(
     """Name the fields; a row of the wrong length goes to `broken`, or is an error when that is None."""
     for line, fields in rows:
         if header is None:
-            header = fields
+            header = fields if any(fields) else None
         elif len(fields) == len(header):
             yield line, unlike(zip(header, fields, strict=True))
         elif not any(fields):
@@ -182,6 +182,8 @@ def _parquet(path: Path) -> Iterator[Row]:
         columns = ([column.to_pylist() for column in batch.columns] for batch in file.iter_batches())
         rows = (cells for batch in columns for cells in zip(*batch, strict=True))
         yield from enumerate((unlike(zip(file.schema_arrow.names, cells, strict=True)) for cells in rows), 1)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} holds a text that is not UTF-8: mend it where the file is made") from error
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is not a parquet file, or is damaged") from error
 

@@ -48,6 +48,9 @@ def test_what_flags_need_exists():
         ("--method rigl --block_norm l2", "without `block_size`"),
         ("--method rigl --erk_power 2", "without `distribution` er or erk"),
         ("--method fixed_mask --start_from zero", "without `start_diff`"),
+        ("--method dense --density 0.1", "with `method` dense: leave it out"),
+        ("--method rigl --num_samples 8", "with `method` rigl: leave it out"),
+        ("--method bitfit --tensors *.encoder.*", "with `method` bitfit: leave it out"),
     ],
 )
 def test_without_effect(line: str, lacks: str, tmp_path: Path):
@@ -71,5 +74,6 @@ def test_with_effect(line: str):
 
 def test_a_yaml_is_for_many_runs(tmp_path: Path):
     path = tmp_path / "own.yaml"
-    path.write_text("base: {eval_strategy: 'no', eval_steps: 3, merge_rule: mean, save_total_limit: 2}\n")
-    assert parse([*LINE, "--config", str(path)]).value("eval_steps") == 3
+    path.write_text("base: {eval_strategy: 'no', eval_steps: 3, merge_rule: mean, save_total_limit: 2, "
+                    "density: 0.1}\n")  # fmt: skip
+    assert parse([*LINE, "--method", "dense", "--config", str(path)]).value("eval_steps") == 3

@@ -36,6 +36,18 @@ def test_flags_choose_tasks_rows_and_seeds_and_win_over_the_yaml(tmp_path: Path)
     assert "--seed 7" in " ".join(cell.argv)
 
 
+def test_what_a_base_says_is_left_out_where_the_method_ignores_it(tmp_path: Path):
+    rows = {"all": {"method": "dense"}, "few": {"method": "random"}}
+    base = {"model": "minilm", "density": 0.1, "num_samples": 8}
+    grid = read(tmp_path, base=base, rows=rows, columns={"rte": {"task": "rte"}})
+    said = {cell.row: {flag for flag in ("--density", "--num_samples") if flag in cell.argv} for cell in grid.cells}
+    assert said == {"all": set(), "few": {"--density"}}
+    (cell,) = [cell for cell in grid.at("all", "rte") if cell.seed == 0]
+    old = finished(cell)
+    results.write(replace(old, arguments={**old.arguments, "density": 0.1}), cell.folder)  # by an earlier version
+    assert cell.result() is not None
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

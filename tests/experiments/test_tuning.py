@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+import small_grids
 from glue_sparse.cli import table
 from glue_sparse.experiments import grids, runner, told, tuning
 from glue_sparse.experiments.cells import Cell, Grid
 from glue_sparse.records import results
 from glue_sparse.reports import tables
 from glue_sparse.reports.sheet import Sheet
-import small_grids
 from small_grids import diverged, finished
 
 TUNE: dict[str, Any] = {"learning_rate": [0.4, 0.2, 0.08], "hold_out": 10, "seed": 3}

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 import torch
 from transformers import IntervalStrategy, SchedulerType, TrainingArguments
@@ -30,6 +31,14 @@ def _otherwise(kind: type[Enum]) -> str | None:
     return f"there are {len(kind)}, listed as {kind.__name__} in transformers" if len(kind) > 12 else None
 
 
+def _check_mapping(name: str, text: str) -> None:
+    """Refuse what is neither a JSON object nor a file that has one: transformers would wait for the end of a device."""
+    if text.startswith("{"):
+        json_object(text, f"`{name}`")
+    elif (path := Path(text)).exists() and not path.is_file():
+        raise ValueError(f"`{name}` is a JSON object or a file that holds one, and {text[:60]!r} is no file")
+
+
 @dataclass
 class RunArguments(OutputArguments, TrainingArguments):
     """Output and training: all of transformers.TrainingArguments, of which --help shows the usual ones."""
@@ -48,8 +57,8 @@ class RunArguments(OutputArguments, TrainingArguments):
             value = getattr(self, name)
             check_one_of(f"`{name}`", getattr(value, "value", value), [one.value for one in kind], _otherwise(kind))
         for name in self._VALID_DICT_FIELDS:
-            if isinstance(text := getattr(self, name), str) and text.startswith("{"):
-                json_object(text, f"`{name}`")
+            if isinstance(text := getattr(self, name), str):
+                _check_mapping(name, text)
         self._check_device()
         super().__post_init__()
         self._check_objects()

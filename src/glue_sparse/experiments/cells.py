@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from glue_sparse.arguments.run import Arguments
 from glue_sparse.diffs.identity import FILE_NAME as DIFF_FILE
 from glue_sparse.diffs.identity import identity
+from glue_sparse.methods import registry as methods
 from glue_sparse.records import folder as run_folder
 from glue_sparse.records import results
 from glue_sparse.records.results import Result
@@ -90,6 +91,8 @@ class Cell:
     def _check_same(self, was: dict[str, Any]) -> None:
         """Raise a ValueError where a run in this folder had other settings, or started from something else."""
         now, pruned, whole = self.arguments.given, self._pruned, self.start and self.start.folder / DIFF_FILE
+        ignored = methods.find(self.arguments.method.method).ignores  # a base may have said it when the run was made
+        was = {key: value for key, value in was.items() if key not in ignored or key in now}
         if pruned and pruned.exists():
             digest, info = identity(pruned)
             now = {**now, results.START: digest}

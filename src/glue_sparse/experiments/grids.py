@@ -94,13 +94,19 @@ def _grid(
     named, cells = {**starts, **kept_rows}, {}
     for level in _levels(named):  # what others start from comes first
         for seed, column, row in product(all_seeds, kept_columns, level):
-            settings = {**(config.get("base") or {}), **kept_columns[column], **named[row]}
-            settings |= {**(picked or {}).get((row, column), {}), "seed": seed}
+            own = {**kept_columns[column], **named[row], **(picked or {}).get((row, column), {}), "seed": seed}
+            settings = {**_of_base(config.get("base") or {}, own), **own}
             start = cells[settings.pop(START), column, seed] if START in settings else None
             with prefixed(f"{path}, {row}/{column}"):
                 cells[row, column, seed] = _cell(row, column, seed, [*_argv(settings), *flags], root, start)
     shown, title = (kept_rows, kept_columns, all_seeds, tuple(cells.values())), str(config.get("title", path.stem))
     return Grid(path.stem, title, *shown, _sources(path, config), config.get("figure") or {}, family)
+
+
+def _of_base(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """What a grid's base says, which is for many methods, without what that of this cell ignores."""
+    method = methods.known().get(str({**base, **own}.get("method")))
+    return {key: value for key, value in base.items() if method is None or key not in method.ignores}
 
 
 def _rows(

@@ -41,6 +41,7 @@ def parse(argv: Sequence[str], description: str = "", config: Path | None = None
     own = methods.find(method.method).own
     method.own = own and build(own, values)
     methods.check(method)
+    methods.check_typed(method.method, {name for name in settings_of(argv) if name in given})
     record = tasks.known().get(task.task or "")
     task.own = record and record.own and build(record.own, values)
     _check_own(values)

@@ -1,6 +1,6 @@
 """Methods by name: what each is told, what it leaves, and where its builder is. Loads no torch until one is built."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ class Method:
         prunes_start: whether what it starts from is pruned first, to its density.
         is_unpruned: whether its result is the whole of a diff, which is pruned later.
         takes: flags of other methods that it understands.
+        ignores: flags of all methods that it has no use for, so that nobody may type them with it.
         own: a dataclass of `arguments.flags.arg` fields, flags of its own; the builder finds them in `args.own`.
         leaves: names of files that it writes into a run's folder beside the diff.
         folder: settings -> the part of a run's default folder that says what was done; by default its name and density.
@@ -42,6 +43,7 @@ class Method:
     prunes_start: bool = False
     is_unpruned: bool = False
     takes: tuple[str, ...] = ()
+    ignores: tuple[str, ...] = ()
     own: type | None = None
     leaves: tuple[str, ...] = ()
     folder: Callable[[Mapping[str, Any]], str] | None = None
@@ -67,6 +69,13 @@ def check(args: MethodArguments) -> None:
     method = find(args.method)
     check_belongs(flags_of(MethodArguments), lambda flag: getattr(args, flag), "method", method.name, method.takes)
     method.check(args)
+
+
+def check_typed(name: str, typed: Iterable[str]) -> None:
+    """Raise a ValueError for a flag among those that were typed that the method of this name ignores."""
+    for flag in typed:
+        if flag in find(name).ignores:
+            raise ValueError(f"`{flag}` has no effect with `method` {name}: leave it out")
 
 
 def build_method(args: MethodArguments, seed: int) -> "SparseMethod":
@@ -118,29 +127,33 @@ def _check_sparse(args: MethodArguments) -> None:
 
 
 _BUILDERS = "glue_sparse.methods.builders"
+_SAMPLES = ("num_samples",)
+_BUDGET = ("density", "num_samples", "tensors")
+"""What methods that choose no entries by a budget have no use for."""
 _SPARSE: dict[str, Any] = {
     "build": f"{_BUILDERS}:drop_grow", "has_density": True, "is_sparse": True, "check": _check_sparse,
-    "leaves": ("patterns.safetensors",),
+    "ignores": _SAMPLES, "leaves": ("patterns.safetensors",),
 }  # fmt: skip
 for _method in (
-    Method("dense", f"{_BUILDERS}:dense", "all weights", is_unpruned=True),
+    Method("dense", f"{_BUILDERS}:dense", "all weights", is_unpruned=True, ignores=_BUDGET),
     Method("fish", f"{_BUILDERS}:fish", "the largest Fisher information", has_density=True),
-    Method("random", f"{_BUILDERS}:random", "drawn at random", has_density=True),
-    Method("bitfit", f"{_BUILDERS}:bitfit", "the biases"),
-    Method("magnitude", f"{_BUILDERS}:largest", "the largest weights", has_density=True),
+    Method("random", f"{_BUILDERS}:random", "drawn at random", has_density=True, ignores=_SAMPLES),
+    Method("bitfit", f"{_BUILDERS}:bitfit", "the biases", ignores=_BUDGET),
+    Method("magnitude", f"{_BUILDERS}:largest", "the largest weights", has_density=True, ignores=_SAMPLES),
     Method("fixed_mask", f"{_BUILDERS}:fixed_mask", "those of --mask_file or --start_diff", prunes_start=True,
-           folder=_given_folder),
+           ignores=("num_samples", "tensors"), folder=_given_folder),
     Method("diff_gates", f"{_BUILDERS}:diff_gates", "diff pruning, stage 1: gates are learnt", is_unpruned=True,
-           leaves=("gates.safetensors",)),
+           ignores=_BUDGET, leaves=("gates.safetensors",)),
     Method("one_shot", f"{_BUILDERS}:one_shot", "prune, then train what is left", folder=_pruned_folder,
-           check=_check_pruned),
+           ignores=("density",), check=_check_pruned),
     Method("lottery_ticket", f"{_BUILDERS}:lottery_ticket", "one_shot by what an earlier round left",
-           folder=_ticket_folder, check=_check_pruned),
+           folder=_ticket_folder, ignores=("density", "num_samples"), check=_check_pruned),
     Method("static", help="a network that is sparse from the start", **_SPARSE),
     Method("set", help="the same, whose weights move: SET", **_SPARSE),
     Method("snfs", help="SNFS", **_SPARSE),
     Method("rigl", help="RigL", **_SPARSE),
     Method("dynsparse", help="tiles of weights that move", **_SPARSE),
-    Method("alternate", f"{_BUILDERS}:alternate", "dense and sparse phases by turns", has_density=True),
+    Method("alternate", f"{_BUILDERS}:alternate", "dense and sparse phases by turns", has_density=True,
+           ignores=_SAMPLES),
 ):  # fmt: skip
     register_method(_method)

@@ -49,7 +49,7 @@ def test_what_flags_need_exists():
         ("--method rigl --erk_power 2", "without `distribution` er or erk"),
         ("--method fixed_mask --start_from zero", "without `start_diff`"),
         ("--method dense --density 0.1", "with `method` dense: leave it out"),
-        ("--method rigl --num_samples 8", "with `method` rigl: leave it out"),
+        ("--method one_shot --density 0.1", "with `method` one_shot: leave it out"),
         ("--method bitfit --tensors *.encoder.*", "with `method` bitfit: leave it out"),
     ],
 )

@@ -38,10 +38,10 @@ def test_flags_choose_tasks_rows_and_seeds_and_win_over_the_yaml(tmp_path: Path)
 
 def test_what_a_base_says_is_left_out_where_the_method_ignores_it(tmp_path: Path):
     rows = {"all": {"method": "dense"}, "few": {"method": "random"}}
-    base = {"model": "minilm", "density": 0.1, "num_samples": 8}
+    base = {"model": "minilm", "density": 0.1, "tensors": ["*.encoder.*"]}
     grid = read(tmp_path, base=base, rows=rows, columns={"rte": {"task": "rte"}})
-    said = {cell.row: {flag for flag in ("--density", "--num_samples") if flag in cell.argv} for cell in grid.cells}
-    assert said == {"all": set(), "few": {"--density"}}
+    said = {cell.row: {flag for flag in ("--density", "--tensors") if flag in cell.argv} for cell in grid.cells}
+    assert said == {"all": set(), "few": {"--density", "--tensors"}}
     (cell,) = [cell for cell in grid.at("all", "rte") if cell.seed == 0]
     old = finished(cell)
     results.write(replace(old, arguments={**old.arguments, "density": 0.1}), cell.folder)  # by an earlier version

@@ -127,33 +127,31 @@ def _check_sparse(args: MethodArguments) -> None:
 
 
 _BUILDERS = "glue_sparse.methods.builders"
-_SAMPLES = ("num_samples",)
-_BUDGET = ("density", "num_samples", "tensors")
+_BUDGET = ("density", "tensors")
 """What methods that choose no entries by a budget have no use for."""
 _SPARSE: dict[str, Any] = {
     "build": f"{_BUILDERS}:drop_grow", "has_density": True, "is_sparse": True, "check": _check_sparse,
-    "ignores": _SAMPLES, "leaves": ("patterns.safetensors",),
+    "leaves": ("patterns.safetensors",),
 }  # fmt: skip
 for _method in (
     Method("dense", f"{_BUILDERS}:dense", "all weights", is_unpruned=True, ignores=_BUDGET),
     Method("fish", f"{_BUILDERS}:fish", "the largest Fisher information", has_density=True),
-    Method("random", f"{_BUILDERS}:random", "drawn at random", has_density=True, ignores=_SAMPLES),
+    Method("random", f"{_BUILDERS}:random", "drawn at random", has_density=True),
     Method("bitfit", f"{_BUILDERS}:bitfit", "the biases", ignores=_BUDGET),
-    Method("magnitude", f"{_BUILDERS}:largest", "the largest weights", has_density=True, ignores=_SAMPLES),
+    Method("magnitude", f"{_BUILDERS}:largest", "the largest weights", has_density=True),
     Method("fixed_mask", f"{_BUILDERS}:fixed_mask", "those of --mask_file or --start_diff", prunes_start=True,
-           ignores=("num_samples", "tensors"), folder=_given_folder),
+           ignores=("tensors",), folder=_given_folder),
     Method("diff_gates", f"{_BUILDERS}:diff_gates", "diff pruning, stage 1: gates are learnt", is_unpruned=True,
            ignores=_BUDGET, leaves=("gates.safetensors",)),
     Method("one_shot", f"{_BUILDERS}:one_shot", "prune, then train what is left", folder=_pruned_folder,
            ignores=("density",), check=_check_pruned),
     Method("lottery_ticket", f"{_BUILDERS}:lottery_ticket", "one_shot by what an earlier round left",
-           folder=_ticket_folder, ignores=("density", "num_samples"), check=_check_pruned),
+           folder=_ticket_folder, ignores=("density",), check=_check_pruned),
     Method("static", help="a network that is sparse from the start", **_SPARSE),
     Method("set", help="the same, whose weights move: SET", **_SPARSE),
     Method("snfs", help="SNFS", **_SPARSE),
     Method("rigl", help="RigL", **_SPARSE),
     Method("dynsparse", help="tiles of weights that move", **_SPARSE),
-    Method("alternate", f"{_BUILDERS}:alternate", "dense and sparse phases by turns", has_density=True,
-           ignores=_SAMPLES),
+    Method("alternate", f"{_BUILDERS}:alternate", "dense and sparse phases by turns", has_density=True),
 ):  # fmt: skip
     register_method(_method)

@@ -213,7 +213,10 @@ def test_bad_tune(tmp_path: Path, tune: Any, message: str):
         ({"rows": {"a": {"learning_rate": 1}}}, "row a sets learning_rate, which `tune` decides: leave it out there"),
         ({"rows": {"a": {"sweep": {"learning_rate": [1]}}}}, "row a-1 sets learning_rate, which `tune` decides"),
         ({"columns": {"rte": {"task": "cifar10", "hold_out": 5}}}, "column rte sets hold_out, which `tune` decides"),
-        ({"columns": {"rte": {"task": "rte"}}, "base": {"model": "minilm"}}, "--hold_out goes with --task cifar10, not"),
+        (
+            {"columns": {"rte": {"task": "rte"}}, "base": {"model": "minilm"}},
+            "--hold_out goes with --task cifar10, not",
+        ),
         ({"base": {"learning-rate": 1}}, "base sets learning-rate, which `tune` decides"),
         ({"stages": {"gates": {"method": "diff_gates"}}}, "not from a stage or another row"),
         ({"rows": {"a": {}, "b": {"start": "a", "method": "fixed_mask"}}}, "not from a stage or another row"),

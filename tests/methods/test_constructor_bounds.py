@@ -34,5 +34,5 @@ NAN, INF = float("nan"), float("inf")
 )
 def test_refused(make: Callable[..., Any], name: str, values: list[Any]):
     for value in values:
-        with pytest.raises(ValueError, match="must be|need `concrete_lower"):
+        with pytest.raises(ValueError, match="must be|with `concrete_lower"):
             make(**{name: value})

@@ -59,7 +59,7 @@ def test_the_table_of_positions_decides(config: Any, limit: int, tiny_bert: str,
     task = load(model, tmp_path, "the cat " * 50, max_length=limit)
     batch = task.collate([{key: row[key] for key in ("input_ids", "attention_mask")} for row in task.train])  # type: ignore
     assert batch["input_ids"].shape[1] == limit and task.model(**batch).logits.shape == (4, 2)
-    with pytest.raises(ValueError, match=f"`max_length` must be from 8 to this model's {limit} tokens, got {limit + 1}"):
+    with pytest.raises(ValueError, match=f"must be from 8 to this model's {limit} tokens, got {limit + 1}"):
         load(model, tmp_path, max_length=limit + 1)
 
 

@@ -87,3 +87,14 @@ def test_a_reader_puts_back_what_a_killed_run_left_but_not_what_a_live_one_holds
         assert aside.runs_below(tmp_path, "results.json") == []
     assert aside.runs_below(tmp_path, "results.json") == [tmp_path / "run" / "results.json"]
     assert content(tmp_path / "run") == EARLIER
+
+
+@pytest.mark.parametrize("pattern", ["../*", "a/../../*", "..", ".*"])
+def test_nothing_outside_of_a_run_is_deleted_for_what_a_folder_says(tmp_path: Path, pattern: str):
+    run = tmp_path / "runs" / "run"
+    filled(tmp_path, {"mine": "kept"})
+    filled(run, {".old_run/results.json": "old", ".old_run/.patterns.json": f'["{pattern}"]'})
+    before = content(tmp_path)
+    with pytest.raises(ValueError, match="names more than a run leaves"):
+        aside.mend(run)
+    assert {name: text for name, text in content(tmp_path).items() if not name.endswith(aside.LOCK)} == before

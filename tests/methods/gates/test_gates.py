@@ -93,7 +93,7 @@ def test_gates_stay_finite_at_the_ends(concrete: HardConcrete):
 
 @pytest.mark.parametrize("numbers", [(0.1, 1.5, 1.0), (-1.5, 0.9, 1.0), (-1.5, 1.5, 0.0)])
 def test_impossible_gates_are_refused(numbers: tuple[float, float, float]):
-    with pytest.raises(ValueError, match="gates need|`temperature` must be above 0"):
+    with pytest.raises(ValueError, match="gates reach|`temperature` must be above 0"):
         HardConcrete(*numbers)
 
 

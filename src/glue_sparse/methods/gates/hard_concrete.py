@@ -32,7 +32,7 @@ class HardConcrete:
     def __post_init__(self) -> None:
         if not (self.lower <= 0 and self.upper >= 1):
             found = f"{self.lower} and {self.upper}"
-            raise ValueError(f"gates need `concrete_lower` <= 0 and `concrete_upper` >= 1 to reach 0 and 1, got {found}")
+            raise ValueError(f"gates reach 0 and 1 with `concrete_lower` <= 0 and `concrete_upper` >= 1, not {found}")
         for name, end in (("concrete_lower", self.lower), ("concrete_upper", self.upper)):
             bounds.check(name, end, bounds.FINITE)
         bounds.check("temperature", self.temperature, bounds.POSITIVE)

@@ -1,5 +1,6 @@
 """Training goes on from a diff only where the model then is base + diff, to the last bit."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ from torch import nn
 from glue_sparse import DiffInfo, SparseDiff, attach
 from glue_sparse.core.active import Inactive, active_tensors
 from glue_sparse.core.masks import Masks
-from glue_sparse.core.parametrization import current_tensors
+from glue_sparse.core.parametrization import current_tensors, model_digest
+from glue_sparse.core.params import head_names
 from glue_sparse.core.reindexing import reindex
 from glue_sparse.methods.moving import checkpoint
+from networks import bert
 
 
 def masks(*positions: int) -> Masks:
@@ -64,3 +67,19 @@ def test_inactive_entries_are_what_the_diff_says():
         diff.restore(other)
     diff.restore(same := layer("frozen", 0, 1))
     assert torch.equal(content(same), content(model))
+
+
+@pytest.mark.parametrize("told", [head_names, lambda model: ()])
+def test_a_diff_of_whole_tensors_alone_knows_its_base(told: Callable[[nn.Module], tuple[str, ...]]):
+    base, other = bert(seed=0), bert(seed=0)
+    digest, before = model_digest(base, told(base)), current_tensors(base)
+    before = {name: tensor.detach().clone() for name, tensor in before.items()}
+    bias = "bert.encoder.layer.0.output.dense.bias"
+    base.get_parameter(bias).data.add_(1)
+    diff = SparseDiff.between(before, base, (*head_names(base), bias), DiffInfo(base_digest=digest))
+    assert not diff.digests
+    with diff.applied(other):
+        assert torch.equal(other.get_parameter(bias), base.get_parameter(bias))
+    other.get_parameter("bert.encoder.layer.1.output.dense.weight").data[0, 0] += 1
+    with pytest.raises(ValueError, match="differs from the base of this diff"):
+        diff.merge_into(other)

@@ -183,6 +183,8 @@ class SparseDiff:
                     f"{name} differs from the base of this diff, {self.info.base_model}: load exactly that model "
                     f"(dtype {self.info.dtype}), without another task's weights in it"
                 )
+        if fingerprint:
+            restoring.check_body(self, model)
 
     def restore(self, model: nn.Module, masks: Masks | None = None, block_size: int = 1) -> None:
         """Continue training from this diff: make its entries active in `model` and give them the stored values.

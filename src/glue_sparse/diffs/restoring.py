@@ -9,13 +9,16 @@ from glue_sparse.core import tiles
 from glue_sparse.core.active import ActiveEntries, active_tensors, attach
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.parametrization import (
+    current_tensors,
     frozen_tensors,
     is_attached,
+    model_digest,
     original,
     persistent_buffers,
     wholly_active,
     write_entries,
 )
+from glue_sparse.core.params import head_names
 from glue_sparse.core.reindexing import reindex
 from glue_sparse.core.stored import check_like
 from glue_sparse.diffs import frozen
@@ -48,6 +51,19 @@ class Stored(Protocol):
 
     def check(self, model: nn.Module) -> None:
         """See `SparseDiff.check`."""
+
+
+def check_body(diff: Stored, model: nn.Module) -> None:
+    """Raise a ValueError where a diff without active entries, so of no tensor's digest, is of another base.
+
+    Its base's digest is that of all but a head, which the diff holds whole: that of the network, none, or all of that.
+    """
+    rest = current_tensors(model).keys() - diff.whole.keys() - persistent_buffers(model).keys()
+    if diff.digests or not diff.info.base_digest or not rest:
+        return
+    heads = (head_names(model), (), tuple(diff.whole))
+    if all(model_digest(model, head) != diff.info.base_digest for head in heads):
+        raise ValueError(f"this model differs from the base of this diff, {diff.info.base_model}: load that one")
 
 
 def check(diff: Stored, model: nn.Module, masks: Masks | None) -> None:

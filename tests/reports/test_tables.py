@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from glue_sparse.records import published
 from glue_sparse.reports import cost_tables, tables
 from glue_sparse.reports.figures import grids as figures
 from glue_sparse.reports.sheet import Sheet
+from glue_sparse.writing.tables import markdown
 from small_grids import finished, read
 
 FIGURE: dict[str, Any] = {"panels": [{"x": "num_train_epochs", "label": "epochs", "line": "method"}]}
@@ -104,6 +106,17 @@ def test_bytes_per_checkpoint_stand_beside_a_dense_one(tmp_path: Path):
     (line,) = cost_tables.checkpoints(Sheet.of(small))[1]
     assert line == ["random", "RTE", "3", "2.00 MB", "80.00 MB", "2.50%", "25.00%"]
     assert "Bytes per checkpoint" in tables.as_markdown(Sheet.of(small))
+
+
+def test_a_title_with_line_breaks_and_half_characters_breaks_no_table(tmp_path: Path):
+    grid = read(tmp_path, title="a\nb")
+    found = [replace(finished(cell), title="R\nT|E\ud800") for cell in grid.cells]
+    row = markdown(tables.HEADER, tables.rows(found[:1]))
+    sheet = Sheet(grid, {(cell.row, cell.column, cell.seed): one for cell, one in zip(grid.cells, found, strict=True)})
+    assert len(row.splitlines()) == 3 and r"| R\nT\|E\ud800 |" in row
+    assert tables.as_markdown(sheet).startswith("## a\\nb\n\n|")
+    assert "% a\\nb\n" in tables.as_latex(sheet) and "R\\nT|E" in tables.as_latex(sheet)
+    assert all(path.read_text("utf-8") for path in tables.write(sheet, tmp_path))
 
 
 def test_columns_with_the_same_data_keep_their_names_apart(tmp_path: Path):

@@ -36,6 +36,7 @@ from glue_sparse.reports.figures import pareto as pareto_figures
 from glue_sparse.reports.sheet import Sheet
 from glue_sparse.writing import files as whole_files
 from glue_sparse.writing.parser import Parser
+from glue_sparse.writing.tables import heading
 
 CONFIG = Path("configs", "pareto.yaml")
 PUBLISHED = "published: Dietrich et al. (2021)"
@@ -86,7 +87,7 @@ def write_front(
     points = points or pareto.of_runs(found, arguments.with_head)
     name = arguments.name or start + ("_with_head" if arguments.with_head else "")
     title += ", FLOPs of all products" if arguments.with_head else ", FLOPs of the encoder"
-    text = f"## {title}\n\n" + pareto.as_markdown(points, [*(notes or []), *_unequal(found)])
+    text = f"{heading(title)}\n\n" + pareto.as_markdown(points, [*(notes or []), *_unequal(found)])
     paths = pareto_figures.front(points, arguments.results_dir, name, title)
     _write(arguments, name, text, pareto.as_csv(points), paths)
 
@@ -106,7 +107,7 @@ def rates(arguments: Namespace) -> None:
     sweeps = dynsparse_tables.sweeps() if arguments.published else rate_sweeps.of_runs(found)
     title, start = (PUBLISHED, "published_") if arguments.published else (found[0].title, "")
     name = arguments.name or f"{start}learning_rates"
-    text = f"## Learning rates, {title}\n\n" + rate_sweeps.as_markdown(sweeps)
+    text = f"{heading(f'Learning rates, {title}')}\n\n" + rate_sweeps.as_markdown(sweeps)
     paths = pareto_figures.rate_panels(sweeps, arguments.results_dir, name)
     _write(arguments, name, text, rate_sweeps.as_csv(sweeps), paths)
 

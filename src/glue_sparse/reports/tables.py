@@ -13,7 +13,8 @@ from glue_sparse.reports import cost_tables, trials
 from glue_sparse.reports.places import Place
 from glue_sparse.reports.sheet import Sheet
 from glue_sparse.writing import files as whole_files
-from glue_sparse.writing.tables import csv_text, markdown
+from glue_sparse.writing.sentences import one_line
+from glue_sparse.writing.tables import csv_text, heading, markdown
 
 HEADER = ("task", "method", "density", "score", "metric", "trainable weights", "of all", "stored bytes", "train s")
 
@@ -135,7 +136,7 @@ def captions(sheet: Sheet) -> list[str]:
 def as_markdown(sheet: Sheet) -> str:
     """The table with its captions, then trials, FLOPs and the bytes of merges and checkpoints where there are any."""
     grid = sheet.grid
-    parts = [f"## {grid.title}", markdown(*table(sheet)), "\n".join(f"* {line}" for line in captions(sheet))]
+    parts = [heading(grid.title), markdown(*table(sheet)), "\n".join(f"* {line}" for line in captions(sheet))]
     more = {
         f"Trials on held-out data, {trials.unit(grid)}; the chosen one is bold:": trials.table(grid),
         "FLOPs, multiplications and additions (seed of the first run found):": cost_tables.flops(sheet),
@@ -171,11 +172,12 @@ def as_latex(sheet: Sheet) -> str:
     header, lines = table(sheet, plus_minus=r"\pm")
     body = [" & ".join(map(_latex, line)) + r" \\" for line in (header, *lines)]
     rules = [rf"\begin{{tabular}}{{ll{'r' * (len(header) - 2)}}}", r"\toprule", body[0], r"\midrule", *body[1:]]
-    notes = [f"% {line}" for line in (sheet.grid.title, *captions(sheet))]
+    notes = [f"% {one_line(line)}" for line in (sheet.grid.title, *captions(sheet))]
     return "\n".join([*notes, *rules, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
 def _latex(text: str) -> str:
+    text = one_line(text)
     for character in "&%_#":
         text = text.replace(character, rf"\{character}")
     return text.replace(r"\pm", r"$\pm$")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from glue_sparse.reports.figures import plots
 from glue_sparse.writing import files as whole_files
-from glue_sparse.writing.tables import csv_text, markdown
+from glue_sparse.writing.tables import csv_text, heading, markdown
 
 if TYPE_CHECKING:
     from glue_sparse.analysis.zero_shot import Point
@@ -40,7 +40,7 @@ def as_csv(points: Sequence["Point"]) -> str:
 
 def write(points: Sequence["Point"], folder: Path, name: str, title: str, captions: Sequence[str]) -> list[Path]:
     """Write NAME.md, NAME.csv, NAME.png and NAME.svg; returns their paths."""
-    text = "\n\n".join([f"## {title}", markdown(*table(points)), "\n".join(f"* {line}" for line in captions)])
+    text = "\n\n".join([heading(title), markdown(*table(points)), "\n".join(f"* {line}" for line in captions)])
     figure, axis = plots.pyplot().subplots(figsize=(6, 4))
     dense = [point for point in points if point.is_dense]
     for criterion in dict.fromkeys(point.criterion for point in points if not point.is_dense) or (DENSE,):

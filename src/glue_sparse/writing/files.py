@@ -179,10 +179,13 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_texts(texts: Mapping[Path, str]) -> list[Path]:
-    """Write several files, of which none is replaced before all are written; gives their paths."""
+    """Write several files, of which none is replaced before all are written; gives their paths.
+
+    Half a character, as titles of others may hold, is written as an escape.
+    """
     with ExitStack() as stack:
         for path, text in texts.items():
-            stack.enter_context(replacing(path)).write_text(text, encoding="utf-8")
+            stack.enter_context(replacing(path)).write_text(text, "utf-8", "backslashreplace")
     return [*texts]
 
 

@@ -16,12 +16,17 @@ def sentence(text: str, longest: int = LONGEST) -> str:
     What cannot be printed is escaped. Long words, names of files mostly, are shortened first, each in its middle; where
     that is not enough, the middle of the sentence goes.
     """
-    line = "".join(one if one.isprintable() else _escaped(one) for one in text)
+    line = one_line(text)
     for most in _WORDS:
         if len(line) <= longest:
             return line
         line = re.sub(rf"\S{{{most + 1},}}", lambda word, most=most: _without_middle(word[0], most, "..."), line)
     return _without_middle(line, longest, _CUT)
+
+
+def one_line(text: str) -> str:
+    """A text with what cannot be printed, line breaks too, escaped."""
+    return "".join(one if one.isprintable() else _escaped(one) for one in text)
 
 
 def _escaped(character: str) -> str:

@@ -104,3 +104,16 @@ def test_the_import_of_a_sub_command_is_part_of_it(during, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         dispatcher.main()
     assert end.value.code == 130 and "the same command starts again" in capsys.readouterr().err
+
+
+def test_an_empty_path_is_not_the_folder_one_is_in(capsys):
+    for words in (["table", "run", "a.yaml", "--output_dir", ""], ["figure", ""], ["diff", "show", ""]):
+        with pytest.raises(SystemExit):
+            dispatcher.main(words)
+        assert "this is empty: give a value, or leave it out; see `" in capsys.readouterr().err
+
+
+def test_a_benchmark_of_no_task_ends_before_it_measures(capsys):
+    with pytest.raises(SystemExit):
+        dispatcher.main(["benchmark", "--task", "twets"])
+    assert capsys.readouterr().err.startswith("error: unknown task 'twets'; did you mean tweets?")

@@ -20,7 +20,9 @@ from collections.abc import Sequence
 from glue_sparse.benchmarks import tiles as block_benchmark
 from glue_sparse.benchmarks.fisher import compare_fisher
 from glue_sparse.benchmarks.training import train
+from glue_sparse.cli.ending import one_sentence
 from glue_sparse.cli.numbers import add_number
+from glue_sparse.tasks import registry as tasks
 from glue_sparse.writing.bounds import COUNT
 from glue_sparse.writing.parser import Parser
 
@@ -37,11 +39,13 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     parser.add_argument("--task", default="tweets", help="whose examples the Fisher takes (default: tweets)")
     parser.add_argument("--data_dir", help="folder of GLUE files, for a GLUE task")
     arguments = parser.parse_args(argv)
-    if arguments.block_sparse:
-        block_benchmark.run(arguments.quick)
-        return 0
-    if not arguments.fisher:
-        train(arguments.steps, arguments.bf16)
-    if not arguments.training:
-        compare_fisher(arguments.task, arguments.data_dir)
+    with one_sentence(arguments):
+        tasks.find(arguments.task)  # before minutes of training
+        if arguments.block_sparse:
+            block_benchmark.run(arguments.quick)
+            return 0
+        if not arguments.fisher:
+            train(arguments.steps, arguments.bf16)
+        if not arguments.training:
+            compare_fisher(arguments.task, arguments.data_dir)
     return 0

@@ -1,7 +1,8 @@
 """The parser of all commands: a mistake is one sentence, and a value may begin with a dash."""
 
 import re
-from argparse import ArgumentParser
+from argparse import ArgumentError, ArgumentParser
+from pathlib import Path
 from typing import Any, NoReturn
 
 from glue_sparse.writing.sentences import say
@@ -16,6 +17,12 @@ class Parser(ArgumentParser):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._negative_number_matcher = re.compile(r"-[^-]")
+
+    def _get_value(self, action: Any, arg_string: str) -> Any:
+        """Overrides the standard library's: an empty path is the folder one is in there, which nobody means by it."""
+        if not arg_string and (action.type is Path or not action.option_strings):
+            raise ArgumentError(action, "this is empty: give a value, or leave it out")
+        return super()._get_value(action, arg_string)  # type: ignore[misc]
 
     def error(self, message: str) -> NoReturn:
         say(f"error: {message}; see `{self.prog} --help`")

@@ -47,7 +47,7 @@ def test_right_values_are_read_as_what_they_are() -> None:
         ({"inner": {"size": 1, "share": float("nan")}}, "`inner.share` of the file must be a finite number"),
         ({"shapes": {"w": [2, "x"]}}, "`shapes.w\\[1\\]` of the file must be an integer, not 'x'"),
         ({"shapes": {"w": 3}}, "`shapes.w` of the file must be a list, not 3"),
-        ({"label": [1]}, "`label` of the file must be an integer, not \\[1\\]"),
+        ({"label": [1]}, "`label` of the file must be a text or an integer, not \\[1\\]"),
         ({"extra": "x" * 5000}, "`extra` of the file must be a list, not 'x{79}\\.\\.\\.$"),
         ({"other": 1}, "the file has a field 'other' in it that is not known"),
     ],

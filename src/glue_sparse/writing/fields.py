@@ -128,11 +128,19 @@ def _reader(kind: Any) -> Callable[[Any, Any, str, object], Any]:
     return reader
 
 
-def _wrong(wanted: str, value: Any, where: str, what: object) -> ValueError:
+class _Wrong(ValueError):
+    """What is of another type than the `wanted` one."""
+
+    def __init__(self, message: str, wanted: str, where: str):
+        super().__init__(message)
+        self.wanted, self.where = wanted, where
+
+
+def _wrong(wanted: str, value: Any, where: str, what: object) -> _Wrong:
     found = "null" if value is None else repr(value)
     shown = found if len(found) <= _LONGEST else f"{found[:_LONGEST]}..."
     place = f"`{where.lstrip('.')}` of {what}" if where else str(what)
-    return ValueError(f"{place} must be {wanted}, not {shown}")
+    return _Wrong(f"{place} must be {wanted}, not {shown}", wanted, where)
 
 
 def _plain(wanted: str, fits: Callable[[Any], bool]) -> Callable[[Any, Any, str, object], Any]:
@@ -161,17 +169,21 @@ def _choice(kind: Any, value: Any, where: str, what: object) -> Any:
 
 
 def _union(kind: Any, value: Any, where: str, what: object) -> Any:
-    """The first that fits; where none does, what the last one other than null says."""
-    parts = get_args(kind)
+    """The first that fits; where none does, all that would, or what is wrong within the one that is meant."""
+    parts, wanted, within = get_args(kind), list[str](), list[ValueError]()
     if value is None and NoneType in parts:
         return None
-    others = [part for part in parts if part is not NoneType]
-    for part in others[:-1]:
+    for part in (part for part in parts if part is not NoneType):
         try:
             return _typed(part, value, where, what)
-        except ValueError:
-            continue
-    return _typed(others[-1], value, where, what)
+        except ValueError as error:
+            if isinstance(error, _Wrong) and error.where == where:
+                wanted.append(error.wanted)
+            else:
+                within.append(error)
+    if within:
+        raise within[-1]
+    raise _wrong(f"{', '.join(wanted[:-1])}{' or ' if wanted[1:] else ''}{wanted[-1]}", value, where, what)
 
 
 def _list(kind: Any, value: Any, where: str, what: object) -> Any:

@@ -90,6 +90,9 @@ def test_what_a_base_says_is_left_out_where_the_method_ignores_it(tmp_path: Path
         ({"base": {"model": "--overwrite"}}, "model of base begins like a flag"),
         ({"base": {"model": "a\0b"}}, "model of base cannot be given to a run"),
         ({"rows": {"a": {"sweep": {"density": [10**400]}}}}, "the sweep of a is one setting with a list of numbers"),
+        ({"title": [1]}, "`title` must be a text, an integer or a finite number, not [1]"),
+        ({"base": {"max_steps": 2, "max-steps": 3}}, "base has max_steps and max-steps, which are the same: leave one"),
+        ({"rows": {"a": {"density": [0.1, 0.2]}}}, "'0.2' is no flag, and the flag before it does not take so many"),
         ({"published": 3}, "`published` must be a list, not 3"),
         ({"published": ["../published/dynsparse"]}, "no published numbers are called"),
         ({"figure": ["x"]}, "`figure` must be"),
@@ -101,6 +104,12 @@ def test_bad_grids_are_one_sentence_before_anything_runs(tmp_path: Path, changes
         read(tmp_path, **changes)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_row_wins_over_what_others_write_with_dashes(tmp_path: Path):
+    grid = read(tmp_path, base={"model": "minilm", "max_steps": 2}, rows={"a": {"method": "random", "max_steps": 5}},
+                columns={"rte": {"task": "rte", "max-steps": 3}})  # fmt: skip
+    assert {cell.arguments.training.max_steps for cell in grid.cells} == {5}
 
 
 @pytest.mark.parametrize(

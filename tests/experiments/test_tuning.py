@@ -217,7 +217,7 @@ def test_bad_tune(tmp_path: Path, tune: Any, message: str):
             {"columns": {"rte": {"task": "rte"}}, "base": {"model": "minilm"}},
             "--hold_out goes with --task cifar10, not",
         ),
-        ({"base": {"learning-rate": 1}}, "base sets learning-rate, which `tune` decides"),
+        ({"base": {"learning-rate": 1}}, "base sets learning_rate, which `tune` decides"),
         ({"stages": {"gates": {"method": "diff_gates"}}}, "not from a stage or another row"),
         ({"rows": {"a": {}, "b": {"start": "a", "method": "fixed_mask"}}}, "not from a stage or another row"),
     ],

@@ -18,7 +18,7 @@ from glue_sparse.arguments.yaml_file import yaml_object
 from glue_sparse.writing.bounds import Number
 from glue_sparse.writing.fields import typed
 from glue_sparse.writing.parser import Parser
-from glue_sparse.writing.words import check_one_of, closest, prefixed
+from glue_sparse.writing.words import check_one_of, closest, prefixed, shown
 
 DEFAULTS = Path(__file__).with_name("defaults.yaml")
 """Settings of the papers, by method, task and model."""
@@ -121,6 +121,8 @@ class CommandLine:
     def _read(self, parser: ArgumentParser, argv: Sequence[str], config: Path | None) -> dict[str, Any]:
         first, unknown = parser.parse_known_args(argv)
         if unknown:
+            if not unknown[0].startswith("-"):
+                raise ValueError(f"{shown(unknown[0])} is no flag, and the flag before it does not take so many values")
             hint = closest(unknown[0].lstrip("-"), self.flags, "--")
             raise ValueError(f"unknown argument {unknown[0]}{hint}")
         path, defaults = Path(first.config) if first.config else config, {}

@@ -41,7 +41,7 @@ def load(path: Path) -> dict[str, Any]:
             check_one_of("key", key, KINDS)
             typed(KINDS[key], value, f"`{key}`")
         _check_settings("base", config.get("base") or {}, ())
-    return config
+    return {**config, "base": _by_name(config.get("base") or {})}
 
 
 def named(path: Path, config: Mapping[str, Any], part: str) -> dict[str, dict[str, Any]]:
@@ -57,7 +57,12 @@ def named(path: Path, config: Mapping[str, Any], part: str) -> dict[str, dict[st
             _check_settings(f"{name} in `{part}`", settings, _OWN[part])
     starts = {name: {key: str(settings[key]) for key in (START, CHAIN) if key in settings}
               for name, settings in config[part].items()}  # fmt: skip
-    return {name: {**settings, **starts[name]} for name, settings in config[part].items()}
+    return {name: {**_by_name(settings), **starts[name]} for name, settings in config[part].items()}
+
+
+def _by_name(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings under the name that all parts of a grid have for them, so that a row's wins over one of the base."""
+    return {key.replace("-", "_"): value for key, value in settings.items()}
 
 
 def check_apart(path: Path, names: Iterable[str]) -> None:
@@ -73,6 +78,8 @@ def _check_settings(where: str, settings: Mapping[str, Any], own: Collection[str
     """Raise a ValueError for a setting that a command line could not give as it is, or that the grid decides."""
     for key, value in settings.items():
         what = f"{key} of {where}"
+        if (name := key.replace("-", "_")) != key and name in settings:
+            raise ValueError(f"{where} has {name} and {key}, which are the same: leave one out")
         if key in _OWN["rows"] and key not in own:
             raise ValueError(f"{what} is not for that part of a grid, but for its rows: leave it out there")
         if key == SWEEP:

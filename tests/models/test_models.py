@@ -134,6 +134,16 @@ def test_folder_without_a_tokenizer(tiny_bert: str, tmp_path: Path):
         tokenizers.load_tokenizer(str(tmp_path))
 
 
+def test_a_tokenizer_without_the_token_of_unknown_words(tiny_bert: str, tmp_path: Path):
+    folder = shutil.copytree(tiny_bert, tmp_path / "model")
+    tokenizer = folder / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace('"unk_token": "[UNK]"', '"unk_token": "[UNJ]"'))
+    config = folder / "tokenizer_config.json"
+    config.write_text(config.read_text().replace('"[UNK]"', '"[UNJ]"'))
+    with pytest.raises(ValueError, match="cannot read a text: WordPiece error"):
+        tokenizers.load_tokenizer(str(folder))
+
+
 def test_empty_folder(tmp_path: Path):
     with pytest.raises(ValueError, match="no usable model"):
         models.load_classifier(str(tmp_path), 2, ("a", "b"))

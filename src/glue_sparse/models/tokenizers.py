@@ -8,6 +8,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from glue_sparse.models.names import is_bert_size, scratch_of
 from glue_sparse.models.sources import explained, resolve
 from glue_sparse.models.strangers import loaded
+from glue_sparse.writing.sentences import sentence
+
+_UNKNOWN = "\u16a0\u16d7"
+"""A text, in runes, that hardly a vocabulary has."""
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -25,6 +29,10 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         # transformers builds an empty tokenizer from a folder that holds a configuration alone
         raise ValueError(f"model {model} comes without tokenizer files")
+    try:
+        tokenizer.tokenize(_UNKNOWN)
+    except Exception as error:  # tokenizers raises nothing more special
+        raise ValueError(f"the tokenizer of {model} cannot read a text: {sentence(str(error), 90)}") from error
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ValueError(f"the tokenizer of {model} has neither a padding nor an end token")

@@ -98,3 +98,8 @@ def test_nothing_outside_of_a_run_is_deleted_for_what_a_folder_says(tmp_path: Pa
     with pytest.raises(ValueError, match="names more than a run leaves"):
         aside.mend(run)
     assert {name: text for name, text in content(tmp_path).items() if not name.endswith(aside.LOCK)} == before
+
+
+def test_what_can_be_no_path_has_nothing_to_mend(tmp_path: Path):
+    for name in ("a\0b", "x" * 5000, ""):
+        aside.mend_near(tmp_path / name)

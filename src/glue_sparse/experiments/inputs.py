@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from glue_sparse.arguments.run import Arguments
@@ -22,7 +23,7 @@ def check(arguments: Arguments, folder: Path, patterns: Iterable[str]) -> None:
     replaced = {spelled: left for left in left_by_runs(folder, patterns) for spelled in _spellings(left)}
     own = {*_spellings(folder)}
     for name, given in _read(arguments):
-        found = [one for path in (given, *_links_in(given, bool(replaced))) for one in _spellings(path)]
+        found = [one for path in (given, *(_links_in(given) if replaced else ())) for one in _spellings(path)]
         if own.intersection(_spellings(given)):
             raise ValueError(f"`{name}` {shortened(given)} is the folder of this run, which would write into what it "
                              "reads: give another `output_dir`")  # fmt: skip
@@ -45,10 +46,17 @@ def _read(arguments: Arguments) -> Iterator[tuple[str, Path]]:
                 yield flag.name, path
 
 
-def _links_in(folder: Path, wanted: bool) -> Iterator[Path]:
-    """Links below a folder, as caches of the hub have them; what they lead to is read too."""
-    if wanted and folder.is_dir():
-        yield from (path for path in folder.rglob("*") if path.is_symlink())
+def _links_in(folder: str | Path) -> Iterator[Path]:
+    """Links below a folder, as caches of the hub have them; what they lead to is read too.
+
+    With `scandir`, which needs no call for each of what may be a million images.
+    """
+    with suppress(OSError), os.scandir(folder) as entries:  # a file, or a folder that nobody here can read
+        for entry in entries:
+            if entry.is_symlink():
+                yield Path(entry.path)
+            elif entry.is_dir():
+                yield from _links_in(entry.path)
 
 
 def _spellings(path: Path) -> tuple[Path, ...]:

@@ -85,7 +85,11 @@ def mend(folder: Path) -> None:
 
 def near(path: Path) -> list[Path]:
     """A path and the folders that it may lie in as a part of a run, those that exist; a run's files lie no deeper."""
-    return [one for one in (path, *Path(os.path.realpath(path)).parents[:3]) if os.path.lexists(one)]
+    try:
+        above = Path(os.path.realpath(path)).parents[:3]
+    except ValueError:  # no path at all
+        return []
+    return [one for one in (path, *above) if os.path.lexists(one)]
 
 
 def mend_near(path: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from glue_sparse.cli import main as dispatcher
-from glue_sparse.writing.ending import SIGNALS, Interrupted, keeping, one_sentence
+from glue_sparse.writing.ending import SIGNALS, Interrupted, keeping, one_sentence, raising
 from glue_sparse.writing.files import replacing
 
 
@@ -117,3 +118,15 @@ def test_a_benchmark_of_no_task_ends_before_it_measures(capsys):
     with pytest.raises(SystemExit):
         dispatcher.main(["benchmark", "--task", "twets"])
     assert capsys.readouterr().err.startswith("error: unknown task 'twets'; did you mean tweets?")
+
+
+def test_a_signal_that_comes_in_a_destructor_is_not_lost():
+    class Dying:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0)
+
+    with pytest.raises(Interrupted) as error, raising():
+        Dying()
+        time.sleep(5)
+    assert error.value.number == signal.SIGTERM

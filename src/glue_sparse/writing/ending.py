@@ -104,9 +104,29 @@ def raising() -> Iterator[None]:
             if signal.getsignal(kind) not in (signal.SIG_IGN, None):
                 before[kind] = signal.signal(kind, interrupt)
     try:
-        yield
+        with _once_more(lambda: [signal.signal(kind, interrupt) for kind in before]):
+            yield
     finally:
         restore()
+
+
+@contextmanager
+def _once_more(arm: Callable[[], object]) -> Iterator[None]:
+    """Within the block a signal that came where Python drops what is raised, as in a destructor, comes once more."""
+    plain = sys.unraisablehook
+
+    def again(dropped: Any) -> None:
+        if not isinstance(dropped.exc_value, Interrupted):
+            plain(dropped)
+            return
+        arm()
+        threading.Timer(0.01, os.kill, (os.getpid(), dropped.exc_value.number)).start()
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = plain
 
 
 def _told(error: Exception) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from glue_sparse.cli.ending import one_sentence
-from glue_sparse.cli.grid_flags import add_grid_flags, read_grid
+from glue_sparse.cli.grid_flags import add_grid_flags, check_no_grid_flags, read_grid
 from glue_sparse.records import results
 from glue_sparse.records.results import Result
 from glue_sparse.reports.figures import grids as figures
@@ -67,9 +67,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     arguments, flags = parser.parse_known_args(argv)
     first, *others = arguments.config
     with one_sentence(arguments):
-        if first.is_dir() and flags:
-            raise ValueError(f"{flags[0]} goes with a grid, not with folders of runs")
         if first.is_dir():
+            check_no_grid_flags(arguments, flags)
             sources = [first, *others]
             paths = draw(sources, arguments.results_dir, arguments.name, arguments.kind, arguments.tensor)
         elif arguments.kind or arguments.tensor:

@@ -8,6 +8,8 @@ from glue_sparse.experiments import grids
 from glue_sparse.writing.bounds import SEED, Bounds, Number
 
 JOBS = Bounds(1, 1024)
+_CHOICE = ("tasks", "rows", "seeds", "output_dir", "tune_values")
+"""What chooses a part of a grid."""
 
 
 def add_grid_flags(parser: ArgumentParser) -> None:
@@ -31,7 +33,14 @@ def add_run_flags(parser: ArgumentParser) -> None:
     parser.add_argument("--dry_run", action="store_true", help="print the commands of the missing runs instead")
 
 
+def check_no_grid_flags(arguments: Namespace, flags: list[str]) -> None:
+    """Raise a ValueError for flags that folders of runs, given in the place of a grid, would ignore."""
+    given = [*flags, *(f"`{name}`" for name in _CHOICE if getattr(arguments, name))]
+    if given:
+        raise ValueError(f"{given[0]} goes with a grid, not with folders of runs: leave it out")
+
+
 def read_grid(path: Path, arguments: Namespace, flags: list[str]) -> grids.Grid:
     """The part of a grid that the flags choose."""
-    chosen = {key: getattr(arguments, key) for key in ("tasks", "rows", "seeds", "output_dir", "tune_values")}
+    chosen = {key: getattr(arguments, key) for key in _CHOICE}
     return grids.read(path, **chosen, flags=flags)

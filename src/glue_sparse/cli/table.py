@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glue_sparse.cli.ending import one_sentence
-from glue_sparse.cli.grid_flags import add_grid_flags, add_run_flags, read_grid
+from glue_sparse.cli.grid_flags import add_grid_flags, add_run_flags, check_no_grid_flags, read_grid
 from glue_sparse.experiments import grids, runner, tuning
 from glue_sparse.records import results
 from glue_sparse.reports import tables, trials
@@ -114,8 +114,7 @@ def show(arguments: Namespace, flags: list[str]) -> int:
     if not arguments.config.is_dir():
         show_grid(read_grid(arguments.config, arguments, flags), arguments.results_dir)
         return 0
-    if flags:
-        raise ValueError(f"{flags[0]} goes with a grid, not with a folder of runs")
+    check_no_grid_flags(arguments, flags)
     print(text_tables.markdown(tables.HEADER, tables.rows(results.collect(arguments.config))))
     return 0
 

@@ -215,9 +215,10 @@ def _cell(row: str, column: str, seed: int, argv: list[str], root: Path, start: 
     tasks.check(first.task, first.model)
     if first.merge.merge_every and not first.merge.num_workers:
         raise ValueError("`merge_every` needs `num_workers` in a grid")
-    if not Path(first.model.model).name.strip("."):
-        raise ValueError(f"the folder of runs is called as the model: give `model` {first.model.model} by its own name")
-    folder = root / Path(first.model.model).name / row / column / f"seed{seed}"
+    model = str(first.model.model)
+    if not Path(model).name.strip("."):
+        raise ValueError(f"the folder of runs is called as the model: give `model` {model} by its own name")
+    folder = root / Path(model).name / row / column / f"seed{seed}"
     argv = [*argv, "--output_dir", str(folder)]
     prunes_start = methods.find(first.method.method).prunes_start
     if start:

@@ -75,13 +75,6 @@ def test_a_signal_that_is_ignored_stays_so():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_one_of_several_ranks_keeps_the_usual_meaning(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    before = handlers()
-    with one_sentence():
-        assert handlers() == before
-
-
 def test_a_forked_process_ends_at_once():
     with one_sentence():
         child = os.fork()

@@ -147,7 +147,8 @@ def all_alive() -> Iterator[None]:
     except RuntimeError as error:
         if count() == 1 or not _of_backend(error):
             raise
-        reason = re.sub(r"^\[.*?\] ", "", str(error))  # without the backend's own file and line
+        reason = re.sub(r"^\[.*?\] ", "", str(error))  # without the backend's own file and line, and its guesses
+        reason = re.split(r"\. |\n", reason)[0]
         raise ConnectionError(f"{GONE} ({sentence(reason, 90)})") from error
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from glue_sparse.writing.leaving import with_a_word
 from glue_sparse.writing.sentences import say
 from glue_sparse.writing.words import shortened
 
@@ -24,6 +25,10 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 AGAIN = "stopped before the end; files that were written are whole, and the same command starts again"
 """What is said where nothing says more about what is kept."""
+
+
+_KEPT: list[Callable[[], str]] = []
+"""What the open blocks of `keeping` say, the innermost last."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -59,7 +64,7 @@ def one_sentence(status: int = 1, flags: Callable[[], Collection[str]] = tuple) 
 def stopping(flags: Callable[[], Collection[str]] = tuple) -> Iterator[None]:
     """End the command with one sentence when a signal asks for it; see `one_sentence`, which has it."""
     try:
-        with raising():
+        with raising() if _alone() else with_a_word(SIGNALS[1:], lambda: as_typed(_kept(), flags())):
             yield
     except KeyboardInterrupt as error:
         say(f"interrupted: {as_typed(str(error) or AGAIN, flags())}")
@@ -69,20 +74,31 @@ def stopping(flags: Callable[[], Collection[str]] = tuple) -> Iterator[None]:
 @contextmanager
 def keeping(says: Callable[[], str]) -> Iterator[None]:
     """A signal within the block is told with what `says` gives then: what is kept, and how to go on."""
+    _KEPT.append(says)
     try:
         yield
     except KeyboardInterrupt as error:
         if str(error):
             raise
         raise Interrupted(says(), getattr(error, "number", signal.SIGINT)) from error
+    finally:
+        _KEPT.remove(says)
+
+
+def _kept() -> str:
+    return _KEPT[-1]() if _KEPT else AGAIN
+
+
+def _alone() -> bool:
+    return os.environ.get("WORLD_SIZE", "1") == "1"
 
 
 @contextmanager
 def raising() -> Iterator[None]:
     """Within the block the first signal raises Interrupted, so that all is tidied up; the next ones act as before it.
 
-    A process that was forked in the block has nothing to tidy. One of several ranks, which may wait for another where
-    no exception can reach it, keeps the usual meaning of signals; so does one that was told to ignore them.
+    A process that was forked in the block has nothing to tidy. One of several ranks may wait for another where no
+    exception can reach it, so that signals keep their usual meaning there, as those that are ignored do.
     """
     before: dict[signal.Signals, Any] = {}
     owner = os.getpid()
@@ -98,8 +114,7 @@ def raising() -> Iterator[None]:
             return
         raise Interrupted(number=number)
 
-    alone = os.environ.get("WORLD_SIZE", "1") == "1"
-    if alone and threading.current_thread() is threading.main_thread():
+    if _alone() and threading.current_thread() is threading.main_thread():
         for kind in SIGNALS:
             if signal.getsignal(kind) not in (signal.SIG_IGN, None):
                 before[kind] = signal.signal(kind, interrupt)

@@ -71,7 +71,7 @@ def links(folder: Path, out: Path) -> Path:
         ("model", "../run/./model@scratch3", ()),
         ("model", "links", ()),
         ("mask_file", "model", ("--method", "fixed_mask")),
-        ("start_diff", "", ("--method", "lottery_ticket")),
+        ("start_diff", "", ("--method", "fixed_mask")),
         ("start_diff", "sparse_diff.safetensors", ("--method", "fixed_mask")),
         ("data_dir", "predictions", ()),
         ("config", "predictions/x.yaml", ()),

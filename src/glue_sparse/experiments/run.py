@@ -155,7 +155,7 @@ def _kept(folder: Path) -> str:
     """What a stopped run leaves, and how it goes on."""
     if (folder / results.FILE_NAME).exists():
         return f"stopped when the run was finished; its results are in {folder}"
-    if aside.stands(folder):
+    if aside.holds_a_run(folder):
         return f"stopped before the first step, so the earlier run is back in {folder}: the same command starts again"
     if complete := checkpoints.complete(folder):
         step = complete[-1].name.rpartition("-")[2]

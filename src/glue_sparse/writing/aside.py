@@ -64,14 +64,14 @@ def put_back(folder: Path) -> None:
         moving.rmdir()
 
 
-def stands(folder: Path) -> bool:
-    """Whether an earlier run stands aside."""
-    return (folder / OLD).is_dir()
+def holds_a_run(folder: Path) -> bool:
+    """Whether an earlier run stands aside, and comes back if the new one never trains."""
+    return (folder / OLD).is_dir() and any(path.name != _PATTERNS for path in (folder / OLD).iterdir())
 
 
 def drop(folder: Path) -> None:
     """Delete what stands aside: the new run has come so far that it takes its place."""
-    if stands(folder):
+    if (folder / OLD).is_dir():
         (folder / OLD).rename(folder / _GONE)
         shutil.rmtree(folder / _GONE, ignore_errors=True)  # the next run tries again, and says why it cannot
 

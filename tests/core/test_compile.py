@@ -18,7 +18,6 @@ from glue_sparse.core.params import body_names
 from glue_sparse.core.randomness import seeded
 from glue_sparse.core.reindexing import reindex
 from networks import bert, cast, gpt2
-from rare import rarely
 from tile_masks import tile_mask
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "num_hidden_layers": 1}
@@ -94,7 +93,8 @@ def check(model: nn.Module, **how: Any) -> None:
     assert losses(other, "aot_eager", **how) == expected
 
 
-@pytest.mark.parametrize("dtype", rarely([torch.float32, torch.bfloat16], [torch.float32]))
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_compiled_bert_is_one_graph_with_the_same_losses(dtype: torch.dtype):
     check(attached(cast(bert(**NO_DROPOUT), dtype), 0.005 if dtype == torch.float32 else 0.05))
 
@@ -106,7 +106,6 @@ def test_a_compiled_gpt2_whose_weights_are_transposed():
     check(attached(model))
 
 
-@pytest.mark.slow
 def test_two_forward_passes_before_a_backward_pass():
     check(attached(Net()), forwards=2)
 

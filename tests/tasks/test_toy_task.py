@@ -64,6 +64,7 @@ def test_it_trains_with_its_flag(tiny_bert: str, tmp_path: Path, capsys: pytest.
         register_task(TaskRecord("rte", load))
 
 
+@pytest.mark.slow
 def test_a_grid_runs_both_toys_and_its_table_shows_them(
     tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

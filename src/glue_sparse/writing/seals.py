@@ -203,7 +203,7 @@ def _layout(name: str, stored: Any) -> Layout:
     if isinstance(stored, dict) and stored.keys() == {"dtype", "shape", "data_offsets"}:
         dtype, shape, place = stored["dtype"], stored["shape"], stored["data_offsets"]
         is_known = isinstance(dtype, str) and dtype in TYPES and isinstance(shape, list) and isinstance(place, list)
-        numbers = [*shape, *place] if is_known else [None]
+        numbers: list[Any] = [*shape, *place] if is_known else [None]
         if set(map(type, numbers)) == {int} and min(numbers) >= 0:
             return Layout(dtype, tuple(shape), tuple(place))
     raise ValueError(f"{name} has a type, a shape or a place that no tensor has")

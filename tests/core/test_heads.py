@@ -1,6 +1,7 @@
 """What of a network is a head: what a task adds, and not the way to the words of a language model."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,25 +94,25 @@ def test_an_untied_output_layer_is_no_matrix_of_a_layer():
     assert "lm_head.weight" not in sparsifiable(mamba())
 
 
-def train(**options: Any) -> SparseTrainer:
+def train(folder: Path, **options: Any) -> SparseTrainer:
     rows = [{"input_ids": torch.arange(i, i + 8), "labels": torch.arange(i, i + 8)} for i in range(8)]
-    args = TrainingArguments("unused", max_steps=1, use_cpu=True, report_to="none", save_strategy="no",
+    args = TrainingArguments(str(folder), max_steps=1, use_cpu=True, report_to="none", save_strategy="no",
                              disable_tqdm=True)  # fmt: skip
     trainer = SparseTrainer(llama(), args, method=FixedMask(noise, density=0.05), train_dataset=rows, **options)  # type: ignore
     trainer.train()
     return trainer
 
 
-def test_a_decoder_trains_at_a_density_below_its_output_layer():
-    trainer = train()
+def test_a_decoder_trains_at_a_density_below_its_output_layer(tmp_path: Path):
+    trainer = train(tmp_path)
     masks = trainer.sparse_diff().own_masks()
     assert 0 < masks["lm_head.weight"].sum() < masks["lm_head.weight"].numel()
     assert sum(int(mask.sum()) for mask in masks.values()) == int(0.05 * sum(p.numel() for p in llama().parameters()))
 
 
-def test_the_user_can_make_it_one():
+def test_the_user_can_make_it_one(tmp_path: Path):
     with pytest.raises(ValueError, match="the head alone has 800"):
-        train(head=("lm_head.weight",))
+        train(tmp_path, head=("lm_head.weight",))
 
 
 def test_a_network_that_has_the_parts_of_its_base_itself():

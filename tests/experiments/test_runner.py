@@ -16,6 +16,7 @@ from forked import SUBPROCESS, Forked
 from glue_sparse import SparseDiff
 from glue_sparse.experiments import grids, runner
 from glue_sparse.records import results
+from glue_sparse.writing import aside
 from small_grids import finished
 
 ROOT = Path(__file__).parents[2]
@@ -97,7 +98,7 @@ def test_a_cell_that_another_process_works_on_is_waited_for(config: Path):
     grid = grids.read(config, seeds=[0], output_dir=config.parent / "runs")
     (cell,) = grid.cells
     cell.folder.mkdir(parents=True)
-    lock = FileLock(cell.folder / results.LOCK, thread_local=False)  # released by another thread
+    lock = FileLock(cell.folder / aside.LOCK, thread_local=False)  # released by another thread
     lock.acquire()
 
     def finish_elsewhere() -> None:

@@ -111,7 +111,8 @@ def test_what_is_read_is_not_replaced(tmp_path: Path):
     path, link = files.write_text(tmp_path / "grid.md", "read"), tmp_path / "link.md"
     link.symlink_to(path)
     for name in (path, link):
-        with files.keeping([1, None, "\0", str(tmp_path), [name]]), pytest.raises(OSError, match="what is read here"):
+        told = [1, None, "\0", str(tmp_path), [name]]
+        with files.protecting(told), pytest.raises(OSError, match="what is read here"):
             files.write_text(path, "written")
     assert path.read_text() == "read"
     files.write_text(path, "written")
@@ -119,7 +120,7 @@ def test_what_is_read_is_not_replaced(tmp_path: Path):
 
 def test_a_link_to_itself_is_no_file_that_is_there(tmp_path: Path):
     (loop := tmp_path / "loop").symlink_to(loop)
-    with files.keeping([loop, str(loop)]):
+    with files.protecting([loop, str(loop)]):
         assert files.write_text(tmp_path / "other", "x").read_text() == "x"
         assert files.write_text(loop, "x").read_text() == "x"  # nothing was behind the link, which goes
     assert files.real(tmp_path / "other") == (tmp_path / "other").resolve()

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from glue_sparse.experiments.told import command_line
 from glue_sparse.writing import aside, ending
-from glue_sparse.writing.files import keeping, paths
+from glue_sparse.writing.files import paths, protecting
 
 _WRITTEN = ("out", "folder")
 """What sub-commands call a file or folder that they write."""
@@ -20,7 +20,7 @@ def one_sentence(own: Namespace | None = None, *, status: int = 1) -> Iterator[N
     """
     told = vars(own or Namespace())
     read = [value for name, value in told.items() if name not in _WRITTEN]
-    with ending.one_sentence(status, lambda: {*command_line().flags, *told}), keeping(read):
+    with ending.one_sentence(status, lambda: {*command_line().flags, *told}), protecting(read):
         for path in paths(told.values()):
             aside.mend_near(path)
         yield

@@ -111,7 +111,7 @@ class Cell:
 
     def is_held(self) -> bool:
         """Whether some process works in the folder right now."""
-        return _is_locked(self.folder / results.LOCK)
+        return _is_locked(self.folder / aside.LOCK)
 
     def is_running(self) -> bool:
         """The same, or another grid is at work on this cell's commands."""

@@ -34,7 +34,7 @@ def claimed(training: "RunArguments", given: dict[str, Any]) -> Iterator[str | N
         ValueError: the folder is in use, cannot be written, or holds another run.
     """
     folder = Path(training.output_dir or ".")
-    lock = FileLock(folder / results.LOCK, timeout=2)  # a grid that looks whether it is held holds it for a moment
+    lock = FileLock(folder / aside.LOCK, timeout=2)  # a grid that looks whether it is held holds it for a moment
     try:
         if training.process_index == 0:
             _lock(folder, lock)
@@ -60,9 +60,9 @@ def held(target: Path | None) -> Iterator[None]:
     """
     with ExitStack() as stack:
         near = aside.near(target) if target else []
-        if folder := next((path for path in near if (path / results.LOCK).is_file()), None):
+        if folder := next((path for path in near if (path / aside.LOCK).is_file()), None):
             try:
-                stack.enter_context(FileLock(folder / results.LOCK, timeout=2))
+                stack.enter_context(FileLock(folder / aside.LOCK, timeout=2))
             except Timeout as error:
                 raise ValueError(f"a run is at work in {shortened(folder)}: wait for it, or write elsewhere") from error
         yield

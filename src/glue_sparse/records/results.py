@@ -17,7 +17,6 @@ from glue_sparse.writing.words import prefixed
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "results.json"
-LOCK = aside.LOCK
 
 NOT_SETTINGS = {
     "output_dir", "overwrite", "resume_from_checkpoint", "config", "data_dir", "disable_tqdm", "report_to", "run_name",

@@ -2,8 +2,6 @@
 
 import platform
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -15,6 +13,7 @@ from torch.utils.data import IterableDataset
 from glue_sparse.core import ranks
 from glue_sparse.core.content import Fact, content_digest, fact
 from glue_sparse.core.parametrization import current_tensors
+from glue_sparse.core.randomness import chance_kept
 
 PACKAGES = ("glue_sparse", "torch", "transformers", "accelerate", "numpy", "datasets", "tokenizers")
 """Those that decide numbers."""
@@ -113,21 +112,14 @@ def rows_of(data: Any) -> Fact:
     """Number and content of the rows, as `Agreement.check` compares them; random states stay as they are."""
     count = len(data)
     places = range(count) if count <= SAMPLE else sorted(random.Random(count).sample(range(count), SAMPLE))
-    with _random_states_kept():
+    with chance_kept():
+        _alike()
         rows = [content_digest(data[place]) for place in places]
     return Fact(f"{count:,} rows", content_digest([count, *rows]))
 
 
-@contextmanager
-def _random_states_kept() -> Iterator[None]:
-    """What rows draw at random is the same on all ranks within the block, and leaves no trace."""
-    ours, numpys = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        random.seed(0)
-        np.random.seed(0)  # noqa: NPY002  # the rows' own code may draw from it
-        torch.default_generator.manual_seed(0)
-        try:
-            yield
-        finally:
-            random.setstate(ours)
-            np.random.set_state(numpys)  # noqa: NPY002
+def _alike() -> None:
+    """Let what rows draw at random be the same on all ranks."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  # the rows' own code may draw from it
+    torch.default_generator.manual_seed(0)

@@ -47,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def keeping(values: Iterable[object]) -> Iterator[None]:
+def protecting(values: Iterable[object]) -> Iterator[None]:
     """Within the block no file is replaced that one of the values, or of the lists among them, is the path of."""
     _KEPT.append(frozenset(real(path) for path in paths(values) if _is_file(path)))
     try:

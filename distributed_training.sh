@@ -21,7 +21,7 @@ dataset=$1 seed=$2 num_workers=$3 epochs=$4 gpu=$5
 shift 5
 source "$(dirname "$0")/scripts/environment.sh" offline,plots
 export CUDA_VISIBLE_DEVICES=$gpu
-exec python scripts/table.py run configs/table_2.yaml --tasks "$dataset" --seeds "$seed" \
+exec python scripts/table.py run table_2 --tasks "$dataset" --seeds "$seed" \
   --num_workers "$num_workers" --num_train_epochs "$epochs" \
   --output_dir "runs/distributed_training/$num_workers-workers" \
   --results_dir "results/distributed_training/$num_workers-workers" "$@"

@@ -3,4 +3,4 @@
 #   bash run_figure_2.sh --model minilm --data_dir path/to/glue --tasks mrpc --seeds 0 1 --num_train_epochs 3
 # Flags: those of `python scripts/table.py run --help` and, for all runs, of `python scripts/train.py --help`.
 source "$(dirname "$0")/scripts/environment.sh" offline,plots
-exec python scripts/table.py run configs/figure_2.yaml "$@"
+exec python scripts/table.py run figure_2 "$@"

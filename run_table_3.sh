@@ -5,4 +5,4 @@
 #     --num_train_epochs 10 --max_train_samples 10000 --dense_steps 20 --tune_values 0.2 0.05
 # Flags: those of `python scripts/table.py run --help` and, for all runs, of `python scripts/train.py --help`.
 source "$(dirname "$0")/scripts/environment.sh" plots
-exec python scripts/table.py run configs/table_3.yaml "$@"
+exec python scripts/table.py run table_3 "$@"

@@ -5,4 +5,4 @@
 #     --num_train_epochs 5 --max_train_samples 5000 --tune_values 0.2 0.05
 # Flags: those of `python scripts/table.py run --help` and, for all runs, of `python scripts/train.py --help`.
 source "$(dirname "$0")/scripts/environment.sh" plots
-exec python scripts/table.py run configs/table_4.yaml "$@"
+exec python scripts/table.py run table_4 "$@"

@@ -10,7 +10,8 @@ import yaml
 
 from glue_sparse.arguments.command_line import DEFAULTS
 from glue_sparse.cli.main import COMMANDS
-from glue_sparse.experiments import grids
+from glue_sparse.experiments import grid_file, grids
+from glue_sparse.experiments.grid_file import SHIPPED
 from glue_sparse.experiments.told import parse
 from glue_sparse.methods.registry import METHODS
 from glue_sparse.reports.figures import grids as figures
@@ -19,7 +20,7 @@ from glue_sparse.tasks.registry import TASKS
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(SHIPPED.rglob("*.yaml")), ids=lambda path: path.name)
 def test_every_yaml_parses(path: Path):
     content = yaml.safe_load(path.read_text())
     assert content
@@ -29,8 +30,19 @@ def test_every_yaml_parses(path: Path):
         flags = [] if any("model" in one for one in settings) else ["--model", "minilm"]
         grid = grids.read(path, seeds=[0], flags=flags)
         assert not grid.figure or figures.check(grid)
-    elif path.parent.name == "configs":
+    elif path.parent == SHIPPED:
         parse(["--task", "rte", "--model", "minilm"], config=path)
+
+
+def test_a_grid_goes_by_its_name_or_by_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("table_2").mkdir()  # no file, so that the name is meant
+    assert grid_file.place(Path("table_2")) == SHIPPED / "table_2.yaml"
+    Path("table_1").write_text("a grid of ours")
+    assert grid_file.place(Path("table_1")) == Path("table_1")
+    assert grid_file.place(Path("mine/table_2")) == Path("mine/table_2")
+    with pytest.raises(ValueError, match="no file 'tabel_3': unknown grid 'tabel_3'; did you mean table_3"):
+        grid_file.place(Path("tabel_3"))
 
 
 @pytest.mark.parametrize("task", sorted(TASKS))

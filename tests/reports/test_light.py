@@ -74,7 +74,7 @@ def test_tables_and_figures_load_neither_torch_nor_transformers(small: Path):
 def test_show_opens_each_result_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """All 144 of table 1, in its table in three formats, with captions, costs and means."""
     more = {"output_dir": tmp_path / "runs", "flags": ["--model", "minilm"]}
-    grid = grids.read(ROOT / "configs" / "table_1.yaml", **more)
+    grid = grids.read(Path("table_1"), **more)
     cells = [cell for cell in grid.cells if cell.row in grid.rows]
     for cell in cells:
         finished(cell, flops={"forward_flops": 1.0, "forward_share": 1.0, "training_flops_per_example": 3.0,
@@ -82,7 +82,7 @@ def test_show_opens_each_result_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     opened: list[Path] = []
     read = results.read
     monkeypatch.setattr(results, "read", lambda path: opened.append(path) or read(path))
-    words = ["show", str(ROOT / "configs" / "table_1.yaml"), "--model", "minilm"]
+    words = ["show", "table_1", "--model", "minilm"]
     where = ["--output_dir", str(tmp_path / "runs"), "--results_dir", str(tmp_path / "results")]
     assert table.main([*words, *where]) == 0
     assert len(cells) == 144 and sorted(opened) == sorted(cell.folder / results.FILE_NAME for cell in cells)

@@ -29,7 +29,7 @@ from glue_sparse.writing import files as whole_files
 from glue_sparse.writing.bounds import NOT_NEGATIVE, POSITIVE
 from glue_sparse.writing.parser import Parser
 
-CONFIG = Path("configs", "essential_sparsity.yaml")
+CONFIG = Path("essential_sparsity")
 
 
 def parser(prog: str | None = None) -> Parser:

@@ -1,6 +1,6 @@
 """Draw a grid's figure from its finished runs, or how runs went (which gates closed, what was explored): for example
 
-    glue-sparse figure configs/figure_2.yaml --model minilm --data_dir path/to/glue --tasks mrpc --seeds 0
+    glue-sparse figure figure_2 --model minilm --data_dir path/to/glue --tasks mrpc --seeds 0
     glue-sparse figure runs/diff_pruning_stages/mrpc/seed0/1_gates --name mrpc_gates
     glue-sparse figure runs/dst/resnet9/{set,snfs,rigl}-0.1/cifar10/seed0 --name explored
     glue-sparse figure runs/RUN runs/OTHER --kind pattern --tensor "*.layer.1.intermediate.dense.weight"

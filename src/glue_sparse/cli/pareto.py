@@ -1,7 +1,7 @@
 """Loss over FLOPs of sparse models beside a dense family, and their best learning rates: for example
 
     glue-sparse pareto run --data_dir path/to/text --tasks tiny mini small --seeds 0
-    glue-sparse pareto run --config configs/dynsparse.yaml --data_dir path/to/text
+    glue-sparse pareto run --config dynsparse --data_dir path/to/text
     glue-sparse pareto show runs/pareto
     glue-sparse pareto show runs/pareto --with_head
     glue-sparse pareto show --published
@@ -38,7 +38,7 @@ from glue_sparse.writing import files as whole_files
 from glue_sparse.writing.parser import Parser
 from glue_sparse.writing.tables import heading
 
-CONFIG = Path("configs", "pareto.yaml")
+CONFIG = Path("pareto")
 PUBLISHED = "published: Dietrich et al. (2021)"
 
 

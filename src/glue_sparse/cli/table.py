@@ -1,7 +1,7 @@
 """Run a grid of experiments and print its table: for example
 
-    glue-sparse table run configs/table_1.yaml --model minilm --data_dir path/to/glue --tasks rte mrpc
-    glue-sparse table show configs/table_1.yaml --model minilm --data_dir path/to/glue --tasks rte mrpc
+    glue-sparse table run table_1 --model minilm --data_dir path/to/glue --tasks rte mrpc
+    glue-sparse table show table_1 --model minilm --data_dir path/to/glue --tasks rte mrpc
     glue-sparse table show runs/quickstart
 
 `run` does the runs that are missing and can be stopped and started again at any time; a failed run is listed with its
@@ -35,7 +35,7 @@ def parser(prog: str | None = None) -> Parser:
     top = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     verbs = top.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("run", help="do the missing runs of a grid", allow_abbrev=False)
-    run.add_argument("config", type=Path, help="a grid, for example configs/table_1.yaml")
+    run.add_argument("config", type=Path, help="a grid, for example table_1")
     add_run_flags(run)
     run.add_argument("--launcher", choices=("local", "slurm"), default="local", help="slurm: submit an array job")
     run.add_argument(

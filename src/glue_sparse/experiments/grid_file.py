@@ -12,7 +12,7 @@ from glue_sparse.experiments.cells import START
 from glue_sparse.experiments.sweeps import CHAIN, SWEEP
 from glue_sparse.experiments.told import settings_of
 from glue_sparse.writing.fields import typed
-from glue_sparse.writing.words import check_one_of, prefixed
+from glue_sparse.writing.words import check_one_of, prefixed, shown
 
 KINDS: dict[str, Any] = {
     "title": str | int | float, "base": dict[str, Any] | None, "stages": dict[str, Any], "rows": dict[str, Any],
@@ -25,6 +25,26 @@ DECIDED = ("seed", "output_dir", "overwrite", "resume_from_checkpoint")
 _OWN: dict[str, tuple[str, ...]] = {"rows": (START, SWEEP, CHAIN), "stages": (START,), "columns": ()}
 """Part of a grid -> what its settings may hold that is no flag."""
 _HELP = ("help", "help_all")
+SHIPPED = Path(__file__).parents[1] / "configs"
+"""The grids that come with the package, a YAML for each published table or figure."""
+
+
+def names() -> list[str]:
+    """The grids that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def place(named: Path) -> Path:
+    """Where a grid is: a file of that path, or else one that comes with the package, by its name.
+
+    Raises:
+        ValueError: neither is there.
+    """
+    if named.is_file() or named.suffix or named.name != str(named):
+        return named
+    with prefixed(f"no file {shown(str(named))}"):
+        check_one_of("grid", str(named), names())
+    return SHIPPED / f"{named}.yaml"
 
 
 def load(path: Path) -> dict[str, Any]:

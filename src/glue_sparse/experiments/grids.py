@@ -35,6 +35,7 @@ def read(
     the value that the trials which are there choose.
 
     Args:
+        path: a YAML, or the name of a grid that comes with the package.
         tasks, rows: keep only these; a column goes by its task or its name, and the name of a row with a sweep stands
             for all of its values.
         seeds, output_dir: instead of the YAML's seeds, and of the folder runs/GRID/MODEL.
@@ -44,6 +45,7 @@ def read(
     Raises:
         ValueError: an unknown key, method or task, a duplicate seed, an empty grid, a bad value.
     """
+    path = grid_file.place(path)
     config, root = grid_file.load(path), output_dir or Path("runs", path.stem)
     part = partial(_grid, path, tasks=tasks, flags=flags)
     with prefixed(str(path)):
@@ -121,7 +123,8 @@ def _rows(
 
 def further_values(path: Path, grid: Grid) -> dict[str, list[float]]:
     """Values of sweeps that have runs beside those of a grid, whether or not its YAML names them, for `read`."""
-    return sweeps.further_values(grid.cells[0].folder.parents[2], grid_file.named(path, grid_file.load(path), "rows"))
+    rows = grid_file.named(path, grid_file.load(grid_file.place(path)), "rows")
+    return sweeps.further_values(grid.cells[0].folder.parents[2], rows)
 
 
 def _levels(named: dict[str, dict[str, Any]]) -> list[list[str]]:

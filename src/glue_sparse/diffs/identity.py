@@ -22,14 +22,21 @@ class DiffInfo:
     base_model: str = "its base model"
     """Hub id, folder or alias of the model the diff belongs to."""
     model_class: str = ""
+    """Name of the class that loads the base with this task's head."""
     task: str = ""
+    """Name of the task; empty for one of your own."""
     method: str = ""
+    """Name of the method that chose the entries."""
     density: float | None = None
     """Active fraction of the whole model, as asked for."""
     labels: tuple[str, ...] = ()
+    """Names of the classes, in the order of the outputs."""
     dtype: str = "float32"
+    """Type of the model's numbers, as in `torch.float32`."""
     inactive: Inactive = "frozen"
+    """What the other entries hold: the base's value, or `zero`."""
     num_labels: int | None = None
+    """Outputs of the head; none for a model that has no such number."""
     vocab_size: int | None = None
     """Of a model whose base does not say it, because it is random and its tokenizer was trained or given."""
     base_digest: str = ""

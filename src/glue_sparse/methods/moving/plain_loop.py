@@ -39,7 +39,7 @@ def sparsify_model(
 
     Args:
         sparsity: share of the entries of these tensors that is zero, in [0, 1).
-        distribution, power, densities, tensors, start, variance, seed: as for `DropGrow`.
+        distribution: as for `DropGrow`; so are `power`, `densities`, `tensors`, `start`, `variance` and `seed`.
         block_size: side of the square tiles that are active as a whole; a rule that moves them has the same.
     Raises:
         ValueError: sparsity out of range, an unknown distribution, a tensor that would keep nothing, or one that has

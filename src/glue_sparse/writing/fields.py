@@ -205,10 +205,13 @@ def _dict(kind: Any, value: Any, where: str, what: object) -> Any:
     return {key: read(inner, one, f"{where}.{key}", what) for key, one in value.items()}
 
 
+_hints = lru_cache(maxsize=256)(get_type_hints)  # half of the time in which a grid's cells are checked
+
+
 def _object(kind: Any, value: Any, where: str, what: object) -> Any:
     if not isinstance(value, Mapping):
         raise _wrong("an object", value, where, what)
-    known, hints = {one.name: one for one in fields(kind)}, get_type_hints(kind)
+    known, hints = {one.name: one for one in fields(kind)}, _hints(kind)
     for name in value:
         if name not in known:
             raise ValueError(

@@ -9,14 +9,10 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from glue_sparse.core.active import current_masks
 from networks import bert, collate, distilbert, examples, gpt2, roberta
-from plain_loop import batch, conv_net, sparse, train
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-HOW = (Path(__file__).parents[1] / "docs" / "how_it_works.md").read_text()
-DOCS = re.findall(r"```python\n(.*?)```", HOW.partition("## SparseDiff file")[0], flags=re.DOTALL)
 
 
 def seeded(build: Any) -> Any:
@@ -56,29 +52,6 @@ def test_the_score_example_chooses_entries():
     masks = names["method"].prepare(model, head, lambda num_samples: [collate(examples(16))])
     everything = sum(p.numel() for p in model.parameters())
     assert sum(int(mask.sum()) for mask in masks.values()) == int(0.02 * everything) - 34
-
-
-def test_the_plain_loop_runs_saves_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    loop, _, _ = BLOCKS[1].partition("\ndetach(network)")
-    saving = DOCS[-1].partition("# later")
-    names: dict[str, Any] = {"torch": torch, "network": conv_net(), "loader": [batch(i) for i in range(30)]}
-    exec(loop.replace("RIGL, num_steps=len(loader)", "RIGL, num_steps=300"), names)
-    exec(saving[0] + saving[2].partition("\n")[2], names)
-    assert names["optimizer"].num_done == 30
-    names["detach"](names["network"])
-    weights = [p for p in names["network"].parameters() if p.dim() > 1]
-    assert sum(int((p != 0).sum()) for p in weights) <= round(0.1 * sum(p.numel() for p in weights))
-
-
-def test_the_scores_of_the_docs_move_entries():
-    names: dict[str, Any] = {}
-    exec("from glue_sparse import Rule, Schedule\n" + DOCS[-2], names)
-    model, steps = sparse(names["rule"], num_steps=200)
-    before = current_masks(model)
-    for step in range(52):
-        train(model, steps, step)
-    assert any(not torch.equal(mask, before[name]) for name, mask in current_masks(model).items())
 
 
 def test_the_readme_is_short_and_names_both_commands():

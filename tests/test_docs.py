@@ -1,0 +1,166 @@
+"""What the documentation shows works: commands parse, programs import and run, flags, links and public names exist."""
+
+import ast
+import re
+import runpy
+from collections import Counter
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import glue_sparse
+from documented import PAGES, PROGRAMS, ROOT, blocks, check_command, documented
+from glue_sparse.core.active import current_masks
+from glue_sparse.experiments import grids
+from plain_loop import batch, conv_net, sparse, train
+
+DOCS = ROOT / "docs"
+COMMANDS = [*documented()]
+WITH_COMMANDS = sorted({where for where, _ in COMMANDS})
+LAUNCHERS = {"--config_file", "--help", "--nproc_per_node", "--num_processes", "--strict"}
+"""Flags of other programs that the text names."""
+
+
+def where(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=where)
+def test_documented_commands_parse(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    wrong = []
+    for place, line in COMMANDS:
+        if place == page:
+            try:
+                check_command(line, tmp_path)
+            except (SystemExit, Exception) as error:
+                wrong.append(f"{line.strip()}: {error} {capsys.readouterr().err.strip()}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("glue-sparse trane --task rte", "unknown command"),
+        ("glue-sparse train --task rte --densty 0.1", "densty"),
+        ("glue-sparse diff apply RUN", "required: folder"),
+        ("glue-sparse table run table_1 --model minilm --densty 0.1", "densty"),
+        ("OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 -m glue_sparse train --task rte --merge_evry 10", "merge_evry"),
+        ("accelerate launch --num_processes 2 scripts/train.py --task rte --densty 0.1", "densty"),
+        ("bash run_table_1.sh --model minilm --densty 0.1", "densty"),
+        ("cd here && python scripts/trian.py", "no scripts/trian.py"),
+        ("python -m glue_sparse masks made minilm masks", "made"),
+        ("pip install 'glue_sparse[ofline]'", "no extra 'ofline'"),
+        ("glue_sparse train --task rte", "no test knows"),
+    ],
+)
+def test_a_wrong_command_would_be_seen(
+    line: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises((ValueError, SystemExit)) as error:
+        check_command(line, tmp_path)
+    assert message in f"{error.value} {capsys.readouterr().err}"
+
+
+def test_flags_in_the_text_exist():
+    helps = "\n".join(text for _, text in runpy.run_path(str(DOCS / "hooks.py"))["helps"]())
+    known = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", helps)) | LAUNCHERS
+    unknown = []
+    for page in PAGES:
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for code in re.findall(r"`([^`]+)`", text):
+            unknown += [f"{where(page)}: {flag}" for flag in re.findall(r"(?<!\S)--[a-z]\w*", code) if flag not in known]
+    assert not unknown
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=where)
+def test_programs_compile_and_import_what_exists(page: Path):
+    for text in blocks(page, "python"):
+        check_imports(ast.parse(text))
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=where)
+def test_examples_import_what_exists(program: Path):
+    check_imports(ast.parse(program.read_text()))
+
+
+def check_imports(tree: ast.Module) -> None:
+    """Raise where a module or, of ours, a name of one does not exist."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert all(find_spec(one.name) for one in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert find_spec(node.module), node.module
+            if node.module.partition(".")[0] == "glue_sparse":
+                module = import_module(node.module)
+                assert all(hasattr(module, one.name) for one in node.names), ast.unparse(node)
+
+
+def test_the_plain_loop_runs_saves_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    first, _, last = blocks(DOCS / "sparse_networks.md", "python")
+    loop, _, _ = first.partition("\ndetach(network)")
+    saving = last.partition("# later")
+    names: dict[str, Any] = {"network": conv_net(), "loader": [batch(i) for i in range(30)]}
+    exec(loop.replace("RIGL, num_steps=len(loader)", "RIGL, num_steps=300"), names)
+    exec(saving[0] + saving[2].partition("\n")[2], names)
+    assert names["optimizer"].num_done == 30
+    names["detach"](names["network"])
+    weights = [p for p in names["network"].parameters() if p.dim() > 1]
+    assert sum(int((p != 0).sum()) for p in weights) <= round(0.1 * sum(p.numel() for p in weights))
+
+
+def test_the_scores_of_the_docs_move_entries():
+    names: dict[str, Any] = {}
+    exec(blocks(DOCS / "sparse_networks.md", "python")[1], names)
+    model, steps = sparse(names["rule"], num_steps=200)
+    before = current_masks(model)
+    for step in range(52):
+        train(model, steps, step)
+    assert any(not bool((mask == before[name]).all()) for name, mask in current_masks(model).items())
+
+
+def test_grids_in_the_docs_are_grids(tmp_path: Path):
+    found = [text for page in PAGES for text in blocks(page, "yaml") if re.search(r"^rows:", text, flags=re.MULTILINE)]
+    assert found
+    for number, text in enumerate(found):
+        path = tmp_path / f"grid_{number}.yaml"
+        path.write_text(text)
+        assert grids.read(path, seeds=[0]).cells
+
+
+def test_links_between_pages_lead_somewhere():
+    """As GitHub shows them; mkdocs checks those of the site."""
+    wrong = []
+    for page in PAGES:
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            if "://" in link or link.startswith("mailto:"):
+                continue
+            if not target.exists() or anchor and target.suffix == ".md" and anchor not in anchors(target):
+                wrong.append(f"{where(page)}: {link}")
+    assert not wrong
+
+
+def anchors(page: Path) -> list[str]:
+    """Of its headings."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings]
+
+
+def test_every_public_name_is_on_one_page_of_the_reference():
+    pages = sorted((DOCS / "reference").glob("*.md"))
+    found = Counter(name for page in pages for name in re.findall(r"^::: (\S+)$", page.read_text(), flags=re.MULTILINE))
+    assert found == Counter(f"glue_sparse.{name}" for name in glue_sparse.__all__)
+
+
+def test_every_public_name_is_documented():
+    """What has no docstring is not shown."""
+    for name in glue_sparse.__all__:
+        value = getattr(glue_sparse, name)
+        assert (value if callable(value) else type(value)).__doc__, name

@@ -56,9 +56,7 @@ def test_documented_commands_parse(page: Path, tmp_path: Path, capsys: pytest.Ca
         ("glue_sparse train --task rte", "no test knows"),
     ],
 )
-def test_a_wrong_command_would_be_seen(
-    line: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_wrong_command_would_be_seen(line: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises((ValueError, SystemExit)) as error:
         check_command(line, tmp_path)
     assert message in f"{error.value} {capsys.readouterr().err}"
@@ -70,8 +68,8 @@ def test_flags_in_the_text_exist():
     unknown = []
     for page in PAGES:
         text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-        for code in re.findall(r"`([^`]+)`", text):
-            unknown += [f"{where(page)}: {flag}" for flag in re.findall(r"(?<!\S)--[a-z]\w*", code) if flag not in known]
+        flags = {flag for code in re.findall(r"`([^`]+)`", text) for flag in re.findall(r"(?<!\S)--[a-z]\w*", code)}
+        unknown += [f"{where(page)}: {flag}" for flag in sorted(flags - known)]
     assert not unknown
 
 

@@ -24,7 +24,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAMS = [*sorted((ROOT / "examples").rglob("*.py")), *sorted((ROOT / "src/glue_sparse/cli").glob("*.py"))]
 """Whose docstrings show commands."""
 OURS = ("glue-sparse", "python", "bash", "torchrun", "accelerate")
-OTHERS = {"cd", "echo", "eval", "export", "git", "ls", "mkdocs", "pip", "pytest", "python3", "ruff", "pyright", "source"}
+OTHERS = {"cat", "cd", "echo", "eval", "export", "git", "ls", "mkdocs", "pip", "pyright", "pytest", "ruff", "source"}
 """Commands of other programs that a page may show as they are."""
 FAKE = """#!/bin/bash
 printf '%q ' "$(basename "$0")" "$@" >>"$SHOWN"
@@ -42,7 +42,7 @@ def documented() -> Iterator[tuple[Path, str]]:
     """(where it stands, a command), each once."""
     for page in PAGES:
         lines = [line for text in blocks(page, "bash", "sh", "shell") for line in _joined(text)]
-        lines += [line.strip()[2:] for text in blocks(page, "console") for line in _joined(text) if line.strip()[:2] == "$ "]
+        lines += [line[2:] for text in blocks(page, "console") for line in _joined(text) if line.startswith("$ ")]
         for line in dict.fromkeys(lines):
             yield page, line
     for program in PROGRAMS:
@@ -83,7 +83,7 @@ def check_command(line: str, folder: Path) -> None:
         _check_ours(rest)
     elif program in ("torchrun", "accelerate"):
         _check_launched(program, rest)
-    elif program == "python":
+    elif program in ("python", "python3"):
         _check_python(rest)
     elif program not in OTHERS:
         raise ValueError(f"no test knows the program {program!r}")
@@ -212,4 +212,3 @@ def _check_extras(line: str) -> None:
         for name in names.split(","):
             if name not in known:
                 raise ValueError(f"there is no extra {name!r}")
-

@@ -22,6 +22,7 @@ from glue_sparse.models.loading import load_classifier
 from glue_sparse.models.tokenizers import load_tokenizer
 from glue_sparse.scores.fisher import fisher
 from glue_sparse.scores.scores import noise
+from glue_sparse.writing.extras import needed
 from glue_sparse.writing.tables import markdown
 
 HEADER = (
@@ -49,6 +50,11 @@ def batch_of(rows: int, tokens: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
 
+def peft_library() -> Any:
+    """The module peft; ValueError where it is not installed."""
+    return needed("peft", "a comparison with peft", "benchmark")
+
+
 def masked(model: nn.Module, score: Callable) -> nn.Module:
     """The model with the best 0.5 % by a score attached."""
     head = head_names(model)
@@ -71,13 +77,13 @@ def build(kind: str) -> nn.Module:
         gates = GATES[kind]
         gates.attach(model, gates.prepare(model, head_names(model), lambda count: ()))
     elif kind == "lora":
-        from peft import LoraConfig, get_peft_model
-
-        model = get_peft_model(model, LoraConfig(r=8, target_modules=LAYERS, modules_to_save=["classifier"]))
+        peft = peft_library()
+        config = peft.LoraConfig(r=8, target_modules=LAYERS, modules_to_save=["classifier"])
+        model = peft.get_peft_model(model, config)
     elif kind == "shira":
-        from peft import ShiraConfig, get_peft_model
-
-        model = get_peft_model(model, ShiraConfig(r=3, target_modules=LAYERS, modules_to_save=["classifier"]))
+        peft = peft_library()
+        config = peft.ShiraConfig(r=3, target_modules=LAYERS, modules_to_save=["classifier"])
+        model = peft.get_peft_model(model, config)
     return model.to(DEVICE).train()
 
 
@@ -180,7 +186,8 @@ def measure(kinds: Sequence[str], steps: int, bf16: bool) -> tuple[dict[str, lis
 
 
 def train(steps: int, bf16: bool) -> None:
-    """Print the training table and the ratios."""
+    """Print the training table and the ratios; ValueError where peft is not installed."""
+    peft_library()  # here, not in the processes that measure
     times, counts = measure(("full", "fish", "random", "lora", "shira", *GATES), steps, bf16)
     precision = "bfloat16 autocast" if bf16 else "float32"
     print(f"training on {DEVICE.type} ({torch.get_num_threads()} threads), {precision}, {steps} steps each\n")

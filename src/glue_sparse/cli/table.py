@@ -26,6 +26,7 @@ from glue_sparse.reports import tables, trials
 from glue_sparse.reports.figures import grids as figures
 from glue_sparse.reports.sheet import Sheet
 from glue_sparse.writing import tables as text_tables
+from glue_sparse.writing.extras import MissingExtra
 from glue_sparse.writing.parser import Parser
 from glue_sparse.writing.sentences import say
 
@@ -99,12 +100,15 @@ def report_waiting(grid: grids.Grid) -> list[str]:
 
 
 def show_grid(grid: grids.Grid, folder: Path) -> Sheet:
-    """Print and write the table; draw the figure where there is one and something to draw."""
+    """Print and write the table; draw the figure where there is one, something to draw and something to draw with."""
     sheet = Sheet.of(grid)
     paths = tables.write(sheet, folder)
     print(paths[0].read_text())
     if grid.figure and figures.check(grid) and sheet.results:
-        paths += figures.draw(sheet, folder)
+        try:
+            paths += figures.draw(sheet, folder)
+        except MissingExtra as error:  # the table is what was asked for
+            say(f"no figure: {error}")
     print(f"written: {', '.join(map(str, paths))}")
     return sheet
 

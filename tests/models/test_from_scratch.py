@@ -20,7 +20,7 @@ from transformers import (
 from glue_sparse import SparseDiff
 from glue_sparse.arguments.command_line import DEFAULTS
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
-from glue_sparse.cli import diff as script
+from glue_sparse.cli.work import diff as script
 from glue_sparse.diffs import deltas
 from glue_sparse.diffs.hub import card_of
 from glue_sparse.diffs.identity import DiffInfo

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageClassification, PreTrainedModel, ViTConfig, ViTForImageClassification
 
-from glue_sparse.cli import diff as script
+from glue_sparse.cli.work import diff as script
 from glue_sparse.core.active import attach
 from glue_sparse.core.params import head_names
 from glue_sparse.diffs.diff import SparseDiff

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from glue_sparse.core.batches import evaluating
+from glue_sparse.core.options import Kind
 from glue_sparse.core.randomness import seeded
-from glue_sparse.models.language_models import Kind, LanguageModel, logits_of
+from glue_sparse.models.language_models import LanguageModel, logits_of
 from glue_sparse.writing.characters import check_file, fault_of, utf8
 
 MASKED_SHARE = 0.15

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -13,14 +13,14 @@ from glue_sparse.analysis.perplexity import Perplexity, Tokens, Window, check_le
 from glue_sparse.core.batches import Batch
 from glue_sparse.core.budgets import check_sparsity
 from glue_sparse.core.masks import Masks, num_active
+from glue_sparse.core.options import Unlabelled
 from glue_sparse.core.params import head_names
 from glue_sparse.core.randomness import seeded
 from glue_sparse.methods.one_shot import OneShot, by_criterion, input_axes
 from glue_sparse.models.language_models import LanguageModel
 from glue_sparse.writing.words import check_one_of
 
-CRITERIA = ("magnitude", "wanda", "random")
-"""Criteria of `--method one_shot` that need no labels."""
+CRITERIA = get_args(Unlabelled)
 DISTRIBUTIONS = {
     "global": "of all matrices together",
     "uniform": "of each matrix, the same share",

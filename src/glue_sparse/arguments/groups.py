@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from glue_sparse.arguments.flags import arg, check_bounds
+from glue_sparse.core.options import Dtype
 
 GLUE = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli")
 """Tasks in GLUE's layout."""
@@ -20,7 +21,7 @@ class ModelArguments:
         "`bert_mini`, `bert_small`, `bert_medium` or `bert_base`, likewise.",
         reads=True,
     )
-    dtype: Literal["float32", "bfloat16"] = arg(
+    dtype: Dtype = arg(
         "float32", "Type of the base weights. Active entries are kept in float32 either way."
     )
     from_scratch: bool = arg(

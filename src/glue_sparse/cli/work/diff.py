@@ -1,0 +1,114 @@
+"""What the verbs of `glue-sparse diff` do."""
+
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from glue_sparse.analysis import similarity
+from glue_sparse.analysis.density import density_by_kind, density_by_layer
+from glue_sparse.core.masks import Masks
+from glue_sparse.diffs import deltas, pruned_model
+from glue_sparse.diffs.diff import SparseDiff
+from glue_sparse.diffs.storage import storage
+from glue_sparse.models.names import is_bert_size, scratch_of
+from glue_sparse.models.of_diff import load_base
+from glue_sparse.models.tokenizers import load_tokenizer
+from glue_sparse.reports.figures.masks import density_bars
+from glue_sparse.writing.files import sweep
+from glue_sparse.writing.tables import markdown
+from glue_sparse.writing.words import short_names, shortened
+
+
+def show(diff: str) -> None:
+    """Facts and a density table, per layer where names have layer numbers."""
+    found = SparseDiff.from_pretrained(diff)
+    info = found.info
+    print(f"base {info.base_model} ({info.model_class}, {info.dtype}), task {info.task}, method {info.method}")
+    print(f"labels: {', '.join(info.labels) or 'none'}; inactive entries: {info.inactive}")
+    print(f"{found.num_entries:,} entries, {found.nbytes:,} bytes\n")
+    lines = [
+        (layer, f"{active:,}", f"{entries:,}", f"{active / entries:.3%}")
+        for layer, (active, entries) in density_by_layer(found).items()
+    ]
+    lines += [(name, f"{t.numel():,}", f"{t.numel():,}", "whole") for name, t in found.whole.items()]
+    print(markdown(("layer", "active", "entries", "density"), lines))
+
+
+def apply(diff: str, folder: Path, model: str | None) -> None:
+    """Write base + diff as a model that stock transformers loads."""
+    _check_empty(folder)
+    found = SparseDiff.from_pretrained(diff)
+    name = model or found.info.base_model
+    whole = load_base(found.info, name)
+    found.apply(whole)
+    _save(whole, name, folder, found.own_masks() if found.info.inactive == "zero" else None)
+
+
+def restore(run: str, folder: Path, step: int | None, model: str | None) -> None:
+    """Write the model of a step of a run, from the base and the run's deltas."""
+    _check_empty(folder)
+    info = deltas.delta(run, step).info
+    name = model or info.base_model
+    whole = load_base(info, name)
+    deltas.restore(whole, run, step)
+    _save(whole, name, folder)
+
+
+def _check_empty(folder: Path) -> None:
+    if folder.is_dir():
+        sweep(folder)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ValueError(f"{shortened(folder)} is {'not empty' if folder.is_dir() else 'no folder'}")
+
+
+def _save(model: PreTrainedModel, base: str, folder: Path, zeros: Masks | None = None) -> None:
+    has_tokenizer = not is_bert_size(scratch_of(base)[0])  # that of a new BERT was trained with it: RUN/model holds it
+    reads_text = model.main_input_name == "input_ids" and has_tokenizer
+    pruned_model.write_plain(model, load_tokenizer(base) if reads_text else None, folder, zeros)
+    library = "glue_sparse.models.vision" if type(model).__module__ == "glue_sparse.models.vision" else "transformers"
+    print(f"wrote {folder}; load it with {library}.{type(model).__name__}.from_pretrained({str(folder)!r})")
+
+
+def deltas_table(run: str) -> None:
+    """What each delta of a run takes, beside a checkpoint with all tensors of the model."""
+    known, sizes = deltas.known_steps(run), deltas.sizes(run)
+    found = {step: deltas.delta(run, step) for step in known}
+    dense, total = storage([found[known[-1]]]).model, sum(sizes.values())
+    lines = [(str(s), f"{found[s].num_entries:,}", f"{sizes[s]:,}", f"{sizes[s] / dense:.3%}") for s in known]
+    entries, share = sum(diff.num_entries for diff in found.values()), total / (dense * len(known))
+    lines += [(f"all {len(known)}", f"{entries:,}", f"{total:,}", f"{share:.3%}")]
+    print(markdown(("step", "stored entries", "bytes", "of a dense checkpoint"), lines))
+    print(f"\na dense checkpoint takes {dense:,} bytes, the base and all deltas {dense + total:,}")
+    print(f"entries that any delta stores: {deltas.changed_entries(run):,}")
+
+
+def compare(diff: str, other: str) -> None:
+    """How far two diffs chose the same entries."""
+    one, two = SparseDiff.from_pretrained(diff), SparseDiff.from_pretrained(other)
+    names = one.shapes.keys() & two.shapes.keys()
+    own = [{name: mask for name, mask in each.own_masks().items() if name in names} for each in (one, two)]
+    found, smaller = similarity.compare(*own) if names else None, min(one.num_active, two.num_active)
+    both = found.both if found else 0
+    print(f"active entries: {one.num_active:,} and {two.num_active:,}; in both: {both:,}")
+    if smaller and found:
+        overlap, chance = both / smaller, found.by_chance / smaller
+        print(f"overlap (in both / the smaller): {overlap:.4f}; by chance about {chance:.4f}")
+
+
+def figure(diffs: list[str], name: str, results_dir: Path) -> None:
+    """Bars of where diffs have their entries."""
+    found = {label: SparseDiff.from_pretrained(place) for label, place in zip(short_names(diffs), diffs, strict=True)}
+    by_layer = {label: density_by_layer(diff) for label, diff in found.items()}
+    by_kind = {label: density_by_kind(diff) for label, diff in found.items()}
+    for path in density_bars(by_layer, by_kind, results_dir, name):
+        print(f"written: {path}")
+
+
+def stored(diffs: list[str]) -> None:
+    """Bytes of one base and a diff per task, beside a whole model per task."""
+    found = storage([SparseDiff.from_pretrained(place) for place in diffs])
+    lines = [(place, f"{size / 1e6:,.2f}") for place, size in zip(diffs, found.diffs, strict=True)]
+    lines += [("base model, once", f"{found.model / 1e6:,.2f}"), ("base and diffs", f"{found.shared / 1e6:,.2f}")]
+    lines += [(f"{len(diffs)} whole models", f"{found.separate / 1e6:,.2f}")]
+    print(markdown(("what", "MB"), lines))
+    print(f"\none model and {len(diffs)} diffs take {found.shared / found.model:.3f} x the bytes of one model")

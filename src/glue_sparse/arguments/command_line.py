@@ -1,7 +1,7 @@
 """From a command line to values: a YAML gives defaults, flags win, unknown keys are errors. Loads no torch."""
 
-from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from glue_sparse.arguments.flags import Flag, check_needs, flags_of
 from glue_sparse.arguments.groups import MergeArguments, ModelArguments, OutputArguments, TaskArguments
+from glue_sparse.arguments.help_page import HELP, Fits, Page, fitting
 from glue_sparse.arguments.method import MethodArguments
 from glue_sparse.arguments.trainer_facts import OF
 from glue_sparse.arguments.trainer_flags import MAPPINGS, trainer_flags
@@ -49,10 +50,12 @@ class CommandLine:
     Attributes:
         choices: `method` or `task` -> name -> a phrase that says what it is.
         more: (title, dataclass of flags) of methods and tasks that bring flags of their own.
+        fits: which flags a method or task has a use for, as its page of --help shows them.
     """
 
     choices: Mapping[str, Mapping[str, str]]
     more: tuple[tuple[str, type], ...] = ()
+    fits: Fits = lambda kind, name, flag: True
 
     @cached_property
     def flags(self) -> dict[str, Flag]:
@@ -83,15 +86,17 @@ class CommandLine:
         found = [word for word in words if word.startswith("--")]
         return {self._spellings[flag]: word for word in found if (flag := word.partition("=")[0]) in self._spellings}
 
-    def parser(self, description: str = "", prog: str | None = None) -> ArgumentParser:
-        """The parser, without --help."""
+    def parser(
+        self, description: str = "", prog: str | None = None, flags: Iterable[Flag] | None = None
+    ) -> ArgumentParser:
+        """The parser, without --help, of all flags or of some."""
         parser = _Parser(
             prog, description=description, allow_abbrev=False, add_help=False,
-            formatter_class=ArgumentDefaultsHelpFormatter,
+            formatter_class=Page,
         )  # fmt: skip
-        titles = dict.fromkeys(flag.group for flag in self.flags.values())
-        groups = {title: parser.add_argument_group(title) for title in titles}
-        for flag in self.flags.values():
+        shown = [*(self.flags.values() if flags is None else flags)]
+        groups = {title: parser.add_argument_group(title) for title in dict.fromkeys(flag.group for flag in shown)}
+        for flag in shown:
             _add(groups[flag.group], flag)
         return parser
 
@@ -109,14 +114,36 @@ class CommandLine:
         Raises:
             ValueError: an unknown flag or key (with the closest one), a value of the wrong type.
         """
-        if not {"-h", "--help", "--help_all"}.isdisjoint(argv):
-            helpful = self.parser(description, prog)
-            self._add_help(helpful, argv)
-            helpful.parse_args(argv)
+        if not {*HELP}.isdisjoint(argv):
+            self._help(argv, description, config, prog)
         parser, plain, lock = self._reader
         with lock:
             final = self._read(parser, argv, config)
         return final, {key: value for key, value in final.items() if value != plain[key]}
+
+    def _help(self, argv: Sequence[str], description: str, config: Path | None, prog: str | None) -> NoReturn:
+        """Show the page of all flags, or of those that the named method and task take, with what holds for them."""
+        reader, _, _ = self._reader
+        words = [word for word in argv if word not in HELP]
+        first = vars(reader.parse_known_args(words)[0])
+        chosen = {kind: str(first[kind]) for kind in self.settings_of(words) if kind in self.choices}
+        for kind, name in chosen.items():
+            check_one_of(kind, name, self.choices[kind])
+        if "--help_all" in argv or not chosen:
+            chosen, defaults, flags = {}, {}, [*self.flags.values()]
+        else:
+            path = Path(first["config"]) if first["config"] else config
+            settings = {*self.settings_of(words)}
+            defaults = _layered(path, first, settings, [*self.flags]) if path and str(path) != "none" else {}
+            flags = fitting(self.flags.values(), chosen, self.fits)
+            told = [f"--{kind} {name}: {self.choices[kind][name]}".rstrip(": ") for kind, name in chosen.items()]
+            description = "\n".join([*told, "", "Defaults are those for what was named; --help_all shows all flags."])
+        parser = self.parser(description, prog, flags)
+        known = {flag.name: flag for flag in flags}
+        self._add_help(parser, known, argv, chosen)
+        with _defaults(parser, {key: value for key, value in defaults.items() if key in known}):
+            parser.print_help()
+        parser.exit()
 
     def _read(self, parser: ArgumentParser, argv: Sequence[str], config: Path | None) -> dict[str, Any]:
         first, unknown = parser.parse_known_args(argv)
@@ -137,14 +164,18 @@ class CommandLine:
     def _reader(self) -> tuple[ArgumentParser, dict[str, Any], Lock]:
         """One parser for all runs of a grid, the values of an empty command line, and a lock for its defaults."""
         parser = self.parser()
-        self._add_help(parser, ())
+        self._add_help(parser, self.flags)
         return parser, vars(parser.parse_args([])), Lock()
 
-    def _add_help(self, parser: ArgumentParser, argv: Sequence[str]) -> None:
-        parser.usage = "%(prog)s --task TASK --model MODEL --method METHOD [--flag value ...]"
+    def _add_help(
+        self, parser: ArgumentParser, flags: Mapping[str, Flag], argv: Sequence[str] = (),
+        chosen: Mapping[str, str] = {},
+    ) -> None:  # fmt: skip
+        task, method = (chosen.get(kind, kind.upper()) for kind in ("task", "method"))
+        parser.usage = f"%(prog)s --task {task} --model MODEL --method {method} [--flag value ...]"
         for action in parser._actions:  # each flag also has a spelling with dashes, which would double the page
             action.option_strings = action.option_strings[:1]
-            if "--help_all" not in argv and self.flags[action.dest].rare:
+            if "--help_all" not in argv and flags[action.dest].rare:
                 action.help = SUPPRESS
         parser.add_argument("-h", "--help", action="help", help="Show this page.")
         parser.add_argument("--help_all", action="help", help="Show rare flags, and all of transformers, too.")

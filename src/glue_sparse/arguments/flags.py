@@ -151,6 +151,12 @@ def _typed(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def belongs(flag: Flag, chosen: str, name: str, takes: Iterable[str] = ()) -> bool:
+    """Whether a method or task has a use for a flag; see `check_belongs`."""
+    known = getattr(flag, f"{chosen}s")
+    return not known or name in known or flag.name in takes
+
+
 def check_belongs(
     flags: Iterable[Flag], values: Callable[[str], Any], chosen: str, name: str, takes: Iterable[str] = ()
 ) -> None:
@@ -163,8 +169,8 @@ def check_belongs(
         takes: flags that it understands although they do not know it.
     """
     for flag in flags:
-        known = getattr(flag, f"{chosen}s")
-        if known and name not in known and flag.name not in takes and values(flag.name) != flag.default:
+        if not belongs(flag, chosen, name, takes) and values(flag.name) != flag.default:
+            known = getattr(flag, f"{chosen}s")
             if len(known) > 10:  # too many to list
                 raise ValueError(f"--{flag.name} is not for --{chosen} {name}")
             raise ValueError(f"--{flag.name} goes with --{chosen} {' or '.join(known)}, not with {name}")

@@ -1,8 +1,15 @@
 """Train, evaluate and save one model: for example
 
-    glue-sparse train --task rte --model minilm --data_dir path/to/glue --method fish --density 0.005
+    glue-sparse train --task tweets --model minilm --method fish --density 0.005
+    glue-sparse train --task rte --model minilm --data_dir path/to/glue --method rigl
+    glue-sparse train --method rigl --task rte --help
 
-On several GPUs: `accelerate launch scripts/train.py ...`; on CPU `torchrun --nproc_per_node 2 scripts/train.py ...`.
+The last shows what this method and this task take, with the defaults that hold for them. Writes OUTPUT_DIR/results.json
+and sparse_diff.safetensors, which `glue-sparse diff` reads; checkpoints are beside them, and `--resume_from_checkpoint
+auto` goes on from the last one.
+
+On several GPUs: accelerate launch -m glue_sparse.cli.train ...; on CPU: torchrun --nproc_per_node 2 -m
+glue_sparse.cli.train ...
 """
 
 import os

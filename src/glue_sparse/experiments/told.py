@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from glue_sparse.arguments.command_line import CommandLine
-from glue_sparse.arguments.flags import build, check_belongs, flags_of
+from glue_sparse.arguments.flags import Flag, belongs, build, check_belongs, flags_of
 from glue_sparse.arguments.groups import MergeArguments, ModelArguments, TaskArguments
 from glue_sparse.arguments.method import MethodArguments
 from glue_sparse.arguments.run import Arguments
@@ -27,7 +27,15 @@ def _line(all_methods: tuple[methods.Method, ...], all_tasks: tuple[tasks.TaskRe
     choices = {kind: {record.name: record.help for record in known} for kind, known in records.items()}
     more = [(f"{kind.capitalize()} {record.name}", record.own) for kind, known in records.items()
             for record in known if record.own]  # fmt: skip
-    return CommandLine(choices, tuple(more))
+    return CommandLine(choices, tuple(more), _fits)
+
+
+def _fits(kind: str, name: str, flag: Flag) -> bool:
+    """Whether a method or task of this name has a use for a flag."""
+    if kind == "task":
+        return belongs(flag, kind, name, tasks.known()[name].takes)
+    method = methods.known()[name]
+    return flag.name not in method.ignores and belongs(flag, kind, name, method.takes)
 
 
 def parse(argv: Sequence[str], description: str = "", config: Path | None = None, prog: str | None = None) -> Arguments:

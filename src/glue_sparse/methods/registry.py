@@ -135,8 +135,8 @@ _SPARSE: dict[str, Any] = {
 }  # fmt: skip
 for _method in (
     Method("dense", f"{_BUILDERS}:dense", "all weights", is_unpruned=True, ignores=_BUDGET),
-    Method("fish", f"{_BUILDERS}:fish", "the largest Fisher information", has_density=True),
-    Method("random", f"{_BUILDERS}:random", "drawn at random", has_density=True),
+    Method("fish", f"{_BUILDERS}:fish", "the weights with the largest Fisher information", has_density=True),
+    Method("random", f"{_BUILDERS}:random", "weights drawn at random", has_density=True),
     Method("bitfit", f"{_BUILDERS}:bitfit", "the biases", ignores=_BUDGET),
     Method("magnitude", f"{_BUILDERS}:largest", "the largest weights", has_density=True),
     Method("fixed_mask", f"{_BUILDERS}:fixed_mask", "those of --mask_file or --start_diff", prunes_start=True,
@@ -147,11 +147,11 @@ for _method in (
            ignores=("density",), check=_check_pruned),
     Method("lottery_ticket", f"{_BUILDERS}:lottery_ticket", "one_shot by what an earlier round left",
            folder=_ticket_folder, ignores=("density",), check=_check_pruned),
-    Method("static", help="a network that is sparse from the start", **_SPARSE),
-    Method("set", help="the same, whose weights move: SET", **_SPARSE),
-    Method("snfs", help="SNFS", **_SPARSE),
-    Method("rigl", help="RigL", **_SPARSE),
-    Method("dynsparse", help="tiles of weights that move", **_SPARSE),
+    Method("static", help="sparse from the start, always with the same weights", **_SPARSE),
+    Method("set", help="sparse from the start; the smallest weights move to random places: SET", **_SPARSE),
+    Method("snfs", help="sparse from the start; they move to where momentum is large: SNFS", **_SPARSE),
+    Method("rigl", help="sparse from the start; they move to where gradients are large: RigL", **_SPARSE),
+    Method("dynsparse", help="sparse from the start; the smallest tiles move to random places", **_SPARSE),
     Method("alternate", f"{_BUILDERS}:alternate", "dense and sparse phases by turns", has_density=True),
 ):  # fmt: skip
     register_method(_method)

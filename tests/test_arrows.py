@@ -17,7 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "records": {"arguments", "writing"},
     "models": {"diffs", "core", "writing"},
     "methods": {"scores", "costs", "diffs", "core", "writing"},
-    "tasks": {"models", "arguments", "core", "costs", "writing"},
+    "tasks": {"models", "records", "arguments", "core", "costs", "writing"},
     "training": {"methods", "diffs", "costs", "records", "arguments", "core", "writing"},
     "analysis": {"methods", "models", "diffs", "scores", "core", "writing"},
     "experiments": {

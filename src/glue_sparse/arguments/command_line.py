@@ -211,11 +211,19 @@ def _add(group: Any, flag: Flag) -> None:
         if not flag.optional:
             options |= {"nargs": "?", "const": True}
     if flag.many:
-        options["nargs"] = "+"
+        options |= {"nargs": "+", "action": _Adding if flag.repeats else "store"}
     group.add_argument(*spellings, *flag.aliases, **options)
     if flag.kind is bool and flag.default is True:
         no = dict.fromkeys([f"--no_{flag.name}", f"--no-{flag.name.replace('_', '-')}"])
         group.add_argument(*no, action="store_false", dest=flag.name, default=True, help=SUPPRESS)
+
+
+class _Adding(Action):
+    """What is given again is added; what is given at all takes the place of a YAML's values."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*([] if before is self.default else before), *values])
 
 
 def _text(text: str) -> str:

@@ -27,6 +27,7 @@ def arg(
     needs: Needs | None = None,
     aliases: Iterable[str] = (),
     reads: bool = False,
+    repeats: bool = False,
 ) -> Any:
     """A field of a group of flags.
 
@@ -39,11 +40,12 @@ def arg(
         needs: flags without which it has no effect.
         aliases: further spellings, dashes and all.
         reads: its value may be a path that a run reads, and must not replace.
+        repeats: of many values: given again, it adds to those of before.
     """
     ends = Bounds(least if above is None else above, most if below is None else below, above is not None,
                   below is not None)  # fmt: skip
     facts = {"help": help, "methods": (*methods,), "tasks": (*tasks,), "rare": rare, "bounds": ends,
-             "needs": needs or {}, "aliases": (*aliases,), "reads": reads}  # fmt: skip
+             "needs": needs or {}, "aliases": (*aliases,), "reads": reads, "repeats": repeats}  # fmt: skip
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=facts)
     return field(default=default, metadata=facts)
@@ -77,6 +79,7 @@ class Flag:
     needs: Needs = field(default_factory=dict, hash=False)
     aliases: tuple[str, ...] = ()
     reads: bool = False
+    repeats: bool = False
 
     @property
     def is_number(self) -> bool:

@@ -30,7 +30,9 @@ class ModelArguments:
         rare=True,
     )
     trust_remote_code: bool = arg(
-        False, "Run code that comes with --model (or --tokenizer), which may do anything: read it first.", rare=True
+        False,
+        "Run code that comes with --model, --tokenizer or --metric OWNER/NAME, which may do anything: read it first.",
+        rare=True,
     )
 
 
@@ -74,6 +76,13 @@ class TaskArguments:
         "What your own files write where a row has no label, beside an empty cell. Default: - (as in SNLI) unless + is "
         "a label too, nan, NA, null, None and the like.",
         tasks=("file",), rare=True,
+    )  # fmt: skip
+    metric: list[str] = arg(
+        [],
+        "Further metrics, by `evaluate`: names on the hub (accuracy), or the .py or folder of a script of your own, "
+        "which is run; OWNER/NAME, code of others, needs --trust_remote_code. Arguments as in f1:average=macro. With "
+        "--task file the first becomes the main one. Given again, it adds to those before.",
+        reads=True, repeats=True,
     )  # fmt: skip
     max_length: int = arg(128, "Longest input in tokens; longer ones are cut, shorter ones padded per batch.", least=1)
     doc_stride: int = arg(

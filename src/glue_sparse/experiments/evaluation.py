@@ -7,7 +7,7 @@ from typing import Any
 from transformers.trainer_utils import SaveStrategy
 
 from glue_sparse.arguments.training import RunArguments
-from glue_sparse.records.scales import is_loss
+from glue_sparse.records.scales import scale_of
 from glue_sparse.tasks.base import Task
 from glue_sparse.training.probes import BY_SCORE
 
@@ -75,7 +75,7 @@ def settle_metric(args: RunArguments, told: Mapping[str, Any], task: Task) -> No
         metric = _named(asked, task)
     args.metric_for_best_model = metric
     if told.get("greater_is_better") is None:
-        args.greater_is_better = not is_loss(metric)
+        args.greater_is_better = not scale_of(metric).smaller_is_better
     if steers and args.greater_is_better:
         given: Any = args.lr_scheduler_kwargs
         args.lr_scheduler_kwargs = {"mode": "max", **(given or {})}

@@ -1,4 +1,4 @@
-"""How a metric is told and compared: in percent, where larger is better, or as a loss, where smaller is."""
+"""How a metric is told and compared: in percent, where larger is better, or as a loss or an error, where smaller is."""
 
 
 
@@ -41,11 +41,16 @@ class Scale:
 
 PERCENT = Scale(100, 2, "percent", ", %")
 LOSS = Scale(1, 3, "nats, smaller is better", smaller_is_better=True)
+ERROR = Scale(1, 3, "its own unit, smaller is better", smaller_is_better=True)
+_ERRORS = {"error", "mse", "rmse", "mae", "mape", "smape", "mase", "wer", "cer", "ter", "perplexity", "brier"}
+"""Last words of names of metrics that count mistakes, as `evaluate` calls them."""
 
 
 def scale_of(metric: str) -> Scale:
     """The scale of a metric by its name; an empty name is of a score in percent."""
-    return LOSS if is_loss(metric) else PERCENT
+    if is_loss(metric):
+        return LOSS
+    return ERROR if metric.removesuffix("_score").rpartition("_")[2] in _ERRORS else PERCENT
 
 
 def scales_of(found: Iterable[Result]) -> list[Scale]:

@@ -9,6 +9,8 @@ import numpy as np
 from torch import nn
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
+from glue_sparse.tasks.compared import Compared
+
 
 class Examples(Protocol):
     """Rows of a split that can be counted and looked up: a `datasets.Dataset`, or images in memory."""
@@ -44,6 +46,8 @@ class Task:
     """The one number a table shows; a key of what `metrics` returns."""
     metric_names: tuple[str, ...] = ()
     """All keys of what `metrics` returns, for `metric_for_best_model`; empty: the main one alone."""
+    compared: Compared | None = None
+    """What metrics that a user asks for compare; none: they cannot be asked for."""
     tests: Mapping[str, Examples] = field(default_factory=dict)
     """Split name -> unlabelled examples for `--do_predict`; empty unless asked for."""
     write_predictions: Callable[[str, np.ndarray, Path], Path] | None = None

@@ -24,6 +24,7 @@ from glue_sparse.models.sources import DTYPES
 from glue_sparse.models.vision import load_image_classifier, pixels_for
 from glue_sparse.tasks import metrics, soundness
 from glue_sparse.tasks.base import Task
+from glue_sparse.tasks.compared import decide, of_outputs
 from glue_sparse.tasks.images import ImageCollator
 from glue_sparse.tasks.text import cut
 from glue_sparse.writing.extras import needed
@@ -107,6 +108,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         collate=ImageCollator(pixels, seed, DTYPES[model.dtype]),
         metrics=_accuracy,
         main_metric="accuracy",
+        compared=of_outputs(len(LABELS)),
         labels=LABELS,
         source={**source, **counts, "images": "JPEG, so not the original pixels" if jpeg else "original"},
         base_model=base_model,
@@ -269,6 +271,4 @@ def _image(content: bytes, where: str) -> np.ndarray:
 
 
 def _accuracy(evaluated: EvalPrediction) -> dict[str, float]:
-    outputs: Any = evaluated.predictions
-    logits = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
-    return metrics.score(("accuracy",), logits.argmax(axis=-1), np.asarray(evaluated.label_ids))
+    return metrics.score(("accuracy",), decide(evaluated.predictions, True), np.asarray(evaluated.label_ids))

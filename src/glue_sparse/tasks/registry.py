@@ -25,6 +25,7 @@ class TaskRecord:
         load: a `Loader`, or the text `module:function` of one, which is imported when it is needed.
         help: a phrase for --help.
         inputs: what its models take.
+        is_official: whether its metric stays the main one; else the first of `metric` takes its place.
         scales_learning_rate: whether a sparse network's learning rate is a multiple of the dense one's by default.
         takes: flags of other tasks that it understands.
         own: a dataclass of `arguments.flags.arg` fields, flags of its own; the loader finds them in `task.own`.
@@ -34,6 +35,7 @@ class TaskRecord:
     load: Loader | str
     help: str = ""
     inputs: Literal["text", "images"] = "text"
+    is_official: bool = True
     scales_learning_rate: bool = False
     takes: tuple[str, ...] = ()
     own: type | None = None
@@ -82,7 +84,11 @@ def load_task(task: TaskArguments, model: ModelArguments, seed: int, do_predict:
     """
     record = check(task, model)
     with trusted(model.trust_remote_code):
-        return imported(record.load)(record.name, task, model, seed, do_predict)
+        loaded: Task = imported(record.load)(record.name, task, model, seed, do_predict)
+    if not task.metric:
+        return loaded
+    more = imported("glue_sparse.tasks.asked_metrics:with_asked")
+    return more(loaded, task.metric, record.is_official, model.trust_remote_code)
 
 
 for _record in (
@@ -92,6 +98,7 @@ for _record in (
     TaskRecord("cifar10", "glue_sparse.tasks.cifar10:load", inputs="images"),
     TaskRecord("masked_lm", "glue_sparse.tasks.pretraining.task:load", "pre-training on text",
                scales_learning_rate=True),
-    TaskRecord("file", "glue_sparse.tasks.files:load", "your own --train_file and --validation_file"),
+    TaskRecord("file", "glue_sparse.tasks.files:load", "your own --train_file and --validation_file",
+               is_official=False),
 ):  # fmt: skip
     register_task(_record)

@@ -19,6 +19,7 @@ from glue_sparse.models.padding import choose_side
 from glue_sparse.models.tokenizers import load_tokenizer
 from glue_sparse.tasks import metrics, soundness
 from glue_sparse.tasks.base import Task
+from glue_sparse.tasks.compared import decide, of_outputs
 from glue_sparse.tasks.fits import check_ids, check_length
 from glue_sparse.writing.files import write_text
 
@@ -64,8 +65,7 @@ def build(data: TextData, task: TaskArguments, model: ModelArguments, seed: int)
     choose_side(network, tokenizer, base)
     tests = {split: rows for split, rows in encoded.items() if split.startswith("test")}
     index = {split: list(splits[split]["index"]) for split in tests}
-    available = {split: len(rows) for split, rows in data.splits.items()}
-    used = {split: len(rows) for split, rows in splits.items()}
+    available, used = ({split: len(rows) for split, rows in parts.items()} for parts in (data.splits, splits))
     official = {split: data.official_rows[split] for split in used if split in data.official_rows}
     return Task(
         name=data.name,
@@ -79,6 +79,7 @@ def build(data: TextData, task: TaskArguments, model: ModelArguments, seed: int)
         metrics=_scorer(data.metrics, bool(data.labels)),
         main_metric=metrics.main_metric(data.metrics),
         metric_names=metrics.keys(data.metrics),
+        compared=of_outputs(len(data.labels)),
         tests=tests,
         write_predictions=_writer(data, index) if tests else None,
         labels=data.labels,
@@ -153,16 +154,10 @@ def _encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) 
     return rows.map(tokenize, batched=True, remove_columns=extra, desc="Tokenise")
 
 
-def _decide(outputs: Any, classes: bool) -> np.ndarray:
-    """Model outputs, (rows, classes) or (rows, 1), to (rows,) class indices or numbers."""
-    logits = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
-    return logits.argmax(axis=-1) if classes else logits.squeeze(axis=-1)
-
-
 def _scorer(names: Sequence[str], classes: bool) -> Callable[[EvalPrediction], dict[str, float]]:
     def score(evaluated: EvalPrediction) -> dict[str, float]:
         labels = np.asarray(evaluated.label_ids)
-        return metrics.score(names, _decide(evaluated.predictions, classes), labels)
+        return metrics.score(names, decide(evaluated.predictions, classes), labels)
 
     return score
 
@@ -172,7 +167,7 @@ def _writer(data: TextData, index: Mapping[str, Sequence[Any]]) -> Callable[[str
 
     def write(split: str, outputs: np.ndarray, folder: Path) -> Path:
         """Write `index<TAB>prediction` lines; raises ValueError when rows and outputs do not match."""
-        answers = _decide(outputs, bool(names))
+        answers = decide(outputs, bool(names))
         if len(answers) != len(index[split]):
             raise ValueError(f"{len(answers)} predictions do not fit the {len(index[split])} rows of {split}")
         if names:

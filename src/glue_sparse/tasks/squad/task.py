@@ -17,6 +17,7 @@ from glue_sparse.models.names import base_name
 from glue_sparse.models.tokenizers import load_tokenizer
 from glue_sparse.tasks import metrics, soundness
 from glue_sparse.tasks.base import Task
+from glue_sparse.tasks.compared import Compared, Pairs
 from glue_sparse.tasks.fits import check_ids, check_length
 from glue_sparse.tasks.squad.answers import Answer, best_answers
 from glue_sparse.tasks.squad.files import fault_of, read
@@ -57,8 +58,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
     encoded, train = (split_up(splits[split], keep_spans=split == "validation") for split in ("validation", "train"))
     check_ids((train, encoded), tokenizer, network, base)
     answer = _answerer(splits["validation"], encoded, task)
-    available = {split: len(rows) for split, rows in data.items()}
-    used = {split: len(rows) for split, rows in splits.items()}
+    available, used = ({split: len(rows) for split, rows in parts.items()} for parts in (data, splits))
     return Task(
         name=name,
         title=describe("SQuAD", used, available, ROWS),
@@ -71,6 +71,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         metrics=_scorer(splits["validation"], answer),
         main_metric="f1",
         metric_names=("exact_match", "f1"),
+        compared=_compared(splits["validation"], answer),
         tests=validation if do_predict else {},
         write_predictions=_writer(splits["validation"], answer) if do_predict else None,
         source={**source, "rows": used, "available_rows": available, "official_rows": ROWS, **_doubts(splits)},
@@ -134,6 +135,21 @@ def _scorer(rows: Dataset, answer: Answerer) -> Callable[[EvalPrediction], dict[
         return metrics.squad([_best_text(found) for found in answer(evaluated.predictions)], references)
 
     return score
+
+
+def _compared(rows: Dataset, answer: Answerer) -> Compared:
+    """Answers and references as `evaluate`'s metrics of SQuAD take them, by the id of the question."""
+    names = list(rows["id"])
+    references = [{"id": name, "answers": found} for name, found in zip(names, rows["answers"], strict=True)]
+
+    def named(texts: list[str]) -> list[dict[str, str]]:
+        return [{"id": name, "prediction_text": text} for name, text in zip(names, texts, strict=False)]
+
+    def pairs(evaluated: EvalPrediction) -> Pairs:
+        return named([_best_text(found) for found in answer(evaluated.predictions)]), references
+
+    first = [found["answers"]["text"][0] for found in references[:8]]
+    return Compared(pairs, (named(first), references[:8]))
 
 
 def _writer(rows: Dataset, answer: Answerer) -> Callable[[str, np.ndarray, Path], Path]:

@@ -7,8 +7,10 @@
     glue-sparse diff storage runs/quickstart/fish runs/quickstart/random
     glue-sparse diff deltas runs/my_run
     glue-sparse diff restore runs/my_run model_of_step_400 --step 400
+    glue-sparse diff push runs/quickstart/fish me/tweets-fish --private true
+    glue-sparse diff pull me/tweets-fish tweets_fish
 
-The last two are for runs with `deltas`, one small file per checkpoint.
+`deltas` and `restore` are for runs with `deltas`, one small file per checkpoint.
 """
 
 from argparse import RawDescriptionHelpFormatter
@@ -21,7 +23,7 @@ from glue_sparse.cli.trust import add_trust_flag
 from glue_sparse.writing.bounds import NOT_NEGATIVE
 from glue_sparse.writing.parser import Parser
 
-WORK = "glue_sparse.cli.work.diff"
+WORK, HUB = "glue_sparse.cli.work.diff", "glue_sparse.cli.work.hub"
 
 
 def parser(prog: str | None = None) -> Parser:
@@ -58,6 +60,16 @@ def parser(prog: str | None = None) -> Parser:
     add_number(verb, "--step", kind=int, help="by default the last one", bounds=NOT_NEGATIVE)
     verb.add_argument("--model", help="the base, where it is not what the deltas name")
     add_trust_flag(verb)
+    verb = doing.add_verb(verbs, "push", f"{HUB}:push", "upload a diff with its model card to the Hugging Face hub")
+    verb.add_argument("diff", help="folder, file or hub repository")
+    verb.add_argument("repo_id", help="owner/name on the hub; made where it is missing")
+    verb.add_argument("--private", nargs="?", const="true", choices=("true", "false"), help="of a new repository")
+    verb.add_argument("--revision", "--branch", help="branch, made where it is missing (default: main)")
+    verb.add_argument("--message", default="Upload sparse diff", help="of the commit")
+    verb = doing.add_verb(verbs, "pull", f"{HUB}:pull", "download a diff with its model card from the hub")
+    verb.add_argument("repo_id", help="owner/name on the hub")
+    verb.add_argument("folder", type=Path, help="where to write it; must be empty or absent")
+    verb.add_argument("--revision", help="branch, tag or commit (default: main)")
     return top
 
 

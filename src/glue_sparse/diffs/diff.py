@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from glue_sparse.core import tensor_files
 from glue_sparse.core.active import ActiveEntries, active_tensors
 from glue_sparse.core.digests import bits, tensor_digest
-from glue_sparse.core.finite import check_model
 from glue_sparse.core.masks import Masks, narrow
 from glue_sparse.core.parametrization import (
     current_tensors,
@@ -25,8 +24,9 @@ from glue_sparse.core.parametrization import (
     wholly_active,
     write_entries,
 )
-from glue_sparse.core.stored import check_like
-from glue_sparse.diffs import diff_file, frozen, hub, restoring
+from glue_sparse.diffs import card, diff_file, frozen, hub, restoring
+from glue_sparse.diffs.bases import public_name
+from glue_sparse.diffs.card import Contents
 from glue_sparse.diffs.identity import FILE_NAME, DiffInfo
 
 _STACK = "_glue_sparse_applied"
@@ -137,9 +137,15 @@ class SparseDiff:
         return sum(t.numel() for t in self.values.values())
 
     @property
+    def contents(self) -> Contents:
+        """What the model card says of it."""
+        masked = sum(torch.Size(shape).numel() for shape in self.shapes.values())
+        return Contents(self.info, self.num_active, masked, self.num_entries - self.num_active, self.nbytes)
+
+    @property
     def sparsity(self) -> float:
         """Share of the masked tensors that is zero; 0 where inactive entries keep their value."""
-        entries = sum(torch.Size(shape).numel() for shape in self.shapes.values())
+        entries = self.contents.masked
         return 1 - self.num_active / entries if self.info.inactive == "zero" and entries else 0.0
 
     def own_masks(self) -> Masks:
@@ -165,26 +171,7 @@ class SparseDiff:
     def check(self, model: nn.Module, *, fingerprint: bool = True) -> None:
         """Raise a ValueError unless `model` is the base this diff was made from, both finite; changes nothing."""
         diff_file.check_finite(self.parts)
-        if fingerprint:
-            check_model(model)
-        tensors = current_tensors(model)
-        stored = {**self.shapes, **{name: tuple(t.shape) for name, t in self.whole.items()}}
-        for name, shape in stored.items():
-            if name not in tensors:
-                raise ValueError(f"this model has no tensor {name}; the diff belongs to {self.info.base_model}")
-            if tuple(tensors[name].shape) != shape:
-                found, base = tuple(tensors[name].shape), self.info.base_model
-                raise ValueError(f"{name} has shape {found}, but the diff was made for {shape} of {base}")
-        for name, tensor in self.whole.items():
-            check_like(name, tensor, tensors[name].shape, tensors[name].dtype)
-        for name, digest in self.digests.items():
-            if fingerprint and tensor_digest(tensors[name]) != digest:
-                raise ValueError(
-                    f"{name} differs from the base of this diff, {self.info.base_model}: load exactly that model "
-                    f"(dtype {self.info.dtype}), without another task's weights in it"
-                )
-        if fingerprint:
-            restoring.check_body(self, model)
+        restoring.check_base(self, model, fingerprint)
 
     def restore(self, model: nn.Module, masks: Masks | None = None, block_size: int = 1) -> None:
         """Continue training from this diff: make its entries active in `model` and give them the stored values.
@@ -271,10 +258,16 @@ class SparseDiff:
         finally:
             self.remove(model)
 
-    def save_pretrained(self, folder: str | Path) -> Path:
+    def save_file(self, folder: str | Path) -> Path:
         """Write `sparse_diff.safetensors` into a folder, whole or not at all, finite values only; gives its path."""
         path = Path(folder) / FILE_NAME
         diff_file.write(path, self.parts, asdict(self.info), self.shapes, self.digests)
+        return path
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """The same with a model card beside it, README.md, unless one of your own lies there."""
+        path = self.save_file(folder)
+        card.write(card.of_diff(self.contents, card.place_of(path.parent)), path.parent)
         return path
 
     @classmethod
@@ -286,7 +279,17 @@ class SparseDiff:
         """
         return cls(**diff_file.read(tensor_files.locate(source, FILE_NAME, revision))[0])
 
-    def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
-        """Upload the diff with a short model card; returns the commit's address."""
-        card = hub.card_of(self.info, self.num_entries, repo_id)
-        return hub.upload(self.save_pretrained, repo_id, card, private=private, token=token)
+    def push_to_hub(self, repo_id: str, *, readme: str = "", **options: Unpack[hub.Options]) -> str:
+        """Upload the diff with a model card; a base that is a folder is named there by the last part of its path alone.
+
+        Args:
+            repo_id: `owner/name`; made where it is missing.
+            readme: text of the card, such as that of a run, which has its metrics; by default a new one.
+            options: `private`, `token`, `revision` (a branch) and `message`; by default those of the hub.
+        Returns:
+            The commit's address.
+        Raises:
+            ValueError: no such name, no right or no network; the sentence says what to do.
+        """
+        told = replace(self, info=replace(self.info, base_model=public_name(self.info.base_model)))
+        return hub.push(told.save_file, repo_id, readme or card.of_diff(told.contents, repo_id), **options)

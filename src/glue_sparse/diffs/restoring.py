@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from glue_sparse.core import tiles
 from glue_sparse.core.active import ActiveEntries, active_tensors, attach
+from glue_sparse.core.digests import tensor_digest
+from glue_sparse.core.finite import check_model
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.parametrization import (
     current_tensors,
@@ -51,6 +53,30 @@ class Stored(Protocol):
 
     def check(self, model: nn.Module) -> None:
         """See `SparseDiff.check`."""
+
+
+def check_base(diff: Stored, model: nn.Module, fingerprint: bool) -> None:
+    """Raise a ValueError unless `model` is the base that a diff was made from; see `SparseDiff.check`."""
+    if fingerprint:
+        check_model(model)
+    tensors = current_tensors(model)
+    stored = {**diff.shapes, **{name: tuple(t.shape) for name, t in diff.whole.items()}}
+    for name, shape in stored.items():
+        if name not in tensors:
+            raise ValueError(f"this model has no tensor {name}; the diff belongs to {diff.info.base_model}")
+        if tuple(tensors[name].shape) != shape:
+            found, base = tuple(tensors[name].shape), diff.info.base_model
+            raise ValueError(f"{name} has shape {found}, but the diff was made for {shape} of {base}")
+    for name, tensor in diff.whole.items():
+        check_like(name, tensor, tensors[name].shape, tensors[name].dtype)
+    for name, digest in diff.digests.items():
+        if fingerprint and tensor_digest(tensors[name]) != digest:
+            raise ValueError(
+                f"{name} differs from the base of this diff, {diff.info.base_model}: load exactly that model "
+                f"(dtype {diff.info.dtype}), without another task's weights in it"
+            )
+    if fingerprint:
+        check_body(diff, model)
 
 
 def check_body(diff: Stored, model: nn.Module) -> None:

@@ -18,10 +18,12 @@ from glue_sparse.core import ranks
 from glue_sparse.core.active import current_masks
 from glue_sparse.core.content import fact
 from glue_sparse.costs.cost import cost_of
-from glue_sparse.diffs import pruned_model
+from glue_sparse.diffs import card, pruned_model
+from glue_sparse.diffs.card import Contents
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import FILE_NAME as DIFF_FILE
 from glue_sparse.experiments import evaluation, inputs
+from glue_sparse.experiments.cards import measured
 from glue_sparse.experiments.outcome import info_of, result_of
 from glue_sparse.experiments.settle import Settled, settings, settle
 from glue_sparse.methods import registry as methods
@@ -97,7 +99,7 @@ def _look(arguments: Arguments, folder: Path) -> tuple[dict[str, Any], Result | 
     given = settings(arguments)
     finished = _finished(arguments.training, given, folder)
     if finished is None:
-        inputs.check(arguments, folder, _leavings())
+        inputs.check(arguments, folder, _leavings(folder))
     return given, finished
 
 
@@ -132,22 +134,20 @@ def _run(settled: Settled, given: dict[str, Any], folder: Path, checkpoint: str 
     with keeping(lambda: _kept(folder)):
         with ranks.together():
             if args.should_save and checkpoint is None:
-                run_folder.begin(folder, given, _leavings())
+                run_folder.begin(folder, given, _leavings(folder))
             if args.should_save:
                 run_folder.note_command(folder)
         with _noting_divergence(folder, args.should_save):
             seconds = _train(training, trainer, guard, checkpoint, folder)
-            if args.should_save:
-                aside.drop(folder)  # where there was no step to train
-                training.sparse_diff().save_pretrained(folder)
+            contents = _save_diff(training, folder) if args.should_save else None
             metrics = _evaluate(trainer, task)
             _check_metrics(metrics, folder)
         _write_predictions(trainer, task, folder)
         result = replace(result_of(arguments, given, task, trainer, metrics, seconds, command), **training.facts())
         if deltas and args.should_save:
             result = replace(result, checkpoints=deltas.facts())
-        if args.should_save:
-            _write(result, task, folder, args.save_model)
+        if contents:
+            _write(result, task, folder, args.save_model, contents)
     return result
 
 
@@ -166,9 +166,10 @@ def _kept(folder: Path) -> str:
     return f"stopped before a checkpoint was complete, so there is nothing to go on from: {again}"
 
 
-def _leavings() -> set[str]:
-    """Names of what runs of any method leave in their folder."""
-    return run_folder.patterns({DIFF_FILE, *(name for one in methods.known().values() for name in one.leaves)})
+def _leavings(folder: Path) -> set[str]:
+    """Names of what runs of any method leave in their folder; a README.md of the user's own is no run's."""
+    cards = {card.FILE_NAME} if card.is_ours(folder) else set()
+    return run_folder.patterns({DIFF_FILE, *cards, *(name for one in methods.known().values() for name in one.leaves)})
 
 
 @contextmanager
@@ -217,10 +218,20 @@ def _deltas(trainer: SparseTrainer) -> DeltaCheckpoints:
     return deltas
 
 
-def _write(result: Result, task: Task, folder: Path, with_model: bool) -> None:
-    """The ordinary model where it is wanted, and the result, which comes last and says that all is there."""
+def _save_diff(training: Training, folder: Path) -> Contents:
+    """The diff with a card that has no metrics yet."""
+    aside.drop(folder)  # where there was no step to train
+    diff = training.sparse_diff()
+    diff.save_pretrained(folder)
+    return diff.contents
+
+
+def _write(result: Result, task: Task, folder: Path, with_model: bool, contents: Contents) -> None:
+    """The ordinary model where it is wanted, cards, and the result, which comes last and says that all is there."""
+    found = measured(result)
     if with_model:
-        pruned_model.write(task.model, task.tokenizer, folder / "model")
+        pruned_model.write(task.model, task.tokenizer, folder / "model", contents.info, found)
+    card.write(card.of_diff(contents, card.place_of(folder), found), folder)
     results.write(result, folder)
 
 

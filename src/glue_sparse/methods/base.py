@@ -146,7 +146,7 @@ class SparseMethod:
 
     def save(self, model: nn.Module, info: DiffInfo, folder: Path) -> None:
         """Write a checkpoint's model: by default its sparse diff, since the base does not change."""
-        SparseDiff.from_model(model, info).save_pretrained(folder)
+        SparseDiff.from_model(model, info).save_file(folder)
 
     def restore(self, model: nn.Module, head: tuple[str, ...], folder: Path) -> None:
         """Read what `save` wrote into a plain model, or into one that this method has attached."""

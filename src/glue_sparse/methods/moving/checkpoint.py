@@ -29,7 +29,7 @@ CheckExtra = Callable[[Mapping[str, Tensor], Shapes], None]
 
 def save(model: nn.Module, info: DiffInfo, folder: Path, extra: Mapping[str, Tensor]) -> None:
     """Write the diff, and beside it the active entries, what has been explored, and tensors of the method's own."""
-    SparseDiff.from_model(model, info).save_pretrained(folder)
+    SparseDiff.from_model(model, info).save_file(folder)
     active = {
         f"active/{name}": narrow(entries.indices.cpu(), entries.shape.numel())
         for name, entries in active_tensors(model)

@@ -262,7 +262,7 @@ class MergedTraining:
             tensors = {**shares, **{f"state/{name}": tensor for name, tensor in worker.state().items()}}
             worker_file.write(worker_file.path_of(folder, index), tensors, progress, sent)
         if self.exchange.local[0] == 0:
-            self.sparse_diff().save_pretrained(folder)
+            self.sparse_diff().save_file(folder)
         self.exchange.wait()
         if self.exchange.local[0] == 0:
             self.trainer.state.save_to_json(str(folder / checkpoints.STATE))

@@ -1,0 +1,45 @@
+"""What the model card of a run says of its result."""
+
+import logging
+from pathlib import Path
+
+from glue_sparse.diffs.card import Measured
+from glue_sparse.diffs.identity import FILE_NAME as DIFF_FILE
+from glue_sparse.records import results
+from glue_sparse.records.results import Result
+from glue_sparse.writing.files import paths
+from glue_sparse.writing.sentences import sentence
+
+logger = logging.getLogger(__name__)
+
+
+def measured(result: Result) -> Measured:
+    """The part of a result that a card shows."""
+    source = result.source
+    data, of_hub = str(source.get("name", "not said")), source.get("kind") == "hub"
+    told = [str(path) for path in paths(result.arguments.values()) if path.is_absolute()]
+    return Measured(
+        title=result.title,
+        metrics=result.metrics,
+        seed=result.seed,
+        data=data,
+        dataset=data if of_hub else None,
+        trained=result.trained_entries,
+        command=result.command,
+        paths=told,
+        versions=result.versions,
+        date=result.date,
+    )
+
+
+def beside(source: str | Path) -> Measured | None:
+    """What the run has found whose folder, or the diff in it, `source` is; none where it is no finished run."""
+    path = Path(source)
+    folder = path.parent if path.name == DIFF_FILE else path
+    if not (folder / results.FILE_NAME).is_file():
+        return None
+    try:
+        return measured(results.read(folder / results.FILE_NAME))
+    except ValueError as error:  # the diff is whole without it
+        logger.warning("%s", sentence(f"the model card is without metrics: {error}"))
+        return None

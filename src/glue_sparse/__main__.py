@@ -1,4 +1,5 @@
 """`python -m glue_sparse` is `glue-sparse`."""
+# PYTHON_ARGCOMPLETE_OK
 
 import sys
 

@@ -4,7 +4,7 @@ from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, NoReturn
@@ -12,10 +12,9 @@ from typing import Any, NoReturn
 from glue_sparse.arguments.flags import Flag, check_needs, flags_of
 from glue_sparse.arguments.groups import MergeArguments, ModelArguments, OutputArguments, TaskArguments
 from glue_sparse.arguments.help_page import HELP, Fits, Page, fitting
+from glue_sparse.arguments.layers import layered
 from glue_sparse.arguments.method import MethodArguments
-from glue_sparse.arguments.trainer_facts import OF
 from glue_sparse.arguments.trainer_flags import MAPPINGS, trainer_flags
-from glue_sparse.arguments.yaml_file import yaml_object
 from glue_sparse.writing.bounds import Number
 from glue_sparse.writing.fields import typed
 from glue_sparse.writing.parser import Parser
@@ -97,7 +96,9 @@ class CommandLine:
         shown = [*(self.flags.values() if flags is None else flags)]
         groups = {title: parser.add_argument_group(title) for title in dict.fromkeys(flag.group for flag in shown)}
         for flag in shown:
-            _add(groups[flag.group], flag)
+            action = _add(groups[flag.group], flag)
+            if flag.name in self.choices:
+                action.completer = partial(_completions, self.choices[flag.name])
         return parser
 
     def values(
@@ -130,17 +131,16 @@ class CommandLine:
         for kind, name in chosen.items():
             check_one_of(kind, name, self.choices[kind])
         if "--help_all" in argv or not chosen:
-            chosen, defaults, flags = {}, {}, [*self.flags.values()]
+            chosen, defaults, flags = {}, {}, self.flags.values()
         else:
             path = Path(first["config"]) if first["config"] else config
             settings = {*self.settings_of(words)}
-            defaults = _layered(path, first, settings, [*self.flags]) if path and str(path) != "none" else {}
+            defaults = layered(path, first, settings, [*self.flags]) if path and str(path) != "none" else {}
             flags = fitting(self.flags.values(), chosen, self.fits)
             told = [f"--{kind} {name}: {self.choices[kind][name]}".rstrip(": ") for kind, name in chosen.items()]
             description = "\n".join([*told, "", "Defaults are those for what was named; --help_all shows all flags."])
-        parser = self.parser(description, prog, flags)
         known = {flag.name: flag for flag in flags}
-        self._add_help(parser, known, argv, chosen)
+        parser = self.helpful(description, prog, known, chosen, everything="--help_all" in argv)
         with _defaults(parser, {key: value for key, value in defaults.items() if key in known}):
             parser.print_help()
         parser.exit()
@@ -154,7 +154,7 @@ class CommandLine:
             raise ValueError(f"unknown argument {unknown[0]}{hint}")
         path, defaults = Path(first.config) if first.config else config, {}
         if path and first.config != "none":
-            defaults = _layered(path, vars(first), set(self.settings_of(argv)), [*self.flags])
+            defaults = layered(path, vars(first), set(self.settings_of(argv)), [*self.flags])
         with _defaults(parser, defaults):
             values = vars(parser.parse_args(argv))
         check_needs(self.flags, values, self.settings_of(argv))
@@ -163,22 +163,30 @@ class CommandLine:
     @cached_property
     def _reader(self) -> tuple[ArgumentParser, dict[str, Any], Lock]:
         """One parser for all runs of a grid, the values of an empty command line, and a lock for its defaults."""
-        parser = self.parser()
-        self._add_help(parser, self.flags)
+        parser = self.helpful()
         return parser, vars(parser.parse_args([])), Lock()
 
-    def _add_help(
-        self, parser: ArgumentParser, flags: Mapping[str, Flag], argv: Sequence[str] = (),
-        chosen: Mapping[str, str] = {},
-    ) -> None:  # fmt: skip
+    def helpful(
+        self, description: str = "", prog: str | None = None, flags: Mapping[str, Flag] | None = None,
+        chosen: Mapping[str, str] = {}, everything: bool = False,
+    ) -> ArgumentParser:  # fmt: skip
+        """The parser with --help, by default of all flags.
+
+        Args:
+            chosen: `method` or `task` -> the name that the usage says.
+            everything: whether rare flags are shown.
+        """
+        flags = self.flags if flags is None else flags
+        parser = self.parser(description, prog, flags.values())
         task, method = (chosen.get(kind, kind.upper()) for kind in ("task", "method"))
         parser.usage = f"%(prog)s --task {task} --model MODEL --method {method} [--flag value ...]"
         for action in parser._actions:  # each flag also has a spelling with dashes, which would double the page
             action.option_strings = action.option_strings[:1]
-            if "--help_all" not in argv and flags[action.dest].rare:
+            if flags[action.dest].rare and not everything:
                 action.help = SUPPRESS
         parser.add_argument("-h", "--help", action="help", help="Show this page.")
         parser.add_argument("--help_all", action="help", help="Show rare flags, and all of transformers, too.")
+        return parser
 
 
 @contextmanager
@@ -193,7 +201,12 @@ def _defaults(parser: ArgumentParser, values: Mapping[str, Any]) -> Iterator[Non
         parser.set_defaults(**before)
 
 
-def _add(group: Any, flag: Flag) -> None:
+def _completions(names: Mapping[str, str], **_: Any) -> Mapping[str, str]:
+    """Names that a shell offers, with their phrases."""
+    return names
+
+
+def _add(group: Any, flag: Flag) -> Any:
     """One flag, with a spelling with dashes, and --no_FLAG for what is true by default."""
     spellings = dict.fromkeys([f"--{flag.name}", f"--{flag.name.replace('_', '-')}"])
     help = flag.help.replace("%", "%%")
@@ -212,10 +225,11 @@ def _add(group: Any, flag: Flag) -> None:
             options |= {"nargs": "?", "const": True}
     if flag.many:
         options |= {"nargs": "+", "action": _Adding if flag.repeats else "store"}
-    group.add_argument(*spellings, *flag.aliases, **options)
+    action = group.add_argument(*spellings, *flag.aliases, **options)
     if flag.kind is bool and flag.default is True:
         no = dict.fromkeys([f"--no_{flag.name}", f"--no-{flag.name.replace('_', '-')}"])
         group.add_argument(*no, action="store_false", dest=flag.name, default=True, help=SUPPRESS)
+    return action
 
 
 class _Adding(Action):
@@ -236,46 +250,6 @@ def _bool(text: str) -> bool:
     if text.lower() not in _BOOLS:
         raise ArgumentTypeError(f"{text} is neither true nor false")
     return _BOOLS[text.lower()]
-
-
-@dataclass(frozen=True)
-class _Override:
-    """Values for the runs that have others."""
-
-    when: dict[str, Any]
-    set: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Config:
-    """A YAML of defaults."""
-
-    base: dict[str, Any] | None = None
-    overrides: list[_Override] | None = None
-
-
-def _layered(path: Path, values: dict[str, Any], on_line: set[str], flags: list[str]) -> dict[str, Any]:
-    """Defaults that the YAML gives for these values: its base, then every override that matches."""
-    written = yaml_object(path)
-    with prefixed(str(path)):
-        for key in written:
-            check_one_of("key", key, ("base", "overrides"))
-    config = typed(_Config, written, path)
-    defaults = dict(config.base or {})
-    _known(defaults, flags, path)
-    for override in config.overrides or []:
-        _known({**override.when, **override.set}, flags, path)
-        current = {**values, **{k: v for k, v in defaults.items() if k not in on_line}}
-        if all(current[key] in (want if isinstance(want, list) else [want]) for key, want in override.when.items()):
-            defaults.update(override.set)
-    others = {key for key, owner in OF.items() if owner in on_line and values[owner] != defaults.get(owner)}
-    return {key: value for key, value in defaults.items() if key not in others}
-
-
-def _known(keys: dict[str, Any], flags: list[str], path: Path) -> None:
-    with prefixed(str(path)):
-        for key in keys:
-            check_one_of("key", key, flags, otherwise="see --help")
 
 
 def _as_typed(action: Action, value: Any) -> Any:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from glue_sparse.analysis.drop_point import check_eps
 from glue_sparse.cli.ending import one_sentence
-from glue_sparse.cli.grid_flags import add_grid_flags, add_run_flags
+from glue_sparse.cli.grid_flags import add_grid, add_grid_flags, add_run_flags
 from glue_sparse.cli.numbers import add_number
 from glue_sparse.experiments import grids, runner
 from glue_sparse.experiments.cells import Grid
@@ -43,7 +43,7 @@ def parser(prog: str | None = None) -> Parser:
     add_run_flags(run)
     show = verbs.add_parser("show", help="drop points, points and figure of the finished runs", allow_abbrev=False)
     for verb in (run, show):
-        verb.add_argument("--config", type=Path, default=CONFIG, help="a grid with a sweep over sparsity")
+        add_grid(verb, "--config", default=CONFIG, help="a grid with a sweep over sparsity")
         add_number(verb, "--eps", kind=float, default=1.0, help="drop that counts, in points of a hundred",
                    bounds=POSITIVE)  # fmt: skip
         verb.add_argument("--relative", action="store_true", help="--eps is percent of the dense score instead")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from glue_sparse.cli.ending import one_sentence
-from glue_sparse.cli.grid_flags import add_grid_flags, check_no_grid_flags, read_grid
+from glue_sparse.cli.grid_flags import add_grid, add_grid_flags, check_no_grid_flags, read_grid
 from glue_sparse.records import results
 from glue_sparse.records.results import Result
 from glue_sparse.reports.figures import grids as figures
@@ -53,18 +53,21 @@ def usual_kind(run: Result) -> str:
     return "gates" if run.logged("expected_density") or not losses(run) else "loss"
 
 
+def parser(prog: str | None = None) -> Parser:
+    """The command line."""
+    flags = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    add_grid(flags, "config", nargs="+", help="a grid with a `figure`, or folders of runs that have something to draw")
+    flags.add_argument("--name", default="", help="for runs: of the files")
+    flags.add_argument("--kind", choices=KINDS, help="for runs: what to draw; by default what the first has logged")
+    flags.add_argument("--tensor", help="with --kind pattern: name of the tensor, or a shell pattern for it; by "
+                        "default the first matrix of the FFN in the second block")  # fmt: skip
+    add_grid_flags(flags)
+    return flags
+
+
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Parse and draw."""
-    parser = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument(
-        "config", type=Path, nargs="+", help="a grid with a `figure`, or folders of runs that have something to draw"
-    )
-    parser.add_argument("--name", default="", help="for runs: of the files")
-    parser.add_argument("--kind", choices=KINDS, help="for runs: what to draw; by default what the first has logged")
-    parser.add_argument("--tensor", help="with --kind pattern: name of the tensor, or a shell pattern for it; by "
-                        "default the first matrix of the FFN in the second block")  # fmt: skip
-    add_grid_flags(parser)
-    arguments, flags = parser.parse_known_args(argv)
+    arguments, flags = parser(prog).parse_known_args(argv)
     first, *others = arguments.config
     with one_sentence(arguments):
         if first.is_dir():

@@ -1,15 +1,28 @@
 """Flags that choose a part of a grid, and those of commands that run one."""
 
 from argparse import ArgumentParser, Namespace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from glue_sparse.cli.numbers import add_number
-from glue_sparse.experiments import grids
+from glue_sparse.experiments import grid_file, grids
 from glue_sparse.writing.bounds import SEED, Bounds, Number
 
 JOBS = Bounds(1, 1024)
 _CHOICE = ("tasks", "rows", "seeds", "output_dir", "tune_values")
 """What chooses a part of a grid."""
+
+
+def add_grid(parser: ArgumentParser, *name: str, **options: Any) -> None:
+    """What takes a grid, by name or by path; options are those of `add_argument`."""
+    action: Any = parser.add_argument(*name, type=Path, **options)
+    action.completer = _complete
+
+
+def _complete(prefix: str, **_: Any) -> list[str]:
+    """What a shell offers: the grids that come with the package, and files."""
+    return [*grid_file.names(), *import_module("argcomplete.completers").FilesCompleter()(prefix)]
 
 
 def add_grid_flags(parser: ArgumentParser) -> None:

@@ -1,15 +1,18 @@
 """`glue-sparse`: the sub-commands by name, each imported only when it is called."""
+# PYTHON_ARGCOMPLETE_OK
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from glue_sparse import __version__
 from glue_sparse.writing.ending import one_sentence, stopping
 from glue_sparse.writing.words import check_one_of
 
 COMMANDS = {
     "train": ("train", "train, evaluate and save one model"),
-    "table": ("table", "run a grid of experiments, or print its table"),
+    "table": ("table", "run a grid of experiments, print its table, or list the grids"),
     "figure": ("figure", "draw a grid, or how runs went"),
     "diff": ("diff", "look at diffs, compare, prune, apply or restore them"),
     "masks": ("masks", "choose the weights that pruning would keep, and compare masks"),
@@ -18,6 +21,8 @@ COMMANDS = {
     "weights": ("weights", "count small weights over training, or compare two models"),
     "zero-shot": ("zero_shot", "prune a language model without training, and measure its perplexity"),
     "benchmark": ("benchmark", "measure what sparse training costs here"),
+    "quickstart": ("quickstart", "train one model by several methods, and show what each costs and is good for"),
+    "doctor": ("doctor", "say what is installed, what this machine can do, and what is missing"),
 }
 """Name -> module of this package, and what it does."""
 
@@ -28,16 +33,22 @@ def usage() -> str:
     lines = [f"  {name.ljust(width)}  {what}" for name, (_, what) in COMMANDS.items()]
     return "\n".join(
         ["usage: glue-sparse COMMAND ...", "", "Train networks in which only some weights are active.", "", *lines, "",
-         "`glue-sparse COMMAND --help` explains a command."]
+         "`glue-sparse COMMAND --help` explains a command, `glue-sparse --version` says which this is.",
+         'For completion in the shell: eval "$(register-python-argcomplete glue-sparse)"']
     )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Call a sub-command; returns the exit status."""
     words = sys.argv[1:] if argv is None else [*argv]
+    if "_ARGCOMPLETE" in os.environ:
+        import_module("glue_sparse.cli.completion").complete(COMMANDS)
     if not words or words[0] in ("-h", "--help"):
         print(usage())
         return 0 if words else 2
+    if words == ["--version"]:
+        print(f"glue-sparse {__version__}")
+        return 0
     name, *rest = words
     with one_sentence(status=2):
         check_one_of("command", name, COMMANDS)

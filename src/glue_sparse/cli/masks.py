@@ -6,7 +6,7 @@
     glue-sparse masks compare runs/one runs/other masks/minilm-0.3.safetensors --name tickets
 
 `make` prunes a pretrained model by its weights alone, prints which tensors that concerns, and writes the mask for
-``glue-sparse train` --method fixed_mask --mask_file`. Settings of fixed_mask are made for few weights; to train as
+`glue-sparse train --method fixed_mask --mask_file`. Settings of fixed_mask are made for few weights; to train as
 one_shot does, give its --learning_rate, --num_train_epochs and --per_device_train_batch_size (arguments/defaults.yaml).
 Masks are those of a file, of a pruned model's folder, or of a run.
 """

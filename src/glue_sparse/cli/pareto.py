@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glue_sparse.cli.ending import one_sentence
-from glue_sparse.cli.grid_flags import add_grid_flags, add_run_flags, read_grid
+from glue_sparse.cli.grid_flags import add_grid, add_grid_flags, add_run_flags, read_grid
 from glue_sparse.cli.table import run_grid
 from glue_sparse.records import results
 from glue_sparse.records.results import Result
@@ -47,7 +47,7 @@ def parser(prog: str | None = None) -> Parser:
     top = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     verbs = top.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("run", help="do the missing runs of a grid, and show", allow_abbrev=False)
-    run.add_argument("--config", type=Path, default=CONFIG, help="a grid with dense and sparse rows")
+    add_grid(run, "--config", default=CONFIG, help="a grid with dense and sparse rows")
     add_run_flags(run)
     add_grid_flags(run)
     show = verbs.add_parser("show", help="sparse models beside the dense front", allow_abbrev=False)
@@ -120,7 +120,7 @@ def _write(arguments: Namespace, name: str, text: str, lines: str, paths: list[P
 
 
 def run(arguments: Namespace, flags: list[str]) -> int:
-    """The grid, as scripts/table.py runs it, and its front; 1 when a run failed."""
+    """The grid, as `glue-sparse table run` does it, and its front; 1 when a run failed."""
     arguments.launcher = "local"
     status = run_grid(arguments, flags)
     if arguments.dry_run:

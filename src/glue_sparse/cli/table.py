@@ -3,6 +3,9 @@
     glue-sparse table run table_1 --model minilm --data_dir path/to/glue --tasks rte mrpc
     glue-sparse table show table_1 --model minilm --data_dir path/to/glue --tasks rte mrpc
     glue-sparse table show runs/quickstart
+    glue-sparse table list
+
+A grid is a YAML file, or the name of one of those that come with the package, which `list` names.
 
 `run` does the runs that are missing and can be stopped and started again at any time; a failed run is listed with its
 log and tried again by the next call. Then, as `show` does, it prints the table, writes it to results/NAME.{md,csv,tex}
@@ -18,9 +21,10 @@ from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
+from glue_sparse.arguments.yaml_file import yaml_object
 from glue_sparse.cli.ending import one_sentence
-from glue_sparse.cli.grid_flags import add_grid_flags, add_run_flags, check_no_grid_flags, read_grid
-from glue_sparse.experiments import grids, runner, tuning
+from glue_sparse.cli.grid_flags import add_grid, add_grid_flags, add_run_flags, check_no_grid_flags, read_grid
+from glue_sparse.experiments import grid_file, grids, runner, tuning
 from glue_sparse.records import results
 from glue_sparse.reports import tables, trials
 from glue_sparse.reports.figures import grids as figures
@@ -36,7 +40,7 @@ def parser(prog: str | None = None) -> Parser:
     top = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     verbs = top.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("run", help="do the missing runs of a grid", allow_abbrev=False)
-    run.add_argument("config", type=Path, help="a grid, for example table_1")
+    add_grid(run, "config", help="a grid, for example table_1")
     add_run_flags(run)
     run.add_argument("--launcher", choices=("local", "slurm"), default="local", help="slurm: submit an array job")
     run.add_argument(
@@ -44,8 +48,9 @@ def parser(prog: str | None = None) -> Parser:
     )
     add_grid_flags(run)
     show = verbs.add_parser("show", help="print a grid's table, or all runs below a folder", allow_abbrev=False)
-    show.add_argument("config", type=Path, help="a grid, or a folder of runs")
+    add_grid(show, "config", help="a grid, or a folder of runs")
     add_grid_flags(show)
+    verbs.add_parser("list", help="the grids that come with the package")
     return top
 
 
@@ -123,9 +128,22 @@ def show(arguments: Namespace, flags: list[str]) -> int:
     return 0
 
 
+def list_grids() -> None:
+    """The names and titles of the grids that come with the package."""
+    titles = {name: yaml_object(grid_file.place(Path(name))).get("title") for name in grid_file.names()}
+    print(text_tables.markdown(("grid", "what it is"), [(name, str(title)) for name, title in titles.items()]))
+    print("\n`glue-sparse table run GRID` runs one, `glue-sparse table show GRID` prints what is there; files are in "
+          f"{grid_file.SHIPPED}")  # fmt: skip
+
+
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Parse and do it."""
     arguments, flags = parser(prog).parse_known_args(argv)
     with one_sentence(arguments):
+        if arguments.verb == "list":
+            if flags:
+                raise ValueError(f"{flags[0]} is no flag of `list`, which takes none: leave it out")
+            list_grids()
+            return 0
         return run_grid(arguments, flags) if arguments.verb == "run" else show(arguments, flags)
     return 1

@@ -14,13 +14,19 @@ glue_sparse.cli.train ...
 
 import os
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from importlib import import_module
 
 from glue_sparse.arguments.command_line import DEFAULTS
 from glue_sparse.arguments.run import Arguments
 from glue_sparse.cli.ending import one_sentence
-from glue_sparse.experiments.told import parse
+from glue_sparse.experiments.told import command_line, parse
+
+
+def parser(prog: str | None = None) -> ArgumentParser:
+    """All flags, for completion; a run is read by `experiments.told.parse`."""
+    return command_line().helpful(__doc__ or "", prog)
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:

@@ -12,7 +12,7 @@ from glue_sparse.experiments.cells import START
 from glue_sparse.experiments.sweeps import CHAIN, SWEEP
 from glue_sparse.experiments.told import settings_of
 from glue_sparse.writing.fields import typed
-from glue_sparse.writing.words import check_one_of, prefixed, shown
+from glue_sparse.writing.words import check_one_of, command, prefixed, shown
 
 KINDS: dict[str, Any] = {
     "title": str | int | float, "base": dict[str, Any] | None, "stages": dict[str, Any], "rows": dict[str, Any],
@@ -43,7 +43,7 @@ def place(named: Path) -> Path:
     if named.is_file() or named.suffix or named.name != str(named):
         return named
     with prefixed(f"no file {shown(str(named))}"):
-        check_one_of("grid", str(named), names())
+        check_one_of("grid", str(named), names(), otherwise=f"see `{command('table list')}`")
     return SHIPPED / f"{named}.yaml"
 
 

@@ -1,11 +1,12 @@
 """The parser of all commands: a mistake is one sentence, and a value may begin with a dash."""
 
 import re
-from argparse import ArgumentError, ArgumentParser
+from argparse import ArgumentError, ArgumentParser, _SubParsersAction
 from pathlib import Path
 from typing import Any, NoReturn
 
 from glue_sparse.writing.sentences import say
+from glue_sparse.writing.words import check_one_of
 
 
 class Parser(ArgumentParser):
@@ -23,6 +24,16 @@ class Parser(ArgumentParser):
         if not arg_string and (action.type is Path or not action.option_strings):
             raise ArgumentError(action, "this is empty: give a value, or leave it out")
         return super()._get_value(action, arg_string)  # type: ignore[misc]
+
+    def _check_value(self, action: Any, value: Any) -> None:
+        """Overrides the standard library's, which does not say what is closest."""
+        if action.choices is None or value in action.choices:
+            return
+        is_verb = isinstance(action, _SubParsersAction)
+        try:
+            check_one_of("verb" if is_verb else "value", value, [*map(str, action.choices)])
+        except ValueError as error:
+            raise ArgumentError(None if is_verb else action, str(error)) from error
 
     def error(self, message: str) -> NoReturn:
         say(f"error: {message}; see `{self.prog} --help`")

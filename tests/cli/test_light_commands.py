@@ -1,0 +1,91 @@
+"""Every command and verb: help and the sentence about a mistake come fast, without torch and what else is heavy."""
+
+import inspect
+import json
+import subprocess
+import sys
+from argparse import _SubParsersAction
+from collections.abc import Iterator
+from importlib import import_module
+
+import pytest
+
+from glue_sparse.arguments.registry import imported
+from glue_sparse.cli.main import COMMANDS, main
+from glue_sparse.writing.parser import Parser
+
+LIGHT = """
+import json, sys
+from time import process_time
+from glue_sparse.cli.main import main
+heavy = {"torch", "transformers", "datasets", "matplotlib", "sklearn", "scipy", "pandas"}
+for line in json.loads(sys.argv[1]):
+    started, status = process_time(), 0
+    try:
+        status = main(line)
+    except SystemExit as ended:
+        status = ended.code
+    assert bool(status) == (line[-1] != "--help"), (line, status)
+    assert process_time() - started < 0.5, (line, process_time() - started)
+    assert not heavy & {*sys.modules}, (line, heavy & {*sys.modules})
+"""
+"""CPU time, in one process: the first lines pay for the imports."""
+
+
+def parsers() -> Iterator[tuple[list[str], Parser]]:
+    """The words of each verb, or of a command that has none, and what parses the others."""
+    for name, (module, _) in COMMANDS.items():
+        parser = import_module(f"glue_sparse.cli.{module}").parser(f"glue-sparse {name}")
+        verbs = [action.choices for action in parser._actions if isinstance(action, _SubParsersAction)]
+        yield from (([name, verb], below) for verb, below in verbs[0].items()) if verbs else [([name], parser)]
+
+
+def mistake(parser: Parser) -> str:
+    """A flag that needs a value, which it will not get, or one that does not exist."""
+    valued = [action for action in parser._actions if action.option_strings and action.nargs in (None, "+")]
+    return valued[0].option_strings[0] if valued else "--no_such_flag"
+
+
+def test_help_and_mistakes_load_nothing_heavy():
+    lines = [["--help"], ["tabel"], ["train", "--method", "rigl", "--help"], ["train", "--densty", "1"]]
+    for words, parser in parsers():
+        lines += [[words[0], "--help"], [*words, "--help"], [*words, mistake(parser)]]
+    done = subprocess.run([sys.executable, "-c", LIGHT, json.dumps(lines)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(done.stderr.splitlines()) == sum(line[-1] != "--help" for line in lines) > 20
+
+
+DOING = [(words, parser) for words, parser in parsers() if parser.get_default("does")]
+
+
+@pytest.mark.parametrize(("words", "parser"), DOING, ids=[" ".join(words) for words, _ in DOING])
+def test_what_does_the_work_takes_what_is_told(words: list[str], parser: Parser):
+    told = {action.dest for action in parser._actions} - {"help", "trust_remote_code"}
+    taken = inspect.signature(imported(parser.get_default("does"))).parameters
+    assert told == taken.keys() or {one.kind for one in taken.values()} == {inspect.Parameter.VAR_KEYWORD}
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("tabel", "unknown command 'tabel'; did you mean table?"),
+        ("diff shwo x", "unknown verb 'shwo'; did you mean show?"),
+        ("masks make a b --criterion randm", "argument --criterion: unknown value 'randm'; did you mean random?"),
+        (
+            "table show tabel_1",
+            "no file 'tabel_1': unknown grid 'tabel_1'; did you mean table_1? See `glue-sparse table",
+        ),
+        ("table list --json", "--json is no flag of `list`"),
+    ],
+)
+def test_a_word_that_is_none_is_answered_with_the_closest(line: str, sentence: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main(line.split())
+    said = capsys.readouterr().err
+    assert ended.value.code and said.startswith(f"error: {sentence}") and len(said.splitlines()) == 1
+
+
+def test_grids_are_listed_with_their_titles(capsys: pytest.CaptureFixture[str]):
+    assert main(["table", "list"]) == 0
+    said = capsys.readouterr().out
+    assert "| table_1 " in said and "| FISH mask, table 1: GLUE dev " in said and said.count("\n| ") > 20

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable
 
 import pytest
-from argcomplete import CompletionFinder
+from argcomplete.finders import CompletionFinder
 
 from glue_sparse.cli import completion, main
 

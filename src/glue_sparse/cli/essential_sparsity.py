@@ -20,7 +20,7 @@ from glue_sparse.cli.ending import one_sentence
 from glue_sparse.cli.grid_flags import add_grid, add_grid_flags, add_run_flags
 from glue_sparse.cli.numbers import add_number
 from glue_sparse.experiments import grids, runner
-from glue_sparse.experiments.cells import Grid
+from glue_sparse.experiments.cells import Cell, Grid
 from glue_sparse.experiments.sweeps import row_name
 from glue_sparse.reports import curves
 from glue_sparse.reports.figures import drop_points as curve_figures
@@ -66,7 +66,7 @@ def read_grid(arguments: Namespace, flags: list[str], extra: bool) -> Grid:
     return grids.read(arguments.config, **chosen, flags=flags, more=more)
 
 
-def refine(arguments: Namespace, flags: list[str]) -> list[runner.Cell]:
+def refine(arguments: Namespace, flags: list[str]) -> list[Cell]:
     """Run one more point around every drop point that is not known well enough; returns the runs that failed."""
     grid = read_grid(arguments, flags, extra=True)
     chained = {grid.family[cell.row] for cell in grid.cells if cell.start and cell.row in grid.family}

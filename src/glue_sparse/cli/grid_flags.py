@@ -7,6 +7,7 @@ from typing import Any
 
 from glue_sparse.cli.numbers import add_number
 from glue_sparse.experiments import grid_file, grids
+from glue_sparse.experiments.cells import Grid
 from glue_sparse.writing.bounds import SEED, Bounds, Number
 
 JOBS = Bounds(1, 1024)
@@ -53,7 +54,7 @@ def check_no_grid_flags(arguments: Namespace, flags: list[str]) -> None:
         raise ValueError(f"{given[0]} goes with a grid, not with folders of runs: leave it out")
 
 
-def read_grid(path: Path, arguments: Namespace, flags: list[str]) -> grids.Grid:
+def read_grid(path: Path, arguments: Namespace, flags: list[str]) -> Grid:
     """The part of a grid that the flags choose."""
     chosen = {key: getattr(arguments, key) for key in _CHOICE}
     return grids.read(path, **chosen, flags=flags)

@@ -5,8 +5,8 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import version
 
-from glue_sparse import __version__
 from glue_sparse.writing.ending import one_sentence, stopping
 from glue_sparse.writing.words import check_one_of
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(usage())
         return 0 if words else 2
     if words == ["--version"]:
-        print(f"glue-sparse {__version__}")
+        print(f"glue-sparse {version('glue_sparse')}")
         return 0
     name, *rest = words
     with one_sentence(status=2):

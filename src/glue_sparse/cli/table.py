@@ -24,7 +24,8 @@ from pathlib import Path
 from glue_sparse.arguments.yaml_file import yaml_object
 from glue_sparse.cli.ending import one_sentence
 from glue_sparse.cli.grid_flags import add_grid, add_grid_flags, add_run_flags, check_no_grid_flags, read_grid
-from glue_sparse.experiments import grid_file, grids, runner, tuning
+from glue_sparse.experiments import grid_file, runner, tuning
+from glue_sparse.experiments.cells import Grid
 from glue_sparse.records import results
 from glue_sparse.reports import tables, trials
 from glue_sparse.reports.figures import grids as figures
@@ -84,7 +85,7 @@ def run_grid(arguments: Namespace, flags: list[str]) -> int:
     return 1 if failed or diverged or waiting else 0
 
 
-def hand_out(grid: grids.Grid, arguments: Namespace) -> int:
+def hand_out(grid: Grid, arguments: Namespace) -> int:
     """Print the commands of what can run now, or submit it; what waits for trials is left to a later call."""
     parts = [part for part in (grid.tuned and grid.tuned.trials, grid) if part and runner.missing(part)]
     for part in parts or [grid]:
@@ -96,7 +97,7 @@ def hand_out(grid: grids.Grid, arguments: Namespace) -> int:
     return 0
 
 
-def report_waiting(grid: grids.Grid) -> list[str]:
+def report_waiting(grid: Grid) -> list[str]:
     """Say which places wait for trials."""
     lines = tuning.waiting(grid)
     for line in lines:
@@ -104,7 +105,7 @@ def report_waiting(grid: grids.Grid) -> list[str]:
     return lines
 
 
-def show_grid(grid: grids.Grid, folder: Path) -> Sheet:
+def show_grid(grid: Grid, folder: Path) -> Sheet:
     """Print and write the table; draw the figure where there is one, something to draw and something to draw with."""
     sheet = Sheet.of(grid)
     paths = tables.write(sheet, folder)

@@ -15,8 +15,6 @@ from urllib.request import Request, urlopen
 
 from packaging.requirements import Requirement
 
-import glue_sparse
-
 PACKAGE = "glue_sparse"
 _SECONDS = 5
 """How long the hub may take to answer."""
@@ -71,23 +69,23 @@ def lacking(extra: str = "") -> list[str]:
             continue  # needed with every extra, and without any
         if requirement.name.replace("-", "_") == PACKAGE:  # an extra of several others
             found += [one for other in sorted(requirement.extras) for one in lacking(other)]
-        elif not requirement.specifier.contains(installed(requirement.name), prereleases=True):
+        elif not (there := installed(requirement.name)) or not requirement.specifier.contains(there, prereleases=True):
             found.append(f"{requirement.name}{requirement.specifier}")
     return found
 
 
 def installed(name: str) -> str:
-    """The version of an installed package; 0 where it is not, which no requirement takes."""
+    """The version of an installed package; empty where it is not."""
     try:
         return version(name)
     except PackageNotFoundError:
-        return "0"
+        return ""
 
 
 def versions() -> Iterator[Fact]:
     """Of Python, this package, and what it requires."""
     yield Fact("python", f"{platform.python_version()} on {platform.platform()}")
-    yield Fact(PACKAGE, f"{glue_sparse.__version__} in {Path(glue_sparse.__file__).parent}")
+    yield Fact(PACKAGE, f"{installed(PACKAGE)} in {Path(__file__).parents[2]}")
     try:
         needed = [Requirement(line) for line in requires(PACKAGE) or ()]
         bad = lacking()
@@ -96,8 +94,8 @@ def versions() -> Iterator[Fact]:
         return
     for name in (one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})):
         wanted = next((one for one in bad if Requirement(one).name == name), "")
-        says = installed(name) if installed(name) != "0" else "not installed"
-        yield Fact(name, says, f'pip install "{wanted}"' if wanted else "", is_needed=bool(wanted))
+        todo = f'pip install "{wanted}"' if wanted else ""
+        yield Fact(name, installed(name) or "not installed", todo, is_needed=bool(wanted))
 
 
 def extras() -> Iterator[Fact]:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from glue_sparse.core.masks import select as select
     from glue_sparse.core.parametrization import detach as detach
     from glue_sparse.core.reindexing import reindex as reindex
+    from glue_sparse.costs.trainable import count_trainable_parameters as count_trainable_parameters
+    from glue_sparse.costs.trainable import print_trainable_parameters as print_trainable_parameters
     from glue_sparse.diffs.diff import SparseDiff as SparseDiff
     from glue_sparse.diffs.identity import DiffInfo as DiffInfo
     from glue_sparse.methods.base import SparseMethod as SparseMethod
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from glue_sparse.scores.fisher import fisher as fisher
     from glue_sparse.scores.scores import magnitude as magnitude
     from glue_sparse.scores.scores import noise as noise
+    from glue_sparse.tasks.by_name import load_task as load_task
     from glue_sparse.tasks.registry import TaskRecord as TaskRecord
     from glue_sparse.tasks.registry import register_task as register_task
     from glue_sparse.training.trainer import SparseTrainer as SparseTrainer
@@ -48,6 +51,7 @@ _MODULES = {
     "core.masks": ("select",),
     "core.parametrization": ("detach",),
     "core.reindexing": ("reindex",),
+    "costs.trainable": ("count_trainable_parameters", "print_trainable_parameters"),
     "diffs.diff": ("SparseDiff",),
     "diffs.identity": ("DiffInfo",),
     "methods.base": ("SparseMethod",),
@@ -63,6 +67,7 @@ _MODULES = {
     "methods.schedules": ("Schedule",),
     "scores.fisher": ("fisher",),
     "scores.scores": ("magnitude", "noise"),
+    "tasks.by_name": ("load_task",),
     "tasks.registry": ("TaskRecord", "register_task"),
     "training.trainer": ("SparseTrainer",),
 }

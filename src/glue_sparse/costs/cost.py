@@ -3,7 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from glue_sparse.core.active import ActiveEntries
 from glue_sparse.core.parametrization import held_tensors, original, wholly_active
@@ -27,6 +28,8 @@ class Cost:
     """Size of the saved diff; 0 until it is saved."""
     left_entries: int = 0
     """Entries that were active for a while and keep what they learnt; they no longer train."""
+    state_bytes: int | None = None
+    """Size of the optimizer's state, of one process; none where nothing was counted."""
 
     @property
     def trainable(self) -> int:
@@ -51,9 +54,16 @@ class Cost:
 
 
 def as_facts(cost: Cost) -> dict[str, Any]:
-    """The counts, and what follows from them, for results.json."""
+    """The counts, and what follows from them, for results.json, without what was not counted."""
     derived = ("trainable", "density", "sparsity", "model_sparsity")
-    return {**asdict(cost), **{name: getattr(cost, name) for name in derived}}
+    facts = {**asdict(cost), **{name: getattr(cost, name) for name in derived}}
+    return {name: fact for name, fact in facts.items() if fact is not None}
+
+
+def state_bytes(optimizer: Optimizer) -> int:
+    """What an optimizer keeps beside the weights, such as Adam's moments: bytes of all tensors of its state."""
+    kept = [value for state in optimizer.state.values() for value in state.values()]
+    return sum(value.nbytes for value in kept if isinstance(value, Tensor))
 
 
 def cost_of(model: nn.Module, stored_bytes: int = 0) -> Cost:

@@ -171,6 +171,7 @@ class Grid:
         figure: what `glue-sparse figure` draws.
         family: row -> the row of the YAML whose sweep it belongs to; only for rows of a sweep.
         tuned: the setting that is chosen on held-out data, if there is one.
+        notes: row of the YAML -> a phrase about it, for its table of costs.
     """
 
     name: str
@@ -183,6 +184,7 @@ class Grid:
     figure: dict[str, Any] = field(default_factory=dict)
     family: dict[str, str] = field(default_factory=dict)
     tuned: "Tuned | None" = None
+    notes: dict[str, str] = field(default_factory=dict)
 
     @property
     def places(self) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from glue_sparse.writing.words import check_one_of, command, prefixed, shown
 KINDS: dict[str, Any] = {
     "title": str | int | float, "base": dict[str, Any] | None, "stages": dict[str, Any], "rows": dict[str, Any],
     "columns": dict[str, Any], "seeds": list[Any], tuning.KEY: Any, "published": list[str] | None,
-    "figure": dict[str, Any] | None,
+    "figure": dict[str, Any] | None, "notes": dict[str, str] | None,
 }  # fmt: skip
 """Part of a grid -> what it is in a YAML."""
 DECIDED = ("seed", "output_dir", "overwrite", "resume_from_checkpoint")

@@ -15,7 +15,7 @@ from glue_sparse.experiments.told import parse, settings_of
 from glue_sparse.methods import registry as methods
 from glue_sparse.records import published
 from glue_sparse.tasks import registry as tasks
-from glue_sparse.writing.words import closest, prefixed
+from glue_sparse.writing.words import check_one_of, closest, prefixed
 
 
 def read(
@@ -102,7 +102,8 @@ def _grid(
             with prefixed(f"{path}, {row}/{column}"):
                 cells[row, column, seed] = _cell(row, column, seed, [*_argv(settings), *flags], root, start)
     shown, title = (kept_rows, kept_columns, all_seeds, tuple(cells.values())), str(config.get("title", path.stem))
-    return Grid(path.stem, title, *shown, _sources(path, config), config.get("figure") or {}, family)
+    told = _sources(path, config), config.get("figure") or {}, family
+    return Grid(path.stem, title, *shown, *told, notes=_notes(path, config))
 
 
 def _of_base(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -144,6 +145,15 @@ def _sources(path: Path, config: dict[str, Any]) -> tuple[str, ...]:
         for name in sources:
             published.read(name)
     return sources
+
+
+def _notes(path: Path, config: dict[str, Any]) -> dict[str, str]:
+    """Phrases about rows, each of which is there."""
+    notes = config.get("notes") or {}
+    with prefixed(f"{path}, `notes`"):
+        for row in notes:
+            check_one_of("row", row, config["rows"])
+    return notes
 
 
 def _starts(

@@ -8,7 +8,7 @@ from typing import Any
 
 from glue_sparse.arguments.run import Arguments
 from glue_sparse.core.batches import on_device
-from glue_sparse.costs.cost import as_facts, cost_of
+from glue_sparse.costs.cost import as_facts, cost_of, state_bytes
 from glue_sparse.costs.flops import forward_flops, report
 from glue_sparse.diffs.identity import FILE_NAME as DIFF_FILE
 from glue_sparse.diffs.identity import DiffInfo
@@ -46,6 +46,8 @@ def result_of(
     stored = Path(str(trainer.args.output_dir), DIFF_FILE)
     stored_bytes = stored.stat().st_size if stored.exists() else 0
     cost = replace(trainer.cost or cost_of(trainer.network), stored_bytes=stored_bytes)
+    if trainer.optimizer is not None:  # workers that merge have optimizers of their own
+        cost = replace(cost, state_bytes=state_bytes(trainer.optimizer))
     info = trainer.info
     given = {k: v for k, v in given.items() if k not in ("output_dir", "resume_from_checkpoint", "overwrite")}
     return Result(

@@ -143,6 +143,7 @@ _ALWAYS = (("cost", ("num_entries", "trainable", "stored_bytes")), ("seconds", (
 _TOGETHER = (
     ("cost", ("zero_entries", "masked_entries", "sparsity", "model_sparsity")),
     ("cost", ("left_entries",)),
+    ("cost", ("state_bytes",)),
     ("communication", ("num_merges", "num_workers", "sent_per_worker", "dense_sent_per_worker")),
     ("communication", ("changed_entries",)),
     ("checkpoints", ("count", "bytes_mean", "dense_bytes", "changed_entries_total")),

@@ -9,7 +9,7 @@ from glue_sparse.records import published
 from glue_sparse.records.published import Published
 from glue_sparse.records.results import Result
 from glue_sparse.records.scales import Scale, scale_of
-from glue_sparse.reports import cost_tables, trials
+from glue_sparse.reports import cost_tables, side_by_side, trials
 from glue_sparse.reports.places import Place
 from glue_sparse.reports.sheet import Sheet
 from glue_sparse.writing import files as whole_files
@@ -138,6 +138,7 @@ def as_markdown(sheet: Sheet) -> str:
     grid = sheet.grid
     parts = [heading(grid.title), markdown(*table(sheet)), "\n".join(f"* {line}" for line in captions(sheet))]
     more = {
+        "What each costs, and what it is good for (seed of the first run found):": side_by_side.table(sheet),
         f"Trials on held-out data, {trials.unit(grid)}; the chosen one is bold:": trials.table(grid),
         "FLOPs, multiplications and additions (seed of the first run found):": cost_tables.flops(sheet),
         "Bytes sent by each worker (seed of the first run found):": cost_tables.communication(sheet),

@@ -1,59 +1,112 @@
-"""The README's Python runs as it stands, on four kinds of model."""
+"""The README's program runs as it stands and prints what stands below it; its tables are of what there is."""
 
 import re
-from functools import partial
+import struct
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from transformers import TrainingArguments
 
-from networks import bert, collate, distilbert, examples, gpt2, roberta
+from glue_sparse import SparseDiff, attach
+from glue_sparse.cli.main import COMMANDS
+from glue_sparse.core.params import head_names
+from glue_sparse.experiments import grids
+from glue_sparse.methods.registry import METHODS
+from networks import bert
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-
-
-def seeded(build: Any) -> Any:
-    torch.manual_seed(0)
-    return build()
-
-
-@pytest.mark.parametrize("build", [bert, roberta, distilbert, gpt2])
-def test_the_library_examples_run(build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    model = seeded(build)
-    names: dict[str, Any] = {
-        "model": model,
-        "base_model": seeded(build),
-        "training_arguments": TrainingArguments(
-            output_dir="run", max_steps=3, use_cpu=True, save_strategy="no", disable_tqdm=True, learning_rate=1e-2
-        ),
-        "dataset": examples(24),
-        "collator": collate,
-        "batch": collate(examples(4)),
-    }
-    before = [p.detach().clone() for p in names["base_model"].parameters()]
-    assert "density=0.005" in BLOCKS[0]
-    exec(BLOCKS[0].replace("density=0.005", "density=0.2"), names)  # the models here are all head
-    assert Path("my_task/sparse_diff.safetensors").is_file()
-    assert all(torch.equal(p, q) for p, q in zip(names["base_model"].parameters(), before, strict=True))
-    logits = partial(names["base_model"].eval(), **names["batch"])
-    with names["diff"].applied(names["base_model"]):
-        torch.testing.assert_close(logits().logits, model.eval()(**names["batch"]).logits, rtol=0, atol=0)
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+(PROGRAM,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+PRINTED = re.findall(r"```text\n(.*?)```", README, flags=re.DOTALL)[0]
+COUNTED = r"all params: ([\d,]+).*file: (\d+) bytes"
+"""What does not depend on the machine: weights, and bytes of the file."""
 
 
-def test_the_score_example_chooses_entries():
-    names: dict[str, Any] = {}
-    exec("from glue_sparse import FixedMask\n" + BLOCKS[2].replace("0.005", "0.02"), names)
+def shape(printed: str) -> list[str]:
+    """Lines without their numbers and labels."""
+    labels = re.sub(r"\b(negative|positive)\b", "LABEL", printed)
+    return [re.sub(r"\d[\d,.]*(e-\d+)?", "#", line).strip() for line in labels.splitlines() if line.strip()]
+
+
+def run(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    exec(program, {})
+    assert (folder / "tweets_diff" / "sparse_diff.safetensors").is_file()
+    return capsys.readouterr().out
+
+
+def test_the_program_prints_what_stands_below_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    small, changed = re.subn(r"samples=\d{3}\b", "samples=8", PROGRAM)
+    assert changed == 3 and len(PROGRAM.splitlines()) <= 20
+    printed = run(small, tmp_path, monkeypatch, capsys)
+    assert shape(printed) == shape(PRINTED)
+    assert printed.splitlines()[0] == PRINTED.splitlines()[0]
+    assert printed.rstrip().endswith("bit for bit: True") and PRINTED.rstrip().endswith("bit for bit: True")
+
+
+@pytest.mark.slow
+def test_the_program_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    printed = run(PROGRAM, tmp_path, monkeypatch, capsys)
+    assert shape(printed) == shape(PRINTED)
+    counts = [re.findall(COUNTED, text, flags=re.DOTALL) for text in (printed, PRINTED)]
+    assert counts[0] == counts[1] and len(counts[0]) == 1
+    accuracies = [float(re.findall(r"accuracy: ([\d.]+)", text)[0]) for text in (printed, PRINTED)]
+    assert abs(accuracies[0] - accuracies[1]) < 0.05  # rounding differs between machines
+
+
+def table(below: str) -> list[list[str]]:
+    """Cells of the first table below a line, without its header."""
+    rows = README.partition(below)[2].partition("|")
+    lines = [line for line in ("|" + rows[2]).split("\n\n")[0].splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def short(number: float) -> str:
+    """Bytes with three digits."""
+    unit, size = ("GB", 1e9) if number >= 1e9 else ("MB", 1e6)
+    digits = f"{number / size:.3g}"
+    return f"{digits if '.' in digits or number / size >= 100 else f'{number / size:#.3g}'} {unit}"
+
+
+def test_sizes_are_those_of_the_format(tmp_path: Path):
     model = bert()
-    head = ("classifier.weight", "classifier.bias")
-    masks = names["method"].prepare(model, head, lambda num_samples: [collate(examples(16))])
-    everything = sum(p.numel() for p in model.parameters())
-    assert sum(int(mask.sum()) for mask in masks.values()) == int(0.02 * everything) - 34
+    head = head_names(model)
+    masks = {name: torch.rand(p.shape) < 0.1 for name, p in model.named_parameters() if name not in head}
+    attach(model, masks)
+    diff = SparseDiff.from_model(model)
+    path = diff.save_pretrained(tmp_path)
+    with path.open("rb") as file:
+        header = struct.unpack("<Q", file.read(8))[0]
+    whole = sum(tensor.numel() for tensor in diff.whole.values())
+    assert path.stat().st_size - 8 - header == 8 * diff.num_active + 4 * whole
+    numbers = {"22.7 M": 22_713_986, "109 M": 109_483_778, "1 B": 10**9, "8 B": 8 * 10**9}
+    found = table("## Sizes")
+    assert [row[0].partition(" (")[0] for row in found] == [*numbers]
+    for row, weights in zip(found, numbers.values(), strict=True):
+        sparse = 8 * int(0.005 * weights)
+        assert row[1:] == [short(one) for one in (sparse, 4 * weights, sparse, 8 * weights)], row[0]
 
 
-def test_the_readme_is_short_and_names_both_commands():
-    assert len(README.splitlines()) < 190
+def test_its_tables_name_what_there_is():
+    commands = {words for row in table("## Commands") for words in re.findall(r"^`glue-sparse ([\w-]+)`", row[0])}
+    assert commands >= COMMANDS.keys()
+    named = {word for row in table("## I want to") for word in re.findall(r"`([a-z_]+)`", row[1])}
+    assert named <= METHODS.keys() and len(named) > 10
+
+
+def test_the_quickstart_stands_as_it_was_measured():
+    grid = grids.read(Path("quickstart"))
+    rows = table("what to make of it):")
+    assert [row[0] for row in rows] == [*grid.rows] == [*grid.notes]
+    assert [row[-1] for row in rows] == [*grid.notes.values()]
+    measured = (ROOT / "docs" / "results" / "quickstart.md").read_text()
+    lines = [line for line in README.splitlines() if line.startswith("|") and line.split("|")[1].strip() in grid.rows]
+    assert len(lines) == len(rows) and all(line in measured for line in lines)
+
+
+def test_it_is_short_and_names_both_commands():
+    assert len(README.splitlines()) < 150
     assert "bash run_quickstart.sh" in README and "bash run_tests.sh" in README

@@ -45,9 +45,14 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     return re.sub(r"\[([^\[\]]*)\]\(((?:\.\./)+[^)#\s]*)[^)]*\)", path, markdown)
 
 
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """Mark short code in a line, a flag for instance, so that no line ends within it."""
+    return re.sub(r"<code>([^<]{1,32})</code>", r'<code class="short">\1</code>', html)
+
+
 def helps() -> Iterator[tuple[str, str]]:
     """(words, what `--help` says after them), for `glue-sparse`, its commands and their verbs."""
-    with patch.dict(os.environ, COLUMNS="100"):
+    with patch.dict(os.environ, COLUMNS="92"):
         yield "glue-sparse", command.usage()
         for name in command.COMMANDS:
             yield from _helps([name])

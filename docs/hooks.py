@@ -17,23 +17,30 @@ HELP = "<!-- the help of every command -->"
 
 
 def on_config(config: Any) -> Any:
-    """`folder/*.md` in the navigation stands for the pages there; a group without pages is left out."""
-    docs = Path(config.docs_dir)
-    found = []
-    for group in config.nav:
-        ((name, entry),) = group.items()
-        if isinstance(entry, str) and "*" in entry:
-            entry = [path.relative_to(docs).as_posix() for path in sorted(docs.glob(entry))]
-        if entry:
-            found.append({name: entry})
-    config.nav = found
+    """`folder/*.md` in the navigation stands for the pages there that it does not name; groups without pages go."""
+    docs, named = Path(config.docs_dir), str(config.nav)
+
+    def expanded(entry: Any) -> Any:
+        if isinstance(entry, dict):
+            ((name, inside),) = entry.items()
+            pages = expanded(inside)
+            return {name: pages} if pages else []
+        if isinstance(entry, list):
+            found = [expanded(one) for one in entry]
+            return [page for one in found for page in (one if isinstance(one, list) else [one])]
+        if "*" not in entry:
+            return entry
+        pages = [path.relative_to(docs).as_posix() for path in sorted(docs.glob(entry))]
+        return [page for page in pages if f"'{page}'" not in named]
+
+    config.nav = expanded(config.nav)
     return config
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Fill in the help texts, and show a link to a file of the checkout as its path: the site has no such page."""
     if HELP in markdown:
-        markdown = markdown.replace(HELP, "\n\n".join(f"## {name}\n\n```text\n{text}\n```" for name, text in helps()))
+        markdown = markdown.replace(HELP, "\n\n".join(part for name, text in helps() for part in _sections(name, text)))
     docs = Path(config.docs_dir)
     here = docs / Path(page.file.src_uri).parent
 
@@ -57,6 +64,15 @@ def helps() -> Iterator[tuple[str, str]]:
         for name in command.COMMANDS:
             yield from _helps([name])
         yield "glue-sparse train --help_all", _shown(["train", "--help_all"])[0]
+
+
+def _sections(name: str, text: str) -> Iterator[str]:
+    """A help text as headings and blocks, groups of flags apart, so that a search finds the group."""
+    first, *groups = re.split(r"^(?=[A-Z][^\n:]*:\n)", text, flags=re.MULTILINE)
+    yield f"## {name}\n\n```text\n{first.strip()}\n```"
+    for group in groups:
+        title, _, flags = group.partition(":\n")
+        yield f"### {name}: {title}\n\n```text\n{flags.rstrip()}\n```"
 
 
 def _helps(words: list[str]) -> Iterator[tuple[str, str]]:

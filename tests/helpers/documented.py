@@ -53,6 +53,8 @@ def documented() -> Iterator[tuple[Path, str]]:
 
 
 def _joined(text: str) -> list[str]:
+    """Lines as a shell reads them, without comments and what goes into a file (`cat >it <<EOF`)."""
+    text = re.sub(r"(<<\W*(\w+).*?\n).*?^\2$", r"\1", text, flags=re.DOTALL | re.MULTILINE)
     lines = text.replace("\\\n", " ").splitlines()
     return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
@@ -177,14 +179,14 @@ def _parsed(run: Any, words: list[str]) -> None:
 
 
 def _check_grid(told: Namespace, left: list[str]) -> None:
-    """Of one seed, since all seeds have the same flags."""
+    """What is left over goes to all runs: to those of a grid, here of one seed, since all have the same flags."""
     config = getattr(told, "config", None)
     first = config[0] if isinstance(config, list) else config
     if first and (SHIPPED / f"{first}.yaml").is_file():
         told.seeds = told.seeds[:1] or [0]
         read_grid(first, told, left)
     elif left:
-        raise ValueError(f"unknown: {' '.join(left)}")
+        parse(["--task", "tweets", "--model", "minilm", *left], config=DEFAULTS)
 
 
 def _called(words: list[str], folder: Path) -> list[str]:

@@ -73,6 +73,10 @@ def check_command(line: str, folder: Path) -> None:
             at = words.index(operator)
             check_command(shlex.join(words[:at]), folder)
             return check_command(shlex.join(words[at + 1 :]), folder)
+    for redirection in (">", ">>"):
+        if redirection in words:
+            at = words.index(redirection)
+            del words[at : at + 2]
     while words and re.match(r"[A-Z_0-9]+=", words[0]):
         words = words[1:]
     if not words:

@@ -14,6 +14,7 @@ import pytest
 import glue_sparse
 from documented import PAGES, PROGRAMS, ROOT, blocks, check_command, documented
 from glue_sparse.core.active import current_masks
+from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.experiments import grids
 from plain_loop import batch, conv_net, sparse, train
 
@@ -96,6 +97,17 @@ def check_imports(tree: ast.Module) -> None:
                 module = import_module(node.module)
                 for one in node.names:
                     assert hasattr(module, one.name) or find_spec(f"{node.module}.{one.name}"), ast.unparse(node)
+
+
+@pytest.mark.slow
+def test_the_first_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (program,) = blocks(DOCS / "index.md", "python")
+    for number in ("800", "400", "128"):
+        assert number in program
+        program = program.replace(number, "16")
+    exec(program, {})
+    assert SparseDiff.from_pretrained("tweets_diff").num_active
 
 
 def test_the_plain_loop_runs_saves_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -13,6 +13,7 @@ import pytest
 
 import glue_sparse
 from documented import PAGES, PROGRAMS, ROOT, blocks, check_command, documented
+from glue_sparse.cli.main import COMMANDS as COMMAND_NAMES
 from glue_sparse.core.active import current_masks
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.experiments import grids
@@ -73,6 +74,16 @@ def test_flags_in_the_text_exist():
         own = {f"--{name}" for name in re.findall(r"^ +(\w+): .* = arg\(", page.read_text(), flags=re.MULTILINE)}
         unknown += [f"{where(page)}: {flag}" for flag in sorted(flags - known - own)]
     assert not unknown
+
+
+def test_commands_in_the_text_exist():
+    for page in PAGES:
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for code in re.findall(r"`([^`]+)`", text):
+            named = re.match(r"glue-sparse\s+([a-z][\w-]*)", code)
+            assert not named or named[1] in COMMAND_NAMES, f"{where(page)}: {code}"
+            for file in re.findall(r"\b(?:scripts/\w+\.\w+|run_\w+\.sh)", code):
+                assert (ROOT / file).is_file(), f"{where(page)}: {file}"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=where)

@@ -1,0 +1,62 @@
+"""What `docs/hooks.py` and `docs/sections.py` do to the pages of the site."""
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from documented import ROOT
+from glue_sparse.cli.main import COMMANDS
+
+DOCS = ROOT / "docs"
+HOOKS: dict[str, Any] = runpy.run_path(str(DOCS / "hooks.py"))
+
+
+def on_page(markdown: str, place: str) -> str:
+    config, page = SimpleNamespace(docs_dir=str(DOCS)), SimpleNamespace(file=SimpleNamespace(src_uri=place))
+    return HOOKS["on_page_markdown"](markdown, page, config, None)
+
+
+def test_patterns_find_the_pages_that_the_navigation_does_not_name(tmp_path: Path):
+    for name in ("a.md", "b.md", "c.md", "more/z.md", "more/y.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    nav = [{"Start": "b.md"}, {"More": "more/*.md"}, {"None": "none/*.md"}, {"Rest": ["c.md", "*.md"]}]
+    config = HOOKS["on_config"](SimpleNamespace(docs_dir=str(tmp_path), nav=nav))
+    assert config.nav == [{"Start": "b.md"}, {"More": ["more/y.md", "more/z.md"]}, {"Rest": ["c.md", "a.md"]}]
+
+
+def test_every_command_and_verb_is_on_its_page():
+    page = on_page((DOCS / "reference/command_line.md").read_text(), "reference/command_line.md")
+    assert HOOKS["HELP"] not in page
+    headings = {line for line in page.splitlines() if line.startswith("#")}
+    assert {f"## glue-sparse {name}" for name in COMMANDS} <= headings
+    assert "## glue-sparse diff apply" in headings and "### glue-sparse train: Method" in headings
+    assert "--density DENSITY" in page and "--torch_compile" in page
+
+
+@pytest.mark.parametrize(
+    ("link", "shown"),
+    [
+        ("[facts](../../pyproject.toml)", "`pyproject.toml`"),
+        ("[home](../index.md)", "[home](../index.md)"),
+        ("[dead](../../nothing.toml)", "[dead](../../nothing.toml)"),  # which mkdocs complains about
+    ],
+)
+def test_links_that_leave_the_docs_become_paths(link: str, shown: str):
+    assert on_page(f"See {link}.", "results/x.md") == f"See {shown}."
+
+
+def test_short_code_is_kept_whole():
+    mark = HOOKS["on_page_content"]
+    assert mark("<p><code>--help</code></p>", None, None, None) == '<p><code class="short">--help</code></p>'
+    assert mark(f"<code>{'a ' * 20}</code>", None, None, None) == f"<code>{'a ' * 20}</code>"
+
+
+def test_sections_of_docstrings_are_set_apart():
+    sections = runpy.run_path(str(DOCS / "sections.py"))["Sections"]()
+    docstring = SimpleNamespace(value="One.\n\nArgs:\n    a: of it.\nRaises:\n    ValueError: bad.")
+    sections.on_object(obj=SimpleNamespace(docstring=docstring))
+    assert docstring.value == "One.\n\nArgs:\n    a: of it.\n\nRaises:\n    ValueError: bad."

@@ -24,6 +24,7 @@ from glue_sparse.methods.registry import METHODS
 from glue_sparse.models import bert_family, names, vision
 from glue_sparse.records import results
 from glue_sparse.tasks.glue import GLUE
+from hiding import hide
 from small_grids import finished
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +70,17 @@ def test_tables_and_figures_load_neither_torch_nor_transformers(small: Path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]" and "| fish-0.005 |" in done.stdout
     assert {path.name for path in (small / "results").iterdir()} >= {"small.md", "small.csv", "small.tex", "small.png"}
+
+
+def test_a_table_is_shown_where_its_figure_cannot_be_drawn(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    hide("matplotlib", monkeypatch)
+    grid, runs, out = (str(small / name) for name in ("small.yaml", "runs", "results"))
+    assert table.main(["show", grid, "--output_dir", runs, "--results_dir", out]) == 0
+    shown, said = capsys.readouterr()
+    assert "| fish-0.005 |" in shown and {path.suffix for path in Path(out).iterdir()} == {".md", ".csv", ".tex"}
+    assert said == 'no figure: a figure needs a package that is not installed: pip install "glue_sparse[plots]"\n'
 
 
 def test_show_opens_each_result_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

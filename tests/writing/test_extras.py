@@ -1,6 +1,5 @@
 """What needs an extra says so in one sentence where the extra is not installed, and imports nothing else for it."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from glue_sparse.experiments import grids, runner
 from glue_sparse.reports.figures import plots
 from glue_sparse.tasks.registry import load_task
 from glue_sparse.writing.extras import MissingExtra, needed
+from hiding import hide
 
 
 def submit() -> None:
@@ -34,9 +34,7 @@ def see() -> None:
 def test_what_an_extra_brings_is_asked_for(
     module: str, use: Callable[[], object], what: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ):
-    for name in [name for name in sys.modules if name == module or name.startswith(f"{module}.")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, module, None)
+    hide(module, monkeypatch)
     with pytest.raises(MissingExtra) as caught:
         use()
     assert str(caught.value) == f'{what} needs a package that is not installed: pip install "glue_sparse[{extra}]"'

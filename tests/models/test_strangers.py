@@ -37,6 +37,8 @@ class StrangeForSequenceClassification(BertForSequenceClassification):
 
 
 UNSAFE = ("torch.load", "pickle.load", "pickle.loads", "joblib.load", "evaluate.load", "torch.hub.load")
+ASKED = {("asked_metrics.py", "evaluate.load")}
+"""What runs code that the user names, and asks for `trust_remote_code` first where others wrote it."""
 
 
 def test_loaders_are_called_in_one_place_and_nothing_is_unpickled():
@@ -51,7 +53,8 @@ def test_loaders_are_called_in_one_place_and_nothing_is_unpickled():
             if isinstance(node, ast.Attribute) and node.attr in ("from_pretrained", "from_config", "pipeline"):
                 found |= {path.name} if ast.unparse(node.value) not in ("SparseDiff", "cls") else set()
             if isinstance(node, ast.Call):
-                assert ast.unparse(node.func) not in UNSAFE, f"{path}:{node.lineno}"
+                called = ast.unparse(node.func)
+                assert called not in UNSAFE or (path.name, called) in ASKED, f"{path}:{node.lineno}"
                 assert not any(word.arg == "allow_pickle" for word in node.keywords), f"{path}:{node.lineno}"
     assert found == {"strangers.py"}
 

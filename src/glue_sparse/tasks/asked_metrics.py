@@ -40,8 +40,8 @@ class Asked:
     @classmethod
     def of(cls, text: str) -> "Asked":
         """Read it; ValueError for an argument without a name or a value."""
-        place, _, told = text.rpartition(":")
-        if "=" not in told or not place:
+        place, colon, told = text.rpartition(":")
+        if not colon or Path(text).exists():
             return cls(text, text)
         pairs = [word.partition("=") for word in told.split(",")]
         for key, _, value in pairs:
@@ -183,8 +183,8 @@ def _computed(asked: Asked, module: Any, pairs: Pairs) -> Any:
     try:
         return module.compute(predictions=pairs[0], references=pairs[1], **asked.options)
     except Exception as error:
-        raise ValueError(f"{asked} fails on what this task predicts: {_reason(error)}; its arguments are given as in "
-                         "f1:average=macro") from error  # fmt: skip
+        raise ValueError(f"{asked} fails on what this task predicts: {_reason(error)}; its arguments follow it, as in "
+                         f"{shortened(Path(asked.place).name, 40)}:average=macro") from error  # fmt: skip
 
 
 def _reason(error: Exception) -> str:

@@ -34,6 +34,7 @@ from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.registry import load_task
 from glue_sparse.tasks.squad import task as squad
 from glue_sparse.tasks.squad.files import read
+from metric_scripts import metric_script
 from networks import TINY
 from rare import rarely
 
@@ -56,6 +57,22 @@ def folder(tmp_path: Path) -> Path:
         path = tmp_path / "data" / "SQuAD" / f"{split}-v1.1.json"
         path.write_text(json.dumps(content(count), indent=1))
     return tmp_path / "data"
+
+
+def test_metrics_of_evaluate_get_answers_by_question(tiny_bert: str, folder: Path):
+    """With the official formula in a script, the numbers are the official ones."""
+    returns = ("squad([p['prediction_text'] for p, _ in pairs], [r['answers']['text'] for _, r in pairs]) | "
+               "{'same': all(p['id'] == r['id'] for p, r in pairs)}")  # fmt: skip
+    answers = 'datasets.Sequence({"text": datasets.Value("string"), "answer_start": datasets.Value("int32")})'
+    kinds = ('{"id": datasets.Value("string"), "prediction_text": datasets.Value("string")}',
+             f'{{"id": datasets.Value("string"), "answers": {answers}}}')  # fmt: skip
+    script = metric_script(folder.parent / "own.py", returns, *kinds, "from glue_sparse.tasks.metrics import squad\n")
+    task = load(tiny_bert, folder, metric=[script])
+    width = max(map(len, task.evals["validation"]["input_ids"]))
+    logits = np.random.default_rng(0).normal(size=(2, len(task.evals["validation"]), width))
+    found = task.metrics(EvalPrediction((logits[0], logits[1]), np.zeros(1)))
+    assert task.main_metric == "f1" and found["f1"] > 0 and found["own_same"] == 1
+    assert (found["own_f1"], found["own_exact_match"]) == (found["f1"], found["exact_match"])
 
 
 def without(record: dict[str, Any], *keys: str | int) -> str:

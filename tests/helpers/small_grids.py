@@ -31,13 +31,13 @@ def read(folder: Path, **changes: Any) -> grids.Grid:
     return grids.read(write(folder, **changes), output_dir=folder / "runs")
 
 
-def finished(cell: grids.Cell, score: float = 0.5, **changes: Any) -> Result:
+def finished(cell: grids.Cell, score: float = 0.5, metric: str = "accuracy", **changes: Any) -> Result:
     """A result as a run of this cell would write it, written to its folder."""
     arguments = cell.arguments
     result = Result(
         task=str(arguments.task.task), title=str(arguments.task.task).upper(), method=arguments.method.method,
-        density=None, seed=cell.seed, model="minilm", main_metric="accuracy",
-        metrics={"validation": {"accuracy": score}}, history=[], source={},
+        density=None, seed=cell.seed, model="minilm", main_metric=metric,
+        metrics={"validation": {metric: score}}, history=[], source={},
         arguments={**arguments.given, "world_size": 1}, command="", date="",
         **{"seconds": {"choose": 1.0, "train": 2.0}, **changes, "cost": {**COST, **changes.get("cost", {})}},
     )  # fmt: skip

@@ -40,7 +40,9 @@ import glue_sparse.reports.figures.runs, glue_sparse.reports.figures.patterns, g
 from glue_sparse.cli import figure, table
 grid, runs, out = sys.argv[1:]
 assert table.main(["show", grid, "--output_dir", runs, "--results_dir", out]) == 0
-assert table.main(["show", runs]) == 0
+assert table.main(["show", runs]) == 0 and "scipy" not in sys.modules
+assert table.main(["show", grid, "--output_dir", runs, "--results_dir", out,
+                   "--interval", "95", "--against", "dense"]) == 0
 figure.main([grid, "--output_dir", runs, "--results_dir", out])
 print([name for name in ("torch", "transformers") if name in sys.modules])
 """

@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from glue_sparse.cli import statistics_flags
 from glue_sparse.cli.numbers import add_number
 from glue_sparse.experiments import grid_file, grids
 from glue_sparse.experiments.cells import Grid
@@ -49,7 +50,8 @@ def add_run_flags(parser: ArgumentParser) -> None:
 
 def check_no_grid_flags(arguments: Namespace, flags: list[str]) -> None:
     """Raise a ValueError for flags that folders of runs, given in the place of a grid, would ignore."""
-    given = [*flags, *(f"`{name}`" for name in _CHOICE if getattr(arguments, name))]
+    of_grids = (*_CHOICE, *statistics_flags.NAMES)
+    given = [*flags, *(f"`{name}`" for name in of_grids if getattr(arguments, name, None))]
     if given:
         raise ValueError(f"{given[0]} goes with a grid, not with folders of runs: leave it out")
 

@@ -24,12 +24,14 @@ from pathlib import Path
 from glue_sparse.arguments.yaml_file import yaml_object
 from glue_sparse.cli.ending import one_sentence
 from glue_sparse.cli.grid_flags import add_grid, add_grid_flags, add_run_flags, check_no_grid_flags, read_grid
+from glue_sparse.cli.statistics_flags import add_statistics_flags, statistics_of
 from glue_sparse.experiments import grid_file, runner, tuning
 from glue_sparse.experiments.cells import Grid
 from glue_sparse.records import results
 from glue_sparse.reports import tables, trials
 from glue_sparse.reports.figures import grids as figures
 from glue_sparse.reports.sheet import Sheet
+from glue_sparse.reports.statistics import SPREAD, Statistics
 from glue_sparse.writing import tables as text_tables
 from glue_sparse.writing.extras import MissingExtra
 from glue_sparse.writing.parser import Parser
@@ -48,16 +50,19 @@ def parser(prog: str | None = None) -> Parser:
         "--slurm", nargs="+", default=[], metavar="NAME=VALUE", help="options of the array job: gpus_per_node=1 ..."
     )
     add_grid_flags(run)
+    add_statistics_flags(run)
     show = verbs.add_parser("show", help="print a grid's table, or all runs below a folder", allow_abbrev=False)
     add_grid(show, "config", help="a grid, or a folder of runs")
     add_grid_flags(show)
+    add_statistics_flags(show)
     verbs.add_parser("list", help="the grids that come with the package")
     return top
 
 
 def run_grid(arguments: Namespace, flags: list[str]) -> int:
     """Do what is missing, then show it; 1 when a run failed."""
-    grid = read_grid(arguments.config, arguments, flags)
+    grid, statistics = read_grid(arguments.config, arguments, flags), statistics_of(arguments)
+    statistics.check([*grid.rows])
     if grid.figure:
         figures.check(grid)
     if arguments.dry_run or arguments.launcher == "slurm":
@@ -81,7 +86,7 @@ def run_grid(arguments: Namespace, flags: list[str]) -> int:
     if failed:
         total = len(grid.cells) + (len(grid.tuned.trials.cells) if grid.tuned else 0)
         say(f"error: {len(failed)} of {total} runs failed; the same command tries them again")
-    show_grid(grid, arguments.results_dir)
+    show_grid(grid, arguments.results_dir, statistics)
     return 1 if failed or diverged or waiting else 0
 
 
@@ -105,9 +110,9 @@ def report_waiting(grid: Grid) -> list[str]:
     return lines
 
 
-def show_grid(grid: Grid, folder: Path) -> Sheet:
+def show_grid(grid: Grid, folder: Path, statistics: Statistics = SPREAD) -> Sheet:
     """Print and write the table; draw the figure where there is one, something to draw and something to draw with."""
-    sheet = Sheet.of(grid)
+    sheet = Sheet.of(grid, statistics)
     paths = tables.write(sheet, folder)
     print(paths[0].read_text())
     if grid.figure and figures.check(grid) and sheet.results:
@@ -122,7 +127,9 @@ def show_grid(grid: Grid, folder: Path) -> Sheet:
 def show(arguments: Namespace, flags: list[str]) -> int:
     """A grid's table, or all runs below a folder."""
     if not arguments.config.is_dir():
-        show_grid(read_grid(arguments.config, arguments, flags), arguments.results_dir)
+        grid, statistics = read_grid(arguments.config, arguments, flags), statistics_of(arguments)
+        statistics.check([*grid.rows])
+        show_grid(grid, arguments.results_dir, statistics)
         return 0
     check_no_grid_flags(arguments, flags)
     print(text_tables.markdown(tables.HEADER, tables.rows(results.collect(arguments.config))))

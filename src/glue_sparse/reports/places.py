@@ -5,6 +5,7 @@ from statistics import mean, stdev
 
 from glue_sparse.records.results import Result
 from glue_sparse.records.scales import Scale, scales_of
+from glue_sparse.reports.statistics import half_width
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,19 @@ class Place:
         one = len(self.found) < 2
         return None if one else self.scale.shown(stdev(result.score for result in self.found))
 
-    def text(self, plus_minus: str = "±") -> str:
-        """`mean ± std (seeds)`; says so when seeds are missing, and `-` when there is nothing."""
+    def half_width(self, percent: float) -> float | None:
+        """Half of the t interval of the mean over seeds, in its units; none for a single seed."""
+        return half_width([self.scale.shown(result.score) for result in self.found], percent)
+
+    def text(self, plus_minus: str = "±", interval: float | None = None) -> str:
+        """`mean ± std (seeds)`; says so when seeds are missing, and `-` when there is nothing.
+
+        Args:
+            interval: percent of the interval of the mean to show in the place of the standard deviation.
+        """
         if not self.found:
             return "-"
-        spread = "" if self.std is None else f" {plus_minus} {self.scale.text(self.std)}"
+        width = self.std if interval is None else self.half_width(interval)
+        spread = "" if width is None else f" {plus_minus} {self.scale.text(width)}"
         count = str(self.wanted) if self.is_complete else f"{len(self.found)} of {self.wanted}"
         return f"{self.scale.text(self.mean)}{spread} ({count})"

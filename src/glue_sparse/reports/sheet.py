@@ -7,6 +7,7 @@ from glue_sparse.experiments.cells import Cell, Grid
 from glue_sparse.records.results import Result
 from glue_sparse.records.scales import Scale, scales_of
 from glue_sparse.reports.places import Place
+from glue_sparse.reports.statistics import SPREAD, Statistics
 
 
 @dataclass(frozen=True)
@@ -15,17 +16,19 @@ class Sheet:
 
     Attributes:
         results: (row, column, seed) -> the finished run.
+        statistics: what its table says of chance.
     """
 
     grid: Grid
     results: dict[tuple[str, str, int], Result]
+    statistics: Statistics = SPREAD
 
     @classmethod
-    def of(cls, grid: Grid) -> "Sheet":
+    def of(cls, grid: Grid, statistics: Statistics = SPREAD) -> "Sheet":
         """Read the result of every cell that a table shows, where there is one; raises as `Cell.result`."""
         shown = [cell for cell in grid.cells if cell.row in grid.rows]
         found = {(cell.row, cell.column, cell.seed): cell.result() for cell in shown}
-        return cls(grid, {key: result for key, result in found.items() if result is not None})
+        return cls(grid, {key: result for key, result in found.items() if result is not None}, statistics)
 
     def result(self, cell: Cell) -> Result | None:
         """The finished run of a cell."""

@@ -9,7 +9,7 @@ from glue_sparse.records import published
 from glue_sparse.records.published import Published
 from glue_sparse.records.results import Result
 from glue_sparse.records.scales import Scale, scale_of
-from glue_sparse.reports import cost_tables, side_by_side, trials
+from glue_sparse.reports import comparisons, cost_tables, side_by_side, trials
 from glue_sparse.reports.places import Place
 from glue_sparse.reports.sheet import Sheet
 from glue_sparse.writing import files as whole_files
@@ -58,6 +58,7 @@ def table(sheet: Sheet, plus_minus: str = "±") -> tuple[list[str], list[list[st
     """Header and lines: one per row, and below it what was published for it."""
     grid = sheet.grid
     several, tuned = _has_mean(sheet), [grid.tuned.setting] if grid.tuned else []
+    interval = sheet.statistics.interval
     header = ["", "weights trained", *tuned, *sheet.titles_with_metric.values()]
     lines = []
     for row in grid.rows:
@@ -65,7 +66,7 @@ def table(sheet: Sheet, plus_minus: str = "±") -> tuple[list[str], list[list[st
         means = [place.mean for place in line] if all(place.is_complete for place in line) else []
         last = [_mean_text(means, line[0].scale)] if several else []
         told = [trials.told_by([place.found for place in line], setting) for setting in tuned]
-        lines.append([row, _trained(line), *told, *(place.text(plus_minus) for place in line), *last])
+        lines.append([row, _trained(line), *told, *(place.text(plus_minus, interval) for place in line), *last])
         lines += [_published_line(source, row, grid, several) for source in comparable(grid, row)]
     return [*header, *(["mean"] if several else [])], lines
 
@@ -123,7 +124,10 @@ def _published_line(source: Published, row: str, grid: Grid, several: bool) -> l
 def captions(sheet: Sheet) -> list[str]:
     """What a reader must know to read the table: how cells are written, and where published numbers come from."""
     grid, units = sheet.grid, " or ".join(scale.unit for scale in sheet.scales)
-    lines = [f"Mean ± sample standard deviation over seeds in {units} (number of seeds); - : no run."]
+    spread, interval = "sample standard deviation over seeds", sheet.statistics.interval
+    if interval is not None:
+        spread = f"half of its {interval:g}% t interval over seeds, which one seed alone does not have,"
+    lines = [f"Mean ± {spread} in {units} (number of seeds); - : no run.", *comparisons.captions(sheet)]
     if _has_mean(sheet):
         lines.append("`mean`: of the columns, where each of them has all its seeds.")
     lines += trials.captions(grid)
@@ -138,6 +142,7 @@ def as_markdown(sheet: Sheet) -> str:
     grid = sheet.grid
     parts = [heading(grid.title), markdown(*table(sheet)), "\n".join(f"* {line}" for line in captions(sheet))]
     more = {
+        comparisons.heading(sheet): comparisons.table(sheet),
         "What each costs, and what it is good for (seed of the first run found):": side_by_side.table(sheet),
         f"Trials on held-out data, {trials.unit(grid)}; the chosen one is bold:": trials.table(grid),
         "FLOPs, multiplications and additions (seed of the first run found):": cost_tables.flops(sheet),
@@ -153,35 +158,46 @@ def as_csv(sheet: Sheet) -> str:
     """One line per row, column and source of numbers; what was chosen on held-out data has a column of its own."""
     grid = sheet.grid
     tuned, lines = [grid.tuned.setting] if grid.tuned else [], []
+    further, cells = comparisons.in_csv(sheet)
     for (row, column), place in sheet.places.items():
         first = place.found[0] if place.found else None
         title, metric = (first.title, first.main_metric) if first else ("", "")
         value = place.mean if first else None
         told = [trials.told_by([place.found], setting) for setting in tuned]
-        lines.append((row, column, title, metric, value, place.std, len(place.found), place.wanted, "measured", *told))
+        more = [*told, *cells[row, column]]
+        lines.append((row, column, title, metric, value, place.std, len(place.found), place.wanted, "measured", *more))
         for source in comparable(grid, row):
             number = source.value(row, column)
             if number is not None:
                 origin = f"{source.name}: {source.source}"
-                lines.append((row, column, None, None, number, None, None, None, origin, *(None for _ in tuned)))
-    header = ("row", "column", "title", "metric", "mean", "std", "seeds", "seeds_wanted", "source", *tuned)
+                lines.append((row, column, None, None, number, None, None, None, origin, *(None for _ in more)))
+    header = ("row", "column", "title", "metric", "mean", "std", "seeds", "seeds_wanted", "source", *tuned, *further)
     return csv_text(header, lines)
 
 
 def as_latex(sheet: Sheet) -> str:
     """A table for the `booktabs` package."""
-    header, lines = table(sheet, plus_minus=r"\pm")
-    body = [" & ".join(map(_latex, line)) + r" \\" for line in (header, *lines)]
-    rules = [rf"\begin{{tabular}}{{ll{'r' * (len(header) - 2)}}}", r"\toprule", body[0], r"\midrule", *body[1:]]
     notes = [f"% {one_line(line)}" for line in (sheet.grid.title, *captions(sheet))]
-    return "\n".join([*notes, *rules, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    parts = [*notes, *_tabular(*table(sheet, plus_minus=r"\pm"), left=2)]
+    header, lines = comparisons.table(sheet, plus_minus=r"\pm")
+    if lines:
+        parts += ["", f"% {one_line(comparisons.heading(sheet))}", *_tabular(header, lines, left=1)]
+    return "\n".join(parts) + "\n"
+
+
+def _tabular(header: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> list[str]:
+    """Its first `left` columns are words."""
+    body = [" & ".join(map(_latex, line)) + r" \\" for line in (header, *lines)]
+    columns = "l" * left + "r" * (len(header) - left)
+    start = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", body[0], r"\midrule"]
+    return [*start, *body[1:], r"\bottomrule", r"\end{tabular}"]
 
 
 def _latex(text: str) -> str:
     text = one_line(text)
     for character in "&%_#":
         text = text.replace(character, rf"\{character}")
-    return text.replace(r"\pm", r"$\pm$")
+    return text.replace(r"\pm", r"$\pm$").replace("<", "$<$")
 
 
 def write(sheet: Sheet, folder: Path) -> list[Path]:

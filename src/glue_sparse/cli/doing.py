@@ -24,16 +24,25 @@ def add_verb(verbs: Any, name: str, does: str, help: str, **options: Any) -> Par
     return verb
 
 
+_OURS = ("verb", "does", "checks", "trust_remote_code")
+"""What the line says to commands, and not to what does their work."""
+
+
 def run(parser: Parser, argv: Sequence[str] | None = None) -> int:
     """Read a command line and do what it says; help and wrong flags end it before anything heavy is imported.
 
     Args:
         parser: it, or each of its verbs, has a default `does`: the text `module:function` of what takes its values by
-            their names and returns an exit status, or None for 0.
+            their names and returns an exit status, or None for 0. Before that is imported, `checks` are made where there
+            are any: name of a value -> a function that raises a ValueError for what cannot be read.
         argv: by default that of the process.
     """
     arguments = parser.parse_args(argv)
-    told = {name: value for name, value in vars(arguments).items() if name not in ("verb", "does", "trust_remote_code")}
+    told = {name: value for name, value in vars(arguments).items() if name not in _OURS}
     with one_sentence(Namespace(**told)), held(told.get("folder")), as_told(arguments):
+        for name, check in getattr(arguments, "checks", {}).items():
+            value = told.get(name)
+            for one in value if isinstance(value, list) else [value] if value is not None else []:
+                check(one)
         return imported(arguments.does)(**told) or 0
     return 1

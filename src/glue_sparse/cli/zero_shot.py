@@ -19,6 +19,7 @@ from glue_sparse.cli.numbers import add_number
 from glue_sparse.cli.trust import add_trust_flag
 from glue_sparse.core.options import Distribution, Dtype, Kind, Unlabelled
 from glue_sparse.writing import bounds
+from glue_sparse.writing.characters import check_file
 from glue_sparse.writing.parser import Parser
 
 
@@ -51,7 +52,8 @@ def parser(prog: str | None = None) -> Parser:
     add_trust_flag(flags)
     flags.add_argument("--results_dir", type=Path, default=Path("results"), help="where files are written")
     flags.add_argument("--name", default="zero_shot", help="of the files")
-    flags.set_defaults(does="glue_sparse.cli.work.zero_shot:run")
+    checks = {"text_file": check_file, "calibration_file": check_file}
+    flags.set_defaults(does="glue_sparse.cli.work.zero_shot:run", checks=checks)
     return flags
 
 

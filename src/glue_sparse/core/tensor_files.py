@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from glue_sparse.writing import aside, seals
-from glue_sparse.writing.files import json_text, replacing
+from glue_sparse.writing.files import check_there, json_text, replacing
 
 
 def write(path: Path, kind: str, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -60,8 +60,7 @@ def locate(source: str | Path, name: str, revision: str | None = None) -> Path:
         raise ValueError(f"{path} holds no {name}")
     if path.exists():
         return path / name if path.is_dir() else path
-    if path.is_absolute() or str(source).count("/") != 1:
-        raise ValueError(f"{source} does not exist")
+    check_there(source)
     try:
         return Path(hf_hub_download(str(source), name, revision=revision))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

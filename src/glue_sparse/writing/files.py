@@ -222,3 +222,9 @@ def without_infinite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_infinite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def check_there(source: str | Path) -> None:
+    """Raise a ValueError for what is neither a file nor a folder, and cannot be a hub repository `owner/repository`."""
+    if not Path(source).exists() and (Path(source).is_absolute() or str(source).count("/") != 1):
+        raise ValueError(f"{source} does not exist")

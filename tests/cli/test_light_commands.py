@@ -61,10 +61,14 @@ def test_what_is_not_there_is_known_without_anything_heavy():
         ("show", ""), ("apply", "out"), ("compare", "b"), ("figure", ""), ("storage", "")
     )]  # fmt: skip
     lines += [["zero-shot", "--model", "gpt2", "--text_file", "nowhere.txt"]]
+    told = ["train", "--model", "minilm", "--task"]
+    lines += [[*told, "rte", "--data_dir", "nowhere"], [*told, "file", "--train_file", "no.csv"], [*told, "tweet"]]
     done = subprocess.run([sys.executable, "-c", LIGHT, json.dumps(lines)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     sentences = ["error: runs/no/where does not exist"] * 5 + ["error: nowhere.txt does not exist"]
-    assert done.stderr.splitlines() == sentences
+    sentences += ["error: --data_dir nowhere does not exist", "error: --train_file no.csv does not exist"]
+    said = done.stderr.splitlines()
+    assert said[:-1] == sentences and said[-1].startswith("error: unknown task 'tweet'; did you mean tweets?")
 
 
 def test_what_does_the_work_takes_what_is_told():
@@ -92,6 +96,9 @@ def test_what_does_the_work_takes_what_is_told():
             "table show tabel_1",
             "no file 'tabel_1': unknown grid 'tabel_1'; did you mean table_1? See `glue-sparse",
         ),
+        ("benchmark --stepz 1", "unknown argument --stepz; did you mean --steps? See `glue-sparse benchmark --help`"),
+        ("diff restore a b --stp 1", "unknown argument --stp; did you mean --step? See `glue-sparse diff --help`"),
+        ("doctor now", "unknown argument now; see `glue-sparse doctor --help`"),
         ("table list --json", "--json is no flag of `list`"),
     ],
 )

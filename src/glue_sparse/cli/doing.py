@@ -33,8 +33,8 @@ def run(parser: Parser, argv: Sequence[str] | None = None) -> int:
 
     Args:
         parser: it, or each of its verbs, has a default `does`: the text `module:function` of what takes its values by
-            their names and returns an exit status, or None for 0. Before that is imported, `checks` are made where there
-            are any: name of a value -> a function that raises a ValueError for what cannot be read.
+            their names and returns an exit status, or None for 0. A default `checks`, name of a value -> a function
+            that raises a ValueError for what cannot be read, is seen to before that is imported.
         argv: by default that of the process.
     """
     arguments = parser.parse_args(argv)

@@ -17,11 +17,13 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from glue_sparse.arguments.command_line import DEFAULTS
 from glue_sparse.arguments.run import Arguments
 from glue_sparse.cli.ending import one_sentence
 from glue_sparse.experiments.told import command_line, parse
+from glue_sparse.tasks import registry as tasks
 
 
 def parser(prog: str | None = None) -> ArgumentParser:
@@ -34,6 +36,10 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     with one_sentence(status=2):
         arguments = _told(words, prog)
+    with one_sentence():
+        if not _is_one_of_several() and arguments.value("resume_from_checkpoint") is None:  # which may need no data
+            _check(arguments)
+    with one_sentence(status=2):
         arguments.training  # noqa: B018  # transformers checks its own flags when they are first asked for
     with one_sentence():  # torch and transformers take seconds to import: help and wrong flags do not wait for them
         experiments = import_module("glue_sparse.experiments.run")
@@ -43,15 +49,27 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     return 0
 
 
+def _check(arguments: Arguments) -> None:
+    """Raise a ValueError for a task, or for files of one, that are not there: to hear of it, nobody waits for torch."""
+    tasks.check(arguments.task, arguments.model)
+    for name in ("data_dir", "train_file", "validation_file", "test_file"):
+        place = getattr(arguments.task, name)
+        if place is not None and not Path(place).exists():
+            raise ValueError(f"`{name}` {place} does not exist")
+
+
 def _told(words: Sequence[str], prog: str | None) -> Arguments:
     """What the command line says; several processes hear of each other's before they form a group."""
 
     def read() -> Arguments:
         return parse(words, __doc__ or "", DEFAULTS, prog)
 
+    return import_module("glue_sparse.training.meeting").agreed(read) if _is_one_of_several() else read()
+
+
+def _is_one_of_several() -> bool:
     launched = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
-    several = launched and os.environ["WORLD_SIZE"] != "1"
-    return import_module("glue_sparse.training.meeting").agreed(read) if several else read()
+    return launched and os.environ["WORLD_SIZE"] != "1"
 
 
 if __name__ == "__main__":  # as the runs of a grid are started

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from glue_sparse.writing.sentences import say
-from glue_sparse.writing.words import check_one_of
+from glue_sparse.writing.words import check_one_of, closest
 
 
 class Parser(ArgumentParser):
@@ -35,6 +35,19 @@ class Parser(ArgumentParser):
         except ValueError as error:
             raise ArgumentError(None if is_verb else action, str(error)) from error
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Overrides the standard library's, which does not say what is closest to an unknown flag."""
+        found, left = self.parse_known_args(args, namespace)
+        if left:
+            self.error(f"unknown argument {left[0]}{closest(left[0].lstrip('-'), self._names(), '--', otherwise='')}")
+        return found
+
+    def _names(self) -> list[str]:
+        """All flags without their dashes, those of verbs too."""
+        below = [one for action in self._actions if isinstance(action, _SubParsersAction)
+                 for one in action.choices.values()]  # fmt: skip
+        return [flag.lstrip("-") for parser in (self, *below) for flag in parser._option_string_actions]
+
     def error(self, message: str) -> NoReturn:
-        say(f"error: {message}; see `{self.prog} --help`")
+        say(f"error: {message}{' See' if message.endswith('?') else '; see'} `{self.prog} --help`")
         self.exit(2)

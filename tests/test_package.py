@@ -166,3 +166,14 @@ def test_wheel_and_sdist_are_whole(tmp_path: Path):
     files = [path for name in FOLDERS for path in (ROOT / name).rglob("*") if path.is_file() and path.suffix != ".pyc"]
     assert {str(path.relative_to(ROOT)) for path in [*files, *files_of_root()]} <= names
     assert {f"src/{name}" for name in code} <= names
+
+
+@pytest.mark.parametrize("script", sorted(ROOT.glob("*.sh")), ids=lambda path: path.stem)
+def test_scripts_install_the_extras_that_their_grids_need(script: Path):
+    (wanted,) = re.findall(r'environment\.sh" ([\w,]+)', script.read_text())
+    assert {*wanted.split(",")} <= EXTRAS.keys()
+    words = {*script.read_text().split()}
+    for grid in [path for path in (SRC / "configs").glob("*.yaml") if path.stem in words]:
+        text = grid.read_text()
+        needs = {"plots": "\nfigure:" in text, "vision": "cifar10" in text}
+        assert {extra for extra, needed in needs.items() if needed} <= {*wanted.split(",")}, grid

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import tomllib
@@ -131,8 +132,11 @@ def _check_module(name: str, words: list[str]) -> None:
 def _check_script(path: str, words: list[str]) -> None:
     if not (ROOT / path).is_file():
         raise ValueError(f"there is no {path}")
-    if path.startswith("scripts/"):
+    if (ROOT / "src/glue_sparse/cli" / Path(path).name).is_file():
         _check_part(Path(path).stem, words)
+    elif path.startswith("scripts/"):
+        with patch("sys.argv", [path, *words]):
+            _parsed(lambda _: runpy.run_path(str(ROOT / path), run_name="__main__"), words)
 
 
 def _check_ours(words: list[str]) -> None:

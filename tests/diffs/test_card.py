@@ -16,6 +16,7 @@ from glue_sparse.core.parametrization import wholly_active
 from glue_sparse.core.params import body_names, head_names
 from glue_sparse.diffs import bases, card, pruned_model
 from glue_sparse.diffs.card import Contents, Measured
+from glue_sparse.models import vision
 from networks import bert, collate, examples, gpt2
 
 INFO = DiffInfo("org/base", "BertForSequenceClassification", "rte", "fish", 0.005, ("no", "yes"))
@@ -124,7 +125,7 @@ def test_any_name_leaves_the_card_valid_and_short(tmp_path: Path):
         card.write(text, tmp_path)
         read = ModelCard.load(tmp_path / "README.md")
         assert read.data["model-index" if "model-index" in read.data else "eval_results"]
-        assert ODD in (read.data.tags or []) and len(text) < 12_000
+        assert ODD in read.data["tags"] and len(text) < 12_000
         compile(program(read.content), "card", "exec")
         assert text.count("\n# ") == 1 and "and 199" in text
 
@@ -195,3 +196,30 @@ def test_the_program_of_a_diff_of_ones_own_network_takes_it(tmp_path: Path, monk
     SparseDiff.from_model(model, DiffInfo(model_class="Net")).save_pretrained("net")
     exec(program(Path("net", "README.md").read_text()), names)
     assert torch.equal(names["model"](torch.ones(1, 3)), model(torch.ones(1, 3)))
+
+
+@pytest.mark.parametrize("name", ["bert", "resnet9"])
+def test_the_program_of_an_ordinary_model_loads_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    model = bert() if name == "bert" else vision.load_scratch("resnet9@0", ("a", "b"))
+    info = DiffInfo("org/base" if name == "bert" else "resnet9@0", task="rte", method="dense")
+    pruned_model.write_plain(model, None, tmp_path / "merged", info=info, run=RUN)
+    text = Path("merged", "README.md").read_text()
+    told, names = metadata(text), {}
+    assert (told["library_name"], told.get("base_model"), told.get("base_model_relation"), told["pipeline_tag"]) == (
+        ("transformers", "org/base", "finetune", "text-classification") if name == "bert"
+        else ("glue_sparse", None, None, "image-classification")
+    )  # fmt: skip
+    assert told["model-index"] and "0.7123" in text
+    exec(program(text), names)
+    assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in names["model"].state_dict().items())
+
+
+def test_each_network_for_images_has_a_task_and_is_built_by_its_base():
+    for cls in vision.CLASSES:
+        text = card.of_diff(replace(CONTENTS, info=replace(INFO, model_class=cls, base_model="resnet9@0")), "x")
+        assert metadata(text)["pipeline_tag"] == "image-classification" and "load_base" in program(text)
+
+
+def test_each_alias_has_a_name_on_the_hub():
+    assert bases.HUB_IDS.keys() == bases.ALIASES.keys()

@@ -147,6 +147,8 @@ def test_prune_save_and_train_on_with_the_mask(tmp_path: Path, rte: Path, tiny_b
     assert facts["sparsity_of_masked"] == first.cost["sparsity"]
     assert facts["zero_entries"] == first.cost["zero_entries"]
     folder = str(tmp_path / "a" / "model")
+    text = (tmp_path / "a" / "model" / "README.md").read_text()
+    assert f"{facts['zero_entries']:,} of {facts['masked_entries']:,} (70.0" in text and "RTE (subset)" in text
     words = ["--method", "fixed_mask", "--mask_file", folder, "--save_model", "true"]
     second = run_once(tmp_path / "b", rte, folder, *words)
     assert second.cost["zero_entries"] == first.cost["zero_entries"]

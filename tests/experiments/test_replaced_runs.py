@@ -140,6 +140,12 @@ def test_the_earlier_run_goes_after_the_first_step(
     assert content(old).keys() == {"arguments.json", "command.txt"}
 
 
+def test_a_readme_of_ones_own_outlives_the_run(old: Path, rte: Path, tiny_bert: str):
+    (old / "README.md").write_text("mine")
+    go(tiny_bert, rte, old, *SHORT)
+    assert (old / "README.md").read_text() == "mine" and (old / "results.json").exists()
+
+
 def test_after_a_kill_whoever_looks_finds_the_earlier_run(
     old: Path, rte: Path, tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

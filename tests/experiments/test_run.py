@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 from transformers import AutoModelForSequenceClassification
 
 from glue_sparse import SparseDiff
@@ -45,6 +46,10 @@ def test_a_run_leaves_results_a_diff_and_server_files(tiny_bert, rte, tmp_path, 
     assert result.source["rows"] == {"train": 40, "validation": 12, "test": 2}
     assert str(tmp_path) not in json.dumps({k: v for k, v in vars(result).items() if k not in ("command", "arguments")})
     assert (out / "predictions" / "RTE.tsv").read_text().splitlines()[0] == "index\tprediction"
+    card = ModelCard.load(out / "README.md")
+    assert card.data.eval_results[0].metric_value == result.metrics["validation"]["accuracy"]
+    assert f"seed {result.seed};" in card.text and "--density 0.1" in card.text and str(tmp_path) not in card.content
+    assert not [*out.glob("checkpoint-*/README.md")]
     diff = SparseDiff.from_pretrained(out)
     assert diff.info.labels == ("entailment", "not_entailment")
     model = load_base(diff.info, tiny_bert)

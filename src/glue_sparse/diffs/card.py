@@ -97,7 +97,8 @@ def of_diff(contents: Contents, place: str, run: Measured | None = None) -> str:
             "`glue_sparse` puts it into its base and takes it out again, bit for bit.")  # fmt: skip
     data = _data(info, base, "adapter", "glue_sparse", ["sparse-diff"], run)
     program = _diff_program(info, base, place)
-    return _card(data, f"Sparse diff of {_code(base.name)}", what, info, base, rows, program, run)
+    title = f"Sparse diff of {_code(base.name)} for {_code(info.task or 'its task')}"
+    return _card(data, title, what, info, base, rows, program, run)
 
 
 def of_model(
@@ -115,12 +116,11 @@ def of_model(
     base, cls = base_of(info.base_model), info.model_class
     origin = _named(base) if info.base_model != DiffInfo.base_model else "a base that is not said"
     rows = [("method", _code(info.method))] if info.method else []
-    if facts:
+    if facts.get("zero_entries"):
         zeros = f"{facts['zero_entries']:,} of {facts['masked_entries']:,} ({facts['sparsity_of_masked']:.3%})"
-        rows += [
-            ("zeros", f"{zeros} in the masked tensors, {facts['sparsity_of_model']:.3%} of the model; `sparsity.json`"),
-            ("masks", "`masks.safetensors`"),
-        ]
+        rows.append(("zeros", f"{zeros} in the masked tensors, {facts['sparsity_of_model']:.3%} of the model"))
+    if facts:
+        rows.append(("masks", "`masks.safetensors`; numbers in `sparsity.json`"))
     names = f"AutoTokenizer, {cls}" if tokenizer and library == "transformers" else cls
     lines = [f"from {library} import {names}", "", f"model = {cls}.from_pretrained({_text(place)})"]
     if tokenizer:

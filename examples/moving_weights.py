@@ -49,8 +49,8 @@ def train(rule: Rule | None, seed: int, sparsity: float, epochs: int) -> tuple[f
             falling.step()
     with torch.no_grad():
         accuracy = (model(images[test]).argmax(-1) == labels[test]).float().mean().item()
-    active = sum(entries.num_active for _, entries in active_tensors(model)) or sum(p.numel() for p in model.parameters())
-    return accuracy, active
+    active = sum(entries.num_active for _, entries in active_tensors(model))
+    return accuracy, active or sum(p.numel() for p in model.parameters())
 
 
 def main(seeds: int = 3, sparsity: float = 0.95, epochs: int = 20) -> dict[str, float]:

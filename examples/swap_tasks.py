@@ -30,8 +30,8 @@ def main(num_train: int = 480, num_test: int = 300, out: str = "swap_tasks") -> 
         model = AutoModelForSequenceClassification.from_pretrained(place, num_labels=2)
         told = TrainingArguments(task, num_train_epochs=2, per_device_train_batch_size=16, learning_rate=1e-2,
                                  report_to="none", save_strategy="no", disable_tqdm=True)  # fmt: skip
-        trainer = SparseTrainer(model, told, method=FixedMask(noise, density=0.005),
-                                train_dataset=rows(labels), data_collator=DataCollatorWithPadding(tokenizer))  # fmt: skip
+        trainer = SparseTrainer(model, told, method=FixedMask(noise, density=0.005), train_dataset=rows(labels),
+                                data_collator=DataCollatorWithPadding(tokenizer))  # fmt: skip
         trainer.train()
         print(f"{task}: {trainer.sparse_diff().save_pretrained(task).stat().st_size:,} bytes")
 
@@ -53,12 +53,11 @@ def main(num_train: int = 480, num_test: int = 300, out: str = "swap_tasks") -> 
         diff.check(base)  # once: is this the base that it was made from?
         start = time.perf_counter()
         with diff.applied(base, check=False), torch.no_grad():
-            seconds = time.perf_counter() - start
+            took = time.perf_counter() - start
             batches = [tokenizer.pad(test[i : i + 50], return_tensors="pt") for i in range(0, len(test), 50)]
-            right = sum(int((base(**b).logits.argmax(-1) == b["labels"]).sum()) for b in batches)
-        accuracy[Path(task).name], most = right / len(test), max(labels := test["labels"], key=labels.count)
-        print(f"{task}: switched to in {1000 * seconds:.1f} ms, accuracy {right / len(test):.3f} "
-              f"(always the same answer: {labels.count(most) / len(test):.3f})")  # fmt: skip
+            right = sum(int((base(**b).logits.argmax(-1) == b["labels"]).sum()) for b in batches) / len(test)
+        most, accuracy[Path(task).name] = max(map([*labels.values()].count, (0, 1))) / len(test), right
+        print(f"{task}: switched to in {1000 * took:.1f} ms, accuracy {right:.3f} (the frequent answer: {most:.3f})")
     print("base bit for bit:", all(torch.equal(before[name], now) for name, now in base.state_dict().items()))
     return accuracy
 

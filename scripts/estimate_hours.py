@@ -3,9 +3,9 @@
     python scripts/estimate_hours.py table_1 figure_2
     python scripts/estimate_hours.py essential_sparsity --model google-bert/bert-base-uncased
 
-Hours are training examples x FLOPs of one / FLOPs per second. Examples come from the grid: runs, epochs, and the rows of
-the official data sets. One BERT example costs what `costs/bert_flops.py` says of a dense encoder at `max_length` tokens,
-one image three forward passes, since masks save no time. Left out are scoring, loading, Fisher passes and evaluations.
+Hours are training examples x FLOPs of one / FLOPs per second. Examples come from the grid: runs, epochs, and the rows
+of the official data sets. One BERT example costs what `costs/bert_flops.py` says of a dense encoder at `max_length`
+tokens, one image three forward passes, since masks save no time. Left out are loading, Fisher passes and evaluations.
 Arguments as of `glue-sparse table run`.
 """
 
@@ -40,7 +40,8 @@ ENCODERS = SIZES | {
     "google-bert/bert-large-cased-whole-word-masking": (24, 1024),
 }
 """Model -> layers and width; the feed-forward part is four times as wide."""
-ROWS = {name: task.rows["train"] for name, task in GLUE.items()} | {"squad": SQUAD["train"], "cifar10": CIFAR10["train"]}
+ROWS = {**{name: task.rows["train"] for name, task in GLUE.items()}, "squad": SQUAD["train"],
+        "cifar10": CIFAR10["train"]}  # fmt: skip
 """Task -> training examples of the official data set."""
 GATES = 2.0
 """Learning gates takes up to twice as long for a batch (Guo, Rush and Kim, ICLR 2021 submission, section 6.1)."""

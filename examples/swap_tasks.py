@@ -16,13 +16,13 @@ from glue_sparse.models.sources import installed, resolve
 from glue_sparse.tasks import tweets
 
 
-def main(num_train: int = 480, num_test: int = 300, out: str = "swap_tasks") -> dict[str, float]:
+def main(num_train: int = 320, num_test: int = 200, out: str = "swap_tasks") -> dict[str, float]:
     """Train both tasks, switch between them; returns task -> accuracy."""
     place = resolve("minilm")
     tokenizer = AutoTokenizer.from_pretrained(place)
 
     def rows(labels: dict[str, int]) -> Dataset:
-        words = tokenizer([text.replace("#", "") for text in labels], truncation=True, max_length=64)
+        words = tokenizer([text.replace("#", "") for text in labels], truncation=True, max_length=40)
         return Dataset.from_dict({**words, "labels": list(labels.values())})
 
     def train(task: str, labels: dict[str, int]) -> None:

@@ -53,7 +53,7 @@ def test_an_example_costs_six_flops_for_a_weight_and_token_and_attention():
     for model, weights in (("google-bert/bert-base-uncased", 84_934_656), ("minilm", 10_616_832)):
         found = flops(told(f"--task rte --model {model} --max_length 128"))
         assert 1.0 < found / (6 * weights * 128) < 1.1
-    assert flops(told("--task cifar10 --model resnet9")) == pytest.approx(6 * 6_570_880, rel=60)
+    assert flops(told("--task cifar10 --model resnet9")) > 6 * 6_573_120  # a filter is used at many places of an image
     with pytest.raises(ValueError, match="unknown model"):
         flops(told("--task rte --model somebody/else"))
 

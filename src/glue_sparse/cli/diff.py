@@ -16,6 +16,7 @@
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from glue_sparse.cli import doing, prune_diff
 from glue_sparse.cli.numbers import add_number
@@ -62,6 +63,11 @@ def parser(prog: str | None = None) -> Parser:
     add_number(verb, "--step", kind=int, help="by default the last one", bounds=NOT_NEGATIVE)
     verb.add_argument("--model", help="the base, where it is not what the deltas name")
     add_trust_flag(verb)
+    _add_hub_verbs(verbs)
+    return top
+
+
+def _add_hub_verbs(verbs: Any) -> None:
     verb = doing.add_verb(verbs, "push", f"{HUB}:push", "upload a diff with its model card to the Hugging Face hub")
     verb.add_argument("diff", help="folder, file or hub repository")
     verb.add_argument("repo_id", help="owner/name on the hub; made where it is missing")
@@ -72,7 +78,6 @@ def parser(prog: str | None = None) -> Parser:
     verb.add_argument("repo_id", help="owner/name on the hub")
     verb.add_argument("folder", type=Path, help="where to write it; must be empty or absent")
     verb.add_argument("--revision", help="branch, tag or commit (default: main)")
-    return top
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:

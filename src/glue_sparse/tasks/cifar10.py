@@ -94,9 +94,9 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
     used = {split: len(images) for split, images in data.items()}
     available = {split: chosen.available for split, chosen in splits.items()}
     found = {split: len(table) for split, table in tables.items()}
-    official = {split: ROWS[split] for split in tables}
-    counts = {"rows": used, "available_rows": found, "official_rows": official, "held_out": task.hold_out,
-              **_doubts(data)}  # fmt: skip
+    source |= {"rows": used, "available_rows": found, "official_rows": {split: ROWS[split] for split in tables},
+               "held_out": task.hold_out, **_doubts(data),
+               "images": "JPEG, so not the original pixels" if jpeg else "original"}  # fmt: skip
     return Task(
         name=name,
         title=title(used, available, found, jpeg),
@@ -110,7 +110,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         main_metric="accuracy",
         compared=of_outputs(len(LABELS)),
         labels=LABELS,
-        source={**source, **counts, "images": "JPEG, so not the original pixels" if jpeg else "original"},
+        source=source,
         base_model=base_model,
     )
 

@@ -87,10 +87,9 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
     labels = {split: _labels(table, _place(task.data_dir, split)) for split, table in tables.items()}
     soundness.check(labels, LABELS, "CIFAR-10")
     splits = _splits(tables, task, seed)
-    network, base_model = load_image_classifier(
-        model.model or "", LABELS, seed, model.dtype, from_scratch=model.from_scratch
-    )
-    data, jpeg = _images(splits, pixels := pixels_for(model.model or "", network))
+    named = model.model or ""
+    network, base_model = load_image_classifier(named, LABELS, seed, model.dtype, from_scratch=model.from_scratch)
+    data, jpeg = _images(splits, pixels := pixels_for(named, network))
     used = {split: len(images) for split, images in data.items()}
     available = {split: chosen.available for split, chosen in splits.items()}
     found = {split: len(table) for split, table in tables.items()}

@@ -58,14 +58,15 @@ def test_help_and_mistakes_load_nothing_heavy():
 
 def test_what_is_not_there_is_known_without_anything_heavy():
     lines = [f"diff {verb} runs/no/where {more}".split() for verb, more in (
-        ("show", ""), ("apply", "out"), ("compare", "b"), ("figure", ""), ("storage", "")
+        ("show", ""), ("apply", "out"), ("compare", "b"), ("figure", ""), ("storage", ""),
+        ("deltas", ""), ("restore", "out"), ("prune", "out --density 0.1")
     )]  # fmt: skip
-    lines += [["zero-shot", "--model", "gpt2", "--text_file", "nowhere.txt"]]
+    lines += [["masks", "show", "runs/no/where"], ["zero-shot", "--model", "gpt2", "--text_file", "nowhere.txt"]]
     told = ["train", "--model", "minilm", "--task"]
     lines += [[*told, "rte", "--data_dir", "nowhere"], [*told, "file", "--train_file", "no.csv"], [*told, "tweet"]]
     done = subprocess.run([sys.executable, "-c", LIGHT, json.dumps(lines)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    sentences = ["error: runs/no/where does not exist"] * 5 + ["error: nowhere.txt does not exist"]
+    sentences = ["error: runs/no/where does not exist"] * 9 + ["error: nowhere.txt does not exist"]
     sentences += ["error: --data_dir nowhere does not exist", "error: --train_file no.csv does not exist"]
     said = done.stderr.splitlines()
     assert said[:-1] == sentences and said[-1].startswith("error: unknown task 'tweet'; did you mean tweets?")

@@ -31,7 +31,7 @@ WORK, HUB = "glue_sparse.cli.work.diff", "glue_sparse.cli.work.hub"
 def parser(prog: str | None = None) -> Parser:
     """The command line."""
     top = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    top.set_defaults(checks={"diff": check_there, "other": check_there, "diffs": check_there})
+    top.set_defaults(checks=dict.fromkeys(("diff", "other", "diffs", "run"), check_there))
     verbs = top.add_subparsers(dest="verb", required=True)
     verb = doing.add_verb(verbs, "show", f"{WORK}:show", "what is in a diff: facts, and density per layer")
     verb.add_argument("diff", help="folder, file or hub repository")

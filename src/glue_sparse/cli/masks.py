@@ -19,6 +19,7 @@ from glue_sparse.cli import doing
 from glue_sparse.cli.numbers import add_number
 from glue_sparse.cli.trust import add_trust_flag
 from glue_sparse.writing.bounds import BELOW_ONE, SEED
+from glue_sparse.writing.files import check_there
 from glue_sparse.writing.parser import Parser
 
 WORK = "glue_sparse.cli.work.masks"
@@ -27,6 +28,7 @@ WORK = "glue_sparse.cli.work.masks"
 def parser(prog: str | None = None) -> Parser:
     """The command line."""
     top = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    top.set_defaults(checks={"masks": check_there})
     verbs = top.add_subparsers(dest="verb", required=True)
     verb = doing.add_verb(verbs, "make", f"{WORK}:make", "choose and write masks of a pretrained model")
     verb.add_argument("model", help="hub id, folder, or minilm")

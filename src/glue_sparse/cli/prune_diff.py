@@ -16,6 +16,7 @@ from glue_sparse.cli import doing
 from glue_sparse.cli.numbers import add_number
 from glue_sparse.cli.trust import add_trust_flag
 from glue_sparse.writing.bounds import DENSITY, NOT_NEGATIVE
+from glue_sparse.writing.files import check_there
 from glue_sparse.writing.parser import Parser
 
 
@@ -29,7 +30,7 @@ def add_flags(parser: ArgumentParser) -> None:
     add_number(how, "--threshold", kind=float, help="keep every change above this instead", bounds=NOT_NEGATIVE)
     parser.add_argument("--model", help="the base, where it is not what the diff names")
     add_trust_flag(parser)
-    parser.set_defaults(does="glue_sparse.cli.work.prune_diff:run")
+    parser.set_defaults(does="glue_sparse.cli.work.prune_diff:run", checks={"source": check_there})
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:

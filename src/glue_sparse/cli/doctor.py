@@ -6,7 +6,7 @@
 Tells versions; what each extra (`pip install "glue_sparse[plots]"`) lacks; free disk here and in the cache of the hub;
 whether the hub answers; devices, their memory and cores; how fast bfloat16 and float16 are here beside float32, for
 --bf16 and --fp16, which on some CPUs are ten times slower; whether torch.compile works; and whether the model and the
-tweets of the `offline` extra are there. It takes half a minute at most where a compiler works, and changes nothing.
+tweets of the `offline` extra are there. It takes up to a minute, and changes nothing.
 
 Ends with status 0 when all is there that training needs, with 1 and a sentence otherwise.
 """

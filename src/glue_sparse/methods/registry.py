@@ -148,10 +148,10 @@ for _method in (
     Method("lottery_ticket", f"{_BUILDERS}:lottery_ticket", "one_shot by what an earlier round left",
            folder=_ticket_folder, ignores=("density",), check=_check_pruned),
     Method("static", help="sparse from the start, always with the same weights", **_SPARSE),
-    Method("set", help="sparse from the start; the smallest weights move to random places: SET", **_SPARSE),
-    Method("snfs", help="sparse from the start; they move to where momentum is large: SNFS", **_SPARSE),
-    Method("rigl", help="sparse from the start; they move to where gradients are large: RigL", **_SPARSE),
-    Method("dynsparse", help="sparse from the start; the smallest tiles move to random places", **_SPARSE),
+    Method("set", help="sparse from the start; weights move to random places: SET", **_SPARSE),
+    Method("snfs", help="sparse from the start; weights move to where momentum is large: SNFS", **_SPARSE),
+    Method("rigl", help="sparse from the start; weights move to where gradients are large: RigL", **_SPARSE),
+    Method("dynsparse", help="sparse from the start; tiles of weights move to random places", **_SPARSE),
     Method("alternate", f"{_BUILDERS}:alternate", "dense and sparse phases by turns", has_density=True),
 ):  # fmt: skip
     register_method(_method)

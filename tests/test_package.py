@@ -97,9 +97,8 @@ def test_each_extra_is_asked_for_by_its_name_and_brings_what_is_asked_for():
 
 def test_tests_import_what_the_extra_for_development_brings():
     known = names(REQUIRED).union(*(names(of) for of in EXTRAS.values()))
-    alone = {"packaging"}  # of pytest and of transformers
     for module, place in imported(ROOT / "tests").items():
-        assert distributions().get(module, {module}) & (known | alone), f"{place} imports {module}, in no extra"
+        assert distributions().get(module, {module}) & known, f"{place} imports {module}, in no extra"
 
 
 def test_requirements_are_pinned_within_the_ranges():

@@ -74,5 +74,5 @@ check "glue-sparse quickstart ${QUICKSTART:-}" glue-sparse quickstart ${QUICKSTA
 
 cd "$scratch/sdist"
 check "the sdist is installed, with [dev,offline]" install ".[dev,offline]"
-check "its tests collect" python -m pytest --collect-only -q -p no:cacheprovider
+check "its tests collect" python -m pytest --collect-only -p no:cacheprovider
 tail -n 1 "$scratch/log"

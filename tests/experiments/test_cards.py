@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from glue_sparse.cli.hub import push
+from glue_sparse.cli.work.hub import push
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import FILE_NAME
 from glue_sparse.experiments.cards import beside, measured

@@ -48,7 +48,7 @@ def test_a_run_leaves_results_a_diff_and_server_files(tiny_bert, rte, tmp_path, 
     assert str(tmp_path) not in json.dumps({k: v for k, v in vars(result).items() if k not in ("command", "arguments")})
     assert (out / "predictions" / "RTE.tsv").read_text().splitlines()[0] == "index\tprediction"
     card = ModelCard.load(out / "README.md")
-    assert card.data.eval_results[0].metric_value == result.metrics["validation"]["accuracy"]
+    assert card.data.to_dict()["model-index"][0]["results"][0]["metrics"][0]["value"] == result.metrics["validation"]["accuracy"]
     assert f"seed {result.seed};" in card.text and "--density 0.1" in card.text and str(tmp_path) not in card.content
     assert not [*out.glob("checkpoint-*/README.md")]
     diff = SparseDiff.from_pretrained(out)

@@ -21,8 +21,7 @@ from glue_sparse import SparseDiff
 from glue_sparse.arguments.command_line import DEFAULTS
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
 from glue_sparse.cli.work import diff as script
-from glue_sparse.diffs import deltas
-from glue_sparse.diffs.hub import card_of
+from glue_sparse.diffs import card, deltas
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.experiments.run import run
 from glue_sparse.experiments.told import parse
@@ -178,6 +177,6 @@ def test_the_diff_of_a_run_on_images_gives_its_model_back(tiny_vit: str, images:
 
 def test_a_card_names_no_hub_model_where_weights_are_new(tiny_bert: str):
     diff = SparseDiff.from_model(models.load_classifier(tiny_bert, 2, LABELS), DiffInfo(base_model="org/name"))
-    assert "base_model: org/name\n" in card_of(diff.info, diff.num_entries, "me/diff")
+    assert "base_model: org/name\n" in card.of_diff(diff.contents, "me/diff")
     scratch = replace(diff, info=replace(diff.info, base_model="org/name@scratch7"))
-    assert "base_model:" not in card_of(scratch.info, scratch.num_entries, "me/diff")
+    assert "base_model:" not in card.of_diff(scratch.contents, "me/diff")

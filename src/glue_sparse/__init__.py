@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from glue_sparse.methods.registry import Method as Method
     from glue_sparse.methods.registry import register_method as register_method
     from glue_sparse.methods.schedules import Schedule as Schedule
+    from glue_sparse.models.of_diff import load_base as load_base
+    from glue_sparse.models.tokenizers import load_tokenizer as load_tokenizer
     from glue_sparse.scores.fisher import fisher as fisher
     from glue_sparse.scores.scores import magnitude as magnitude
     from glue_sparse.scores.scores import noise as noise
@@ -65,6 +67,8 @@ _MODULES = {
     "methods.one_shot": ("OneShot",),
     "methods.registry": ("Method", "register_method"),
     "methods.schedules": ("Schedule",),
+    "models.of_diff": ("load_base",),
+    "models.tokenizers": ("load_tokenizer",),
     "scores.fisher": ("fisher",),
     "scores.scores": ("magnitude", "noise"),
     "tasks.by_name": ("load_task",),

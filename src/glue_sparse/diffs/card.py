@@ -244,14 +244,14 @@ def _diff_program(info: DiffInfo, base: Base, place: str) -> list[str]:
     here = base.hub_id or base.is_random
     where = f"{_text(base.name)}{'' if here else '  # its folder, where it is not on the hub'}"
     if cls.endswith(_LOADED):
-        own = "from glue_sparse.models.of_diff import load_base"
-        build = [f"base = {where}", "model = load_base(diff.info, base)"]
+        imports, build = ["from glue_sparse import SparseDiff, load_base"], "load_base(diff.info, base)"
     elif cls.endswith(tuple(_PIPELINES)):
-        own, build = f"from transformers import {cls}", [f"base = {where}", f"model = {cls}.from_pretrained(base)"]
+        imports = ["from glue_sparse import SparseDiff", f"from transformers import {cls}"]
+        build = f"{cls}.from_pretrained(base)"
     else:
         put = f"diff.apply(model)  # `model` is the {cls or 'network'} that it belongs to, as before training"
         return ["from glue_sparse import SparseDiff", "", load, put]
-    return ["from glue_sparse import SparseDiff", own, "", load, *build, "diff.apply(model)"]
+    return [*imports, "", load, f"base = {where}", f"model = {build}", "diff.apply(model)"]
 
 
 def _named(base: Base) -> str:

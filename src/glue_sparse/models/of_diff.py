@@ -9,11 +9,16 @@ from glue_sparse.models.loading import load_classifier, load_question_answerer
 from glue_sparse.models.names import is_resnet
 
 
-def load_base(info: DiffInfo, model: str) -> PreTrainedModel:
+def load_base(info: DiffInfo, model: str | None = None) -> PreTrainedModel:
     """The model that a diff belongs to, its head new: apply the diff to it.
 
-    Raises ValueError when the diff is of another kind of model, or the model is not to be had.
+    Args:
+        info: `SparseDiff.info`.
+        model: where the base is, where that is not what the diff names: hub id, folder or alias.
+    Raises:
+        ValueError: the diff is of another kind of model, or the model is not to be had.
     """
+    model = model or info.base_model
     if is_resnet(model):
         return vision.load_scratch(model, info.labels, info.dtype)
     if info.model_class.endswith("ForImageClassification") or info.model_class in vision.CLASSES:

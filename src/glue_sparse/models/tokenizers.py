@@ -17,7 +17,10 @@ _UNKNOWN = "\u16a0\u16d7"
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     """The model's tokenizer; one without a padding token (a decoder's) pads with its end token.
 
-    Raises ValueError when it is not to be had.
+    Args:
+        model: hub id, folder, or alias such as `minilm`.
+    Raises:
+        ValueError: it is not to be had.
     """
     model, _ = scratch_of(model)
     if is_bert_size(model):

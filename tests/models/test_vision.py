@@ -151,5 +151,5 @@ def test_a_diff_names_the_base_it_can_be_built_from(tmp_path: Path, capsys: pyte
 
 def test_a_trained_model_is_written_without_a_tokenizer(tmp_path: Path, resnet9: PreTrainedModel):
     write(resnet9, None, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "config.json", "model.safetensors"}
     assert same(resnet9, of_diff.load_base(DiffInfo(model_class="ResNet9", labels=LABELS), str(tmp_path)))

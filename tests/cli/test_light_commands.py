@@ -63,11 +63,13 @@ def test_what_is_not_there_is_known_without_anything_heavy():
     )]  # fmt: skip
     lines += [["masks", "show", "runs/no/where"], ["zero-shot", "--model", "gpt2", "--text_file", "nowhere.txt"]]
     told = ["train", "--model", "minilm", "--task"]
-    lines += [[*told, "rte", "--data_dir", "nowhere"], [*told, "file", "--train_file", "no.csv"], [*told, "tweet"]]
+    lines += [[*told, "rte", "--data_dir", "nowhere"], [*told, "file"], [*told, "tweet"]]
+    lines.insert(-2, [*told, "file", "--train_file", "no.csv", "--validation_file", "no.csv"])
     done = subprocess.run([sys.executable, "-c", LIGHT, json.dumps(lines)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     sentences = ["error: runs/no/where does not exist"] * 9 + ["error: nowhere.txt does not exist"]
     sentences += ["error: --data_dir nowhere does not exist", "error: --train_file no.csv does not exist"]
+    sentences += ["error: --task file needs --train_file"]
     said = done.stderr.splitlines()
     assert said[:-1] == sentences and said[-1].startswith("error: unknown task 'tweet'; did you mean tweets?")
 

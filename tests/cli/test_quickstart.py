@@ -72,4 +72,15 @@ def test_without_the_extra_nothing_runs(
 def test_an_unknown_method_has_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         quickstart.main(["--methods", "fisch", "--output_dir", str(tmp_path)])
-    assert "has no row 'fisch'; did you mean fish?" in capsys.readouterr().err
+    assert "error: grid quickstart has no row 'fisch'; did you mean fish?" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_any_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    Path("runs").write_text("a file")
+    with pytest.raises(SystemExit):
+        quickstart.main(["--methods", "fish"])
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "error: cannot write to --output_dir: runs is no folder" and "failed" not in "".join(said)

@@ -82,6 +82,15 @@ def test_model_out_of_reach(name: str):
         assert "\n" not in str(raised.value)
 
 
+def test_a_hub_out_of_reach_is_asked_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setattr(sources.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(sources.constants, "ENDPOINT", "http://127.0.0.1:9")
+    said = pytest.raises(ValueError, match="no/such-model .*http://127.0.0.1:9 cannot be reached.*`model` minilm")
+    with said, sources.explained("no/such-model", "no/such-model"):
+        pytest.fail("the loader tries for a minute")
+    assert not caplog.records
+
+
 def test_pickles_are_not_loaded(tiny_bert: str, tmp_path: Path):
     shutil.copytree(tiny_bert, tmp_path, dirs_exist_ok=True)
     model = BertModel.from_pretrained(tiny_bert)

@@ -47,6 +47,11 @@ def place(named: Path) -> Path:
     return SHIPPED / f"{named}.yaml"
 
 
+def called(path: Path) -> str:
+    """A grid as sentences name it: one that comes with the package by its name, any other by its path."""
+    return f"grid {path.stem}" if path.parent == SHIPPED else str(path)
+
+
 def load(path: Path) -> dict[str, Any]:
     """What a YAML says, each part of its kind.
 
@@ -54,9 +59,9 @@ def load(path: Path) -> dict[str, Any]:
         ValueError: it cannot be read, has an unknown part, or one of another kind.
     """
     if not path.stem.strip("."):
-        raise ValueError(f"{path}: a grid's runs are below a folder of its name: give the file another one")
+        raise ValueError(f"{called(path)}: a grid's runs are below a folder of its name: give the file another one")
     config = yaml_object(path)
-    with prefixed(str(path)):
+    with prefixed(called(path)):
         for key, value in config.items():
             check_one_of("key", key, KINDS)
             typed(KINDS[key], value, f"`{key}`")
@@ -67,13 +72,14 @@ def load(path: Path) -> dict[str, Any]:
 def named(path: Path, config: Mapping[str, Any], part: str) -> dict[str, dict[str, Any]]:
     """The stages, rows or columns of a grid: name -> settings."""
     if not config.get(part):
-        raise ValueError(f"{path}: the grid is empty: `{part}` names nothing")
+        raise ValueError(f"{called(path)}: the grid is empty: `{part}` names nothing")
     for name, settings in config[part].items():
         if not re.fullmatch(r"[\w.+-]+", name) or not name.strip("."):
-            raise ValueError(f"{path}: {name!r} in `{part}` becomes a folder: use letters, digits and . _ + - only")
+            raise ValueError(f"{called(path)}: {name!r} in `{part}` becomes a folder: use letters, digits and . _ + - "
+                             "only")  # fmt: skip
         if not isinstance(settings, dict):
-            raise ValueError(f"{path}: {name} in `{part}` maps flags to values, for example {{method: fish}}")
-        with prefixed(str(path)):
+            raise ValueError(f"{called(path)}: {name} in `{part}` maps flags to values, for example {{method: fish}}")
+        with prefixed(called(path)):
             _check_settings(f"{name} in `{part}`", settings, _OWN[part])
     starts = {name: {key: str(settings[key]) for key in (START, CHAIN) if key in settings}
               for name, settings in config[part].items()}  # fmt: skip
@@ -90,8 +96,8 @@ def check_apart(path: Path, names: Iterable[str]) -> None:
     seen: dict[str, str] = {}
     for name in names:
         if (other := seen.setdefault(name.casefold(), name)) != name:
-            raise ValueError(f"{path}: {other!r} and {name!r} differ only by case, and become one folder on some "
-                             "disks: rename one")  # fmt: skip
+            raise ValueError(f"{called(path)}: {other!r} and {name!r} differ only by case, and become one folder on "
+                             "some disks: rename one")  # fmt: skip
 
 
 def _check_settings(where: str, settings: Mapping[str, Any], own: Collection[str]) -> None:
@@ -129,10 +135,10 @@ def _check_word(word: str, what: str) -> None:
 def check_seeds(path: Path, seeds: Any) -> tuple[int, ...]:
     """The seeds of a grid, as they are given; raises where they are none."""
     if not seeds:
-        raise ValueError(f"{path}: the grid is empty: `seeds` names none")
+        raise ValueError(f"{called(path)}: the grid is empty: `seeds` names none")
     for seed in seeds:
-        with prefixed(str(path)):
+        with prefixed(called(path)):
             tuning.check_seed("a seed", seed)
         if seeds.count(seed) > 1:
-            raise ValueError(f"{path}: seed {seed} is given twice")
+            raise ValueError(f"{called(path)}: seed {seed} is given twice")
     return tuple(seeds)

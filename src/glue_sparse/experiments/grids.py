@@ -11,6 +11,7 @@ from typing import Any
 from glue_sparse.arguments.command_line import DEFAULTS
 from glue_sparse.experiments import grid_file, sweeps, tuning
 from glue_sparse.experiments.cells import START, Cell, Grid, Tuned
+from glue_sparse.experiments.grid_file import called
 from glue_sparse.experiments.told import parse, settings_of
 from glue_sparse.methods import registry as methods
 from glue_sparse.records import published
@@ -48,12 +49,12 @@ def read(
     path = grid_file.place(path)
     config, root = grid_file.load(path), output_dir or Path("runs", path.stem)
     part = partial(_grid, path, tasks=tasks, flags=flags)
-    with prefixed(str(path)):
+    with prefixed(called(path)):
         tune = tuning.wanted(config, flags, tune_values)
     if not tune:
         return part(config, root, rows=rows, seeds=seeds, more=more)
     all_rows, kept_rows, _ = _rows(path, config, rows, more)
-    with prefixed(str(path)):
+    with prefixed(called(path)):
         tuning.check(tune, config, all_rows)
     tuned = _tuned(tune, part, config, root, kept_rows, grid_file.check_seeds(path, list(seeds) or config.get("seeds")))
     picked = {place: {tune.setting: value} for place, value in tuned.used.items()}
@@ -99,7 +100,7 @@ def _grid(
             own = {**kept_columns[column], **named[row], **(picked or {}).get((row, column), {}), "seed": seed}
             settings = {**_of_base(config.get("base") or {}, own), **own}
             start = cells[settings.pop(START), column, seed] if START in settings else None
-            with prefixed(f"{path}, {row}/{column}"):
+            with prefixed(f"{called(path)}, {row}/{column}"):
                 cells[row, column, seed] = _cell(row, column, seed, [*_argv(settings), *flags], root, start)
     shown, title = (kept_rows, kept_columns, all_seeds, tuple(cells.values())), str(config.get("title", path.stem))
     told = _sources(path, config), config.get("figure") or {}, family
@@ -117,7 +118,7 @@ def _rows(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]], dict[str, str]]:
     """All rows, sweeps expanded, those that are wanted, and row -> the row of the YAML with its sweep."""
     named = grid_file.named(path, config, "rows")
-    with prefixed(str(path)):
+    with prefixed(called(path)):
         rows, family = sweeps.expand(named, more or {})
     return rows, _chosen(path, rows, family, wanted), family
 
@@ -141,7 +142,7 @@ def _levels(named: dict[str, dict[str, Any]]) -> list[list[str]]:
 def _sources(path: Path, config: dict[str, Any]) -> tuple[str, ...]:
     """Names of published numbers, each of which can be read."""
     sources = tuple(config.get("published") or ())
-    with prefixed(str(path)):
+    with prefixed(called(path)):
         for name in sources:
             published.read(name)
     return sources
@@ -150,7 +151,7 @@ def _sources(path: Path, config: dict[str, Any]) -> tuple[str, ...]:
 def _notes(path: Path, config: dict[str, Any]) -> dict[str, str]:
     """Phrases about rows, each of which is there."""
     notes = config.get("notes") or {}
-    with prefixed(f"{path}, `notes`"):
+    with prefixed(f"{called(path)}, `notes`"):
         for row in notes:
             check_one_of("row", row, config["rows"])
     return notes
@@ -162,7 +163,7 @@ def _starts(
     """The stages and rows that the kept rows start from, and those that these start from."""
     stages = grid_file.named(path, config, "stages") if "stages" in config else {}
     for name in stages.keys() & rows.keys():
-        raise ValueError(f"{path}: {name!r} is both a stage and a row")
+        raise ValueError(f"{called(path)}: {name!r} is both a stage and a row")
     grid_file.check_apart(path, [*stages, *rows])
     known, found = {**stages, **rows}, {}
     for row in kept:
@@ -170,9 +171,10 @@ def _starts(
         while (start := known[chain[-1]].get(START)) is not None:
             if start not in known:
                 hint = closest(str(start), known, otherwise=_list(known))
-                raise ValueError(f"{path}: row {chain[-1]} starts from {start!r}, which is no stage or row{hint}")
+                raise ValueError(f"{called(path)}: row {chain[-1]} starts from {start!r}, which is no stage or row"
+                                 f"{hint}")  # fmt: skip
             if start in chain:
-                raise ValueError(f"{path}: row {row} starts, in the end, from itself")
+                raise ValueError(f"{called(path)}: row {row} starts, in the end, from itself")
             found[start] = known[start]
             chain.append(start)
     return found
@@ -184,7 +186,7 @@ def _chosen(
     names = dict.fromkeys([*family.values(), *rows])
     for name in wanted:
         if name not in names:
-            raise ValueError(f"{path} has no row {name!r}{closest(name, names, otherwise=_list(names))}")
+            raise ValueError(f"{called(path)} has no row {name!r}{closest(name, names, otherwise=_list(names))}")
     return {n: settings for n, settings in rows.items() if not wanted or n in wanted or family.get(n) in wanted}
 
 
@@ -193,7 +195,7 @@ def _of_tasks(path: Path, columns: dict[str, dict[str, Any]], tasks: Sequence[st
     for task in tasks:
         if task not in {*task_of, *task_of.values()}:
             hint = closest(task, [*task_of.values(), *task_of], otherwise=_list([*task_of.values(), *task_of]))
-            raise ValueError(f"{path} has no column for task {task!r}{hint}")
+            raise ValueError(f"{called(path)} has no column for task {task!r}{hint}")
     return {name: settings for name, settings in columns.items() if not tasks or {name, task_of[name]} & {*tasks}}
 
 
@@ -205,7 +207,8 @@ def _no_clash(path: Path, flags: Sequence[str], varied: set[str]) -> None:
     """A flag that overrode what stages, rows or columns differ in would make them the same run."""
     for name, word in settings_of(flags).items():
         if name in {*varied, *grid_file.DECIDED}:
-            raise ValueError(f"{word} is decided by {path}: choose rows, `tasks`, `seeds` or `output_dir` of the grid")
+            raise ValueError(f"{word} is decided by {called(path)}: choose rows, `tasks`, `seeds` or `output_dir` of "
+                             "the grid")  # fmt: skip
 
 
 def _argv(settings: dict[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from glue_sparse.experiments.cells import Cell, Grid
+from glue_sparse.records.folder import check_places
 from glue_sparse.records.results import Result
 from glue_sparse.records.scales import scale_of
 from glue_sparse.writing.ending import keeping, raising
@@ -49,10 +50,12 @@ def run_here(grid: Grid, jobs: int = 1) -> list[Cell]:
     A cell on which another process is at work is waited for and not run twice. With GPUs, each cell gets one.
 
     Raises:
+        ValueError: their folders cannot be made.
         Interrupted: Ctrl-C or another signal to end; the running cells were told to stop.
     """
     grid.check()
     todo = missing(grid)
+    check_places(cell.folder for cell in todo)
     total = len(grid.settled)
     bar = tqdm(total=total, initial=total - len(todo), desc=grid.name, unit="run")
     pool, running = ThreadPoolExecutor(jobs), _Running(jobs)
@@ -203,6 +206,7 @@ def run_slurm(grid: Grid, jobs: int, options: Sequence[str] = (), cluster: str =
     todo, logs = missing(grid), Path("runs", grid.name, "slurm")
     if not todo:
         return "nothing to submit: no run is missing that could run now"
+    check_places(cell.folder for cell in todo)
     try:
         executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
         parameters = dict(_option(text) for text in options)

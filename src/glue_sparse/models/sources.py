@@ -7,6 +7,7 @@ from typing import get_args
 
 import torch
 import transformers
+from huggingface_hub import constants, get_session, try_to_load_from_cache
 from safetensors import SafetensorError
 
 from glue_sparse.core.options import Dtype
@@ -43,6 +44,7 @@ def explained(
 ) -> Iterator[None]:
     """Turn the loader's errors into one sentence that says what to do; `offline`: what to do without a network."""
     try:
+        _check_reach(folder)
         yield
     except BringsCode:
         raise
@@ -57,6 +59,21 @@ def explained(
             f"model {sentence(model, 60)} is neither a local folder nor a model in safetensors format that is cached "
             f"or can be had from the hub ({sentence(reason, 60)}); without a network {offline}"
         ) from error
+
+
+def _check_reach(model: str) -> None:
+    """Ask the hub once, where a model has to come from there: loaders try each file six times, for a minute in all.
+
+    Raises:
+        OSError: it does not answer.
+        ValueError: no repository can have this name.
+    """
+    if Path(model).is_dir() or constants.HF_HUB_OFFLINE or try_to_load_from_cache(model, "config.json"):
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except Exception as error:  # of the hub's client, which is not the same library in all versions
+        raise OSError(f"{constants.ENDPOINT} cannot be reached") from error
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A run's folder: one process at a time works there, and nothing in it is lost by accident."""
 
+import os
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -66,6 +67,14 @@ def held(target: Path | None) -> Iterator[None]:
             except Timeout as error:
                 raise ValueError(f"a run is at work in {shortened(folder)}: wait for it, or write elsewhere") from error
         yield
+
+
+def check_places(folders: Iterable[Path]) -> None:
+    """Raise a ValueError for a folder that could not be made, or not be written to, before work for it begins."""
+    for near in {next(path for path in (folder, *folder.parents) if path.exists()) for folder in folders}:
+        if not near.is_dir() or not os.access(near, os.W_OK | os.X_OK):
+            reason = "may not be written to" if near.is_dir() else "is no folder"
+            raise ValueError(f"cannot write to `output_dir`: {shortened(near)} {reason}")
 
 
 def _lock(folder: Path, lock: FileLock) -> None:

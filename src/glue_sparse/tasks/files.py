@@ -58,12 +58,11 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
 
 
 def _files(task: TaskArguments, do_predict: bool) -> dict[str, Path]:
-    paths = {"train": task.train_file, "validation": task.validation_file}
+    paths = {"train": task.train_file, "validation": task.validation_file}  # its record needs both
     if do_predict:
+        if task.test_file is None:
+            raise ValueError("the data to predict are missing: give `test_file`")
         paths["test"] = task.test_file
-    for split, path in paths.items():
-        if path is None:
-            raise ValueError(f"the {split} data of `task` file is missing: give `{split}_file`")
     return {split: Path(path) for split, path in paths.items() if path is not None}
 
 

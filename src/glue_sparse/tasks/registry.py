@@ -27,6 +27,7 @@ class TaskRecord:
         inputs: what its models take.
         is_official: whether its metric stays the main one; else the first of `metric` takes its place.
         scales_learning_rate: whether a sparse network's learning rate is a multiple of the dense one's by default.
+        needs: flags without which it has no data.
         takes: flags of other tasks that it understands.
         own: a dataclass of `arguments.flags.arg` fields, flags of its own; the loader finds them in `task.own`.
     """
@@ -37,6 +38,7 @@ class TaskRecord:
     inputs: Literal["text", "images"] = "text"
     is_official: bool = True
     scales_learning_rate: bool = False
+    needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
     own: type | None = None
 
@@ -66,6 +68,9 @@ def check(task: TaskArguments, model: ModelArguments) -> TaskRecord:
     """The task that is meant; ValueError for flags that it would ignore, and for a model that it cannot train."""
     record = find(task.task)
     check_belongs(flags_of(TaskArguments), lambda flag: getattr(task, flag), "task", record.name, record.takes)
+    for flag in record.needs:
+        if getattr(task, flag) is None:
+            raise ValueError(f"`task` {record.name} needs `{flag}`")
     if model.model is None:
         raise ValueError("a model is missing: give `model` a hub id, a folder, or minilm")
     if is_bert_size(scratch_of(model.model)[0]) and record.inputs == "images":
@@ -99,6 +104,6 @@ for _record in (
     TaskRecord("masked_lm", "glue_sparse.tasks.pretraining.task:load", "pre-training on text",
                scales_learning_rate=True),
     TaskRecord("file", "glue_sparse.tasks.files:load", "your own --train_file and --validation_file",
-               is_official=False),
+               is_official=False, needs=("train_file", "validation_file")),
 ):  # fmt: skip
     register_task(_record)

@@ -100,16 +100,34 @@ def test_what_does_the_work_takes_what_is_told():
             "no file 'tabel_1': unknown grid 'tabel_1'; did you mean table_1? See `glue-sparse",
         ),
         ("benchmark --stepz 1", "unknown argument --stepz; did you mean --steps? See `glue-sparse benchmark --help`"),
-        ("diff restore a b --stp 1", "unknown argument --stp; did you mean --step? See `glue-sparse diff --help`"),
+        ("diff restore a b --stp 1", "unknown argument --stp; did you mean --step? See `glue-sparse diff restore"),
+        ("diff show x --nosuch", "unknown argument --nosuch; see `glue-sparse diff show --help`"),
+        ("pareto show --nosuch", "unknown argument --nosuch; see `glue-sparse pareto show --help`"),
+        ("diff push a b --priv", "unknown argument --priv; did you mean --private?"),
         ("doctor now", "unknown argument now; see `glue-sparse doctor --help`"),
-        ("table list --json", "--json is no flag of `list`"),
+        ("table list extra", "unknown argument extra; see `glue-sparse table list --help`"),
     ],
 )
 def test_a_word_that_is_none_is_answered_with_the_closest(line: str, sentence: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
         main(line.split())
     said = capsys.readouterr().err
-    assert ended.value.code and said.startswith(f"error: {sentence}") and len(said.splitlines()) == 1
+    assert ended.value.code == (1 if "no file" in sentence else 2)
+    assert said.startswith(f"error: {sentence}") and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["diff", "show", ""], "argument diff: this is empty"),
+        (["diff", ""], "unknown verb ''; there are show,"),
+        (["doctor", ""], "unknown argument ''; see"),
+    ],
+)
+def test_an_empty_word_is_told_by_its_place(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2 and capsys.readouterr().err.startswith(f"error: {sentence}")
 
 
 def test_grids_are_listed_with_their_titles(capsys: pytest.CaptureFixture[str]):

@@ -89,10 +89,7 @@ class CommandLine:
         self, description: str = "", prog: str | None = None, flags: Iterable[Flag] | None = None
     ) -> ArgumentParser:
         """The parser, without --help, of all flags or of some."""
-        parser = _Parser(
-            prog, description=description, allow_abbrev=False, add_help=False,
-            formatter_class=Page,
-        )  # fmt: skip
+        parser = _Parser(prog, description=description, add_help=False, formatter_class=Page, passes_on=True)
         shown = [*(self.flags.values() if flags is None else flags)]
         groups = {title: parser.add_argument_group(title) for title in dict.fromkeys(flag.group for flag in shown)}
         for flag in shown:

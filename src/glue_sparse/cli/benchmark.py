@@ -14,7 +14,6 @@ examples, vectorised and one at a time, in turns. Block-sparse: layers and train
 masked and dense, on the CPU; see `glue_sparse.benchmarks.tiles`.
 """
 
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 from glue_sparse.cli import doing
@@ -25,7 +24,7 @@ from glue_sparse.writing.parser import Parser
 
 def parser(prog: str | None = None) -> Parser:
     """The flags."""
-    flags = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    flags = Parser(prog, description=__doc__)
     flags.add_argument("--fisher", action="store_true", help="measure the Fisher only")
     flags.add_argument("--training", action="store_true", help="measure training only")
     flags.add_argument("--block_sparse", action="store_true", help="measure block-sparse layers only")

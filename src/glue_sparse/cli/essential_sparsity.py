@@ -11,7 +11,7 @@ results/NAME.{md,csv,png,svg}. Stopped, the same command goes on. Other flags ar
 """
 
 import sys
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,14 +34,14 @@ CONFIG = Path("essential_sparsity")
 
 def parser(prog: str | None = None) -> Parser:
     """The command line."""
-    top = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    top = Parser(prog, description=__doc__, passes_on=True)
     verbs = top.add_subparsers(dest="verb", required=True)
-    run = verbs.add_parser("run", help="do the missing runs, refine, and show", allow_abbrev=False)
+    run = verbs.add_parser("run", help="do the missing runs, refine, and show", passes_on=True)
     add_number(run, "--refine", kind=int, default=2, help="how often to halve the step around each drop point",
                bounds=NOT_NEGATIVE)  # fmt: skip
     add_number(run, "--least_step", kind=float, default=0.02, help="do not halve steps this small", bounds=POSITIVE)
     add_run_flags(run)
-    show = verbs.add_parser("show", help="drop points, points and figure of the finished runs", allow_abbrev=False)
+    show = verbs.add_parser("show", help="drop points, points and figure of the finished runs", passes_on=True)
     for verb in (run, show):
         add_grid(verb, "--config", default=CONFIG, help="a grid with a sweep over sparsity")
         add_number(verb, "--eps", kind=float, default=1.0, help="drop that counts, in points of a hundred",

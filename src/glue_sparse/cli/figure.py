@@ -10,7 +10,6 @@ entries at each update; `pattern`, where a tensor was active over the run; `loss
 `gates`, which gates closed. Figures are written as PNG and SVG.
 """
 
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -55,7 +54,7 @@ def usual_kind(run: Result) -> str:
 
 def parser(prog: str | None = None) -> Parser:
     """The command line."""
-    flags = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    flags = Parser(prog, description=__doc__, passes_on=True)
     add_grid(flags, "config", nargs="+", help="a grid with a `figure`, or folders of runs that have something to draw")
     flags.add_argument("--name", default="", help="for runs: of the files")
     flags.add_argument("--kind", choices=KINDS, help="for runs: what to draw; by default what the first has logged")

@@ -11,7 +11,6 @@ one_shot does, give its --learning_rate, --num_train_epochs and --per_device_tra
 Masks are those of a file, of a pruned model's folder, or of a run.
 """
 
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +26,7 @@ WORK = "glue_sparse.cli.work.masks"
 
 def parser(prog: str | None = None) -> Parser:
     """The command line."""
-    top = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    top = Parser(prog, description=__doc__)
     top.set_defaults(checks={"masks": check_there})
     verbs = top.add_subparsers(dest="verb", required=True)
     verb = doing.add_verb(verbs, "make", f"{WORK}:make", "choose and write masks of a pretrained model")

@@ -22,7 +22,7 @@ sparsity (log rate = a s^2 + b s + c) and over the number N of active weights (l
 results/NAME.{md,csv,png,svg}. Other flags of `run` are those of `glue-sparse train`, for all runs.
 """
 
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,14 +44,14 @@ PUBLISHED = "published: Dietrich et al. (2021)"
 
 def parser(prog: str | None = None) -> Parser:
     """The command line."""
-    top = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    top = Parser(prog, description=__doc__, passes_on=True)
     verbs = top.add_subparsers(dest="verb", required=True)
-    run = verbs.add_parser("run", help="do the missing runs of a grid, and show", allow_abbrev=False)
+    run = verbs.add_parser("run", help="do the missing runs of a grid, and show", passes_on=True)
     add_grid(run, "--config", default=CONFIG, help="a grid with dense and sparse rows")
     add_run_flags(run)
     add_grid_flags(run)
-    show = verbs.add_parser("show", help="sparse models beside the dense front", allow_abbrev=False)
-    rates = verbs.add_parser("lr", help="best learning rates over sparsity and size", allow_abbrev=False)
+    show = verbs.add_parser("show", help="sparse models beside the dense front")
+    rates = verbs.add_parser("lr", help="best learning rates over sparsity and size")
     for verb in (run, show):
         verb.add_argument("--with_head", action="store_true", help="count all products, also those of the head")
     for verb in (show, rates):
@@ -136,7 +136,5 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     with one_sentence(arguments):
         if arguments.verb == "run":
             return run(arguments, flags)
-        if flags:
-            raise ValueError(f"{flags[0]} is no flag of `{arguments.verb}`: see --help")
         show(arguments) if arguments.verb == "show" else rates(arguments)
     return 0

@@ -8,7 +8,7 @@ OUT gets sparse_diff.safetensors: exactly density * (all weights) entries, the h
 """
 
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def add_flags(parser: ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Parse and prune."""
-    parser = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(prog, description=__doc__)
     add_flags(parser)
     return doing.run(parser, argv)
 

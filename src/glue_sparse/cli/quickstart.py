@@ -9,7 +9,7 @@ finished without training again. Other flags (--num_train_epochs 3 ...) are thos
 """
 
 import shlex
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -31,7 +31,7 @@ some points says nothing. Seconds are those of choosing and training; the model 
 
 def parser(prog: str | None = None) -> Parser:
     """The command line."""
-    top = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    top = Parser(prog, description=__doc__, passes_on=True)
     top.add_argument("--methods", nargs="+", default=[], help="only these rows of the table; default: all")
     top.add_argument("--output_dir", type=Path, default=Path("runs", NAME), help="default: %(default)s")
     return top

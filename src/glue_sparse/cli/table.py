@@ -17,7 +17,7 @@ training examples, below runs/GRID/tune, prints them, and then does the grid's r
 as a flag (--learning_rate 0.1) is used for all runs instead.
 """
 
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,9 +40,9 @@ from glue_sparse.writing.sentences import say
 
 def parser(prog: str | None = None) -> Parser:
     """The command line."""
-    top = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    top = Parser(prog, description=__doc__, passes_on=True)
     verbs = top.add_subparsers(dest="verb", required=True)
-    run = verbs.add_parser("run", help="do the missing runs of a grid", allow_abbrev=False)
+    run = verbs.add_parser("run", help="do the missing runs of a grid", passes_on=True)
     add_grid(run, "config", help="a grid, for example table_1")
     add_run_flags(run)
     run.add_argument("--launcher", choices=("local", "slurm"), default="local", help="slurm: submit an array job")
@@ -51,7 +51,7 @@ def parser(prog: str | None = None) -> Parser:
     )
     add_grid_flags(run)
     add_statistics_flags(run)
-    show = verbs.add_parser("show", help="print a grid's table, or all runs below a folder", allow_abbrev=False)
+    show = verbs.add_parser("show", help="print a grid's table, or all runs below a folder", passes_on=True)
     add_grid(show, "config", help="a grid, or a folder of runs")
     add_grid_flags(show)
     add_statistics_flags(show)
@@ -149,8 +149,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     arguments, flags = parser(prog).parse_known_args(argv)
     with one_sentence(arguments):
         if arguments.verb == "list":
-            if flags:
-                raise ValueError(f"{flags[0]} is no flag of `list`, which takes none: leave it out")
             list_grids()
             return 0
         return run_grid(arguments, flags) if arguments.verb == "run" else show(arguments, flags)

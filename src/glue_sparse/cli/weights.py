@@ -11,7 +11,6 @@ on, an alias or a hub id. A folder with a model of its own, such as a finished r
 checkpoints (RUN/checkpoint-*) to see them. Only safetensors files are read.
 """
 
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def add_common_flags(verb: Parser, name: str) -> None:
 
 def parser(prog: str | None = None) -> Parser:
     """The command line."""
-    top = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    top = Parser(prog, description=__doc__)
     verbs = top.add_subparsers(dest="verb", required=True)
     verb = doing.add_verb(verbs, "emergence", f"{WORK}:show_emergence", "share of small weights over checkpoints")
     verb.add_argument("sources", metavar="SOURCE", nargs="+", help="of one training, in any order: sorted by step")

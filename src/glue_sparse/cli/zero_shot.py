@@ -9,7 +9,6 @@ writes NAME.md, NAME.csv, NAME.png and NAME.svg. Criteria: magnitude |w|; wanda,
 the weight sees on the calibration text (Sun et al., 2023, arXiv 2306.11695); random.
 """
 
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -25,7 +24,7 @@ from glue_sparse.writing.parser import Parser
 
 def parser(prog: str | None = None) -> Parser:
     """The flags."""
-    flags = Parser(prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    flags = Parser(prog, description=__doc__)
     flags.add_argument("--model", required=True, help="hub id or folder of a causal or masked language model")
     flags.add_argument("--text_file", type=Path, required=True, help="UTF-8 text to measure perplexity on")
     add_number(flags, "--sparsities", kind=float, nargs="+", bounds=bounds.BELOW_ONE, help="shares of the matrices "

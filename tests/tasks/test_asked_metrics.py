@@ -89,6 +89,8 @@ def test_numbers_undefined_and_overflown(tiny_bert: str, tmp_path: Path):
     found = score(task, [[1.0], [2.0]], [2.0, 4.0])
     assert (found["ratio"], found["mse"]) == (3.0, 2.5)
     assert score(task, [[1.0], [1.0]], [2.0, 4.0])["ratio"] == 0.0
+    with pytest.raises(ValueError, match="gives ratio inf, which is no score"):
+        score(task, [[1.0], [2.0]], [2.0, np.inf])
     overflown = score(task, [[np.inf], [1.0]], [2.0, 4.0])
     assert np.isnan(overflown["ratio"]) and np.isnan(overflown["mse"])
     with pytest.raises(ValueError, match="takes whole numbers"):
@@ -105,10 +107,13 @@ WRONG = {
     "own.py:other=2": "fails on what this task predicts:.*other.*as in own.py:average=macro",
     "text.py": r"gives no number \(str\)",
     "lists.py": r"gives no number \(dict\)",
-    "needs.py": "cannot be loaded:.*no_such_package",
+    "needs.py": "cannot be loaded.*no_such_package",
     "accuracy.py": "gives accuracy, which is there already",
     "runtime.py": "gives runtime, which is there already",
-    "broken.py": "cannot be loaded",
+    "broken.py": "cannot be loaded, as a script with one class of `evaluate.Metric` can",
+    "endless.py": "gives endless inf, which is no score",
+    "lost_error.py": "gives lost_error nan, which is no score",
+    "leaves.py": "cannot be loaded.*: 3",
 }
 
 
@@ -117,14 +122,23 @@ def test_what_cannot_score_is_said_before_training(
     text: str, tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    returns = {"own": SHARE, "text": "'good'", "lists": '{"all": [1.0]}', "accuracy": SHARE, "runtime": SHARE}
+    returns = {"own": SHARE, "text": "'good'", "lists": '{"all": [1.0]}', "accuracy": SHARE, "runtime": SHARE,
+               "endless": "float('inf')", "lost_error": "float('nan')"}  # fmt: skip
     for name, value in returns.items():
         if text.startswith(name):
             metric_script(tmp_path / f"{name}.py", value)
     metric_script(tmp_path / "needs.py", SHARE, imports="import no_such_package\n")
+    metric_script(tmp_path / "leaves.py", SHARE, imports="import sys\nsys.exit(3)\n")
     (tmp_path / "broken.py").write_text("class Broken:\n    pass\n")
     with pytest.raises(ValueError, match=WRONG[text]):
         films(tiny_bert, tmp_path, "a b b a", text)
+
+
+def test_numbers_of_numpy_and_torch_count(tiny_bert: str, tmp_path: Path):
+    returns = '{"a": np.array(0.5), "b": torch.tensor(0.25), "c": np.bool_(True), "d": np.ones(1)}'
+    script = metric_script(tmp_path / "own.py", returns, imports="import numpy as np\nimport torch\n")
+    found = score(films(tiny_bert, tmp_path, "a b b a", script), [[1.0, 0.0]], [1])
+    assert {key: value for key, value in found.items() if "own" in key} == {"own_a": 0.5, "own_b": 0.25, "own_c": 1.0}
 
 
 @pytest.mark.parametrize("name", ["accuracy", "somebody/own"])

@@ -96,7 +96,7 @@ class Scorer:
         """Its numbers; what is undefined is 0 where larger is better, as an official correlation is.
 
         Raises:
-            ValueError: it fails, or does not give what it gave before.
+            ValueError: it fails, gives what no result can hold, or does not give what it gave before.
         """
         if not all(math.isfinite(one) for one in pairs[0] if isinstance(one, float)):
             return dict.fromkeys(self.names.values(), math.nan)  # the model has overflown, which the run tells
@@ -107,10 +107,18 @@ class Scorer:
         return {name: self._defined(name, found[key]) for key, name in self.names.items()}
 
     def _defined(self, name: str, value: float) -> float:
-        if math.isnan(value) and not scale_of(name).smaller_is_better:
+        _check_score(self.asked, name, value)
+        if math.isnan(value):
             logger.warning("%s is undefined for these predictions, and is told as 0", name)
             return 0.0
         return value
+
+
+def _check_score(asked: Asked, name: str, value: float) -> None:
+    """Raise a ValueError for what is not finite, but for an undefined score of which larger is better."""
+    if math.isinf(value) or math.isnan(value) and scale_of(name).smaller_is_better:
+        raise ValueError(f"{asked} gives {name} {value}, which is no score: a metric has to be finite, whatever is "
+                         "predicted")  # fmt: skip
 
 
 def with_asked(task: Task, texts: Sequence[str], is_official: bool, trusts: bool) -> Task:
@@ -164,8 +172,9 @@ def _loaded(asked: Asked, trusts: bool) -> Any:
     except OSError as error:  # no such metric, or no network
         raise ValueError(f"{asked} is neither a script here nor to be had from the hub: give the path of a metric "
                          "script, such as metrics/mine.py") from error  # fmt: skip
-    except Exception as error:
-        raise ValueError(f"{asked} cannot be loaded: {_reason(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{asked} cannot be loaded, as a script with one class of `evaluate.Metric` can: "
+                         f"{_reason(error)}") from error  # fmt: skip
 
 
 def _tried(asked: Asked, module: Any, compared: Compared) -> Scorer:
@@ -176,13 +185,16 @@ def _tried(asked: Asked, module: Any, compared: Compared) -> Scorer:
         raise ValueError(f"{asked} takes whole numbers, as classes are, and would cut off the "
                          "fractions of a regression: give another")  # fmt: skip
     found = _numbers(asked, _computed(asked, module, compared.example))
-    return Scorer(asked, module, {key: asked.called(key) for key in found})
+    names = {key: asked.called(key) for key in found}
+    for key, name in names.items():
+        _check_score(asked, name, found[key])
+    return Scorer(asked, module, names)
 
 
 def _computed(asked: Asked, module: Any, pairs: Pairs) -> Any:
     try:
         return module.compute(predictions=pairs[0], references=pairs[1], **asked.options)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{asked} fails on what this task predicts: {_reason(error)}; its arguments follow it, as in "
                          f"{shortened(Path(asked.place).name, 40)}:average=macro") from error  # fmt: skip
 
@@ -195,7 +207,8 @@ def _reason(error: Exception) -> str:
 def _numbers(asked: Asked, values: Any) -> dict[str, float]:
     """The numbers among what a metric gives; ValueError where there is none."""
     named = values if isinstance(values, Mapping) else {asked.stem: values}
-    found = {str(key): float(value) for key, value in named.items() if isinstance(value, Real)}
+    plain = {str(key): value.item() if getattr(value, "ndim", 1) == 0 else value for key, value in named.items()}
+    found = {key: float(value) for key, value in plain.items() if isinstance(value, Real)}  # 0 axes: of NumPy, a tensor
     if not found:
         raise ValueError(f"{asked} gives no number ({type(values).__name__}), and a score is one: give it arguments, "
                          "or another metric")  # fmt: skip

@@ -1,6 +1,7 @@
 """Model cards: valid whatever names hold, honest, without places of this machine, and with programs that run."""
 
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,23 @@ def test_places_and_tokens_are_not_told(told: str, public: str):
 def test_a_path_with_spaces_is_cut_where_it_is_known():
     run = replace(RUN, command="train --data_dir /home/me/my data/glue", paths=["/home/me/my data/glue"])
     assert "train --data_dir glue\n" in card.of_diff(CONTENTS, "x", run)
+
+
+def test_a_quoted_path_stays_one_word():
+    for path in ("/home/me/it's mine/my data", "/home/me/plain/my data"):
+        run = replace(RUN, command=shlex.join(["train", "--train_file", path, "--seed", "1"]), paths=[path])
+        assert "train --train_file 'my data' --seed 1\n" in card.of_diff(CONTENTS, "x", run)
+
+
+def test_another_place_is_put_into_the_program_alone():
+    labels = ('.from_pretrained("a")', 'diff = SparseDiff.from_pretrained("b")')
+    text = card.placed(card.of_diff(replace(CONTENTS, info=replace(INFO, labels=labels)), "fish"), "me/x")
+    assert 'SparseDiff.from_pretrained("me/x")' in program(text) and all(label in text for label in labels)
+
+
+def test_a_density_is_called_what_the_run_calls_it():
+    text = card.of_diff(replace(CONTENTS, info=replace(INFO, method="rigl", density=0.1)), "x")
+    assert "| `rigl`, `density` 10.000%" in text and "of all weights" not in text  # of the pruned tensors, there
 
 
 def test_a_readme_of_ones_own_stays(tmp_path: Path):

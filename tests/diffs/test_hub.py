@@ -3,11 +3,14 @@
 import re
 import shutil
 from dataclasses import replace
+from errno import ECONNRESET, ENOSPC
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from huggingface_hub.errors import (
+    GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
     LocalTokenNotFoundError,
@@ -41,6 +44,10 @@ class Hub:
     def create_repo(self, repo_id: str, **options: Any) -> None:
         self.place(repo_id, None).mkdir(parents=True, exist_ok=options["exist_ok"])
         self.calls.append(("create", options))
+
+    def repo_info(self, repo_id: str) -> Any:
+        (made,) = [options for name, options in self.calls if name == "create"][:1]
+        return SimpleNamespace(private=made["private"])
 
     def create_branch(self, repo_id: str, *, branch: str, exist_ok: bool) -> None:
         self.place(repo_id, branch).mkdir(exist_ok=exist_ok)
@@ -138,6 +145,10 @@ def test_a_card_that_someone_wrote_on_the_hub_stays(root: Path, made: Path):
         (failed(RevisionNotFoundError, 404), "no such --revision"),
         (failed(RemoteEntryNotFoundError, 404), f"holds no {FILE_NAME}"),
         (failed(HfHubHTTPError, 403), "right to write"),
+        (failed(GatedRepoError, 403), "ask for it on its page"),
+        (OSError(ENOSPC, "No space left on device"), "hub's cache for 'me/rte': No space left"),
+        (ConnectionResetError(ECONNRESET, "reset"), "try again with a network"),
+        (RuntimeError("Error while uploading"), "try again with a network .Error while uploading"),
         (failed(HfHubHTTPError, 500), "status 500.*said by the hub"),
         (httpx.ConnectError("no route"), "try again with a network"),
         (LocalEntryNotFoundError("not in the cache"), "try again with a network"),
@@ -201,9 +212,37 @@ def test_what_is_no_whole_diff_leaves_nothing(damage: str, root: Path, made: Pat
     there.write_bytes(whole[:-4] if damage == "cut" else b"hello")
     if damage == "missing":
         there.unlink()
-    with pytest.raises(ValueError, match="holds no" if damage == "missing" else "damaged"):
+    words = "holds no" if damage == "missing" else "^'me/rte' on the hub: .*damaged"
+    with pytest.raises(ValueError, match=words) as told:
         hub.pull("me/rte", tmp_path / "down")
-    assert not (tmp_path / "down").exists()
+    assert not (tmp_path / "down").exists() and ".tmp" not in str(told.value)
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(
+    root: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):  # fmt: skip
+    def fills(source: Path, target: Path) -> None:
+        Path(target).write_bytes(source.read_bytes()[:9])
+        raise OSError(ENOSPC, "No space left on device")
+
+    call("push", made, "me/rte")
+    monkeypatch.setattr(hub, "copyfile", fills)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(OSError, match=r"^cannot write .*down: No space left on device$"):
+        hub.pull("me/rte", tmp_path / "down")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_repository_that_is_there_must_be_as_private_as_was_asked(root: Path, made: Path):
+    push = SparseDiff.from_pretrained(made).push_to_hub
+    push("me/rte", private=False)
+    there = root / "me" / "rte" / "main" / FILE_NAME
+    there.unlink()
+    with pytest.raises(ValueError, match="already, and public: change that on its page, or leave `private` out"):
+        push("me/rte", private=True)
+    assert not there.exists()
+    push("me/rte")
+    assert there.exists()
 
 
 def test_a_card_lies_beside_what_was_pulled_only_where_there_was_one(root: Path, made: Path, tmp_path: Path):

@@ -19,7 +19,9 @@ RESULT = run("bert_tiny", "rigl", 0.1, 2.0, 1.0)
 def test_data_of_the_hub_are_named_as_such_and_paths_are_known():
     local = replace(RESULT, source={"kind": "data_dir", "name": "glue"}, arguments={"data_dir": "/a b/glue", "seed": 1})
     assert measured(local).dataset is None and measured(local).paths == ["/a b/glue"]
-    assert measured(replace(RESULT, source={"kind": "hub", "name": "org/data"})).dataset == "org/data"
+    for name in ("org/data", "org/data:20231101.en (train)", "org/data (train)"):
+        told = measured(replace(RESULT, source={"kind": "hub", "name": name}))
+        assert (told.dataset, told.data) == ("org/data", name)
 
 
 def test_a_run_without_a_card_is_pushed_with_its_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

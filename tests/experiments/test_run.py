@@ -37,7 +37,7 @@ def call(monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> int:
 
 
 def test_a_run_leaves_results_a_diff_and_server_files(tiny_bert, rte, tmp_path, monkeypatch):
-    out = tmp_path / "run"
+    out = tmp_path / "a run"
     assert call(monkeypatch, [*flags(tiny_bert, rte, out), "--do_predict"]) == 0
     result = results.read(out / "results.json")
     assert result.task == "rte" and result.title == "RTE (subset)" and result.method == "fish"
@@ -48,8 +48,9 @@ def test_a_run_leaves_results_a_diff_and_server_files(tiny_bert, rte, tmp_path, 
     assert str(tmp_path) not in json.dumps({k: v for k, v in vars(result).items() if k not in ("command", "arguments")})
     assert (out / "predictions" / "RTE.tsv").read_text().splitlines()[0] == "index\tprediction"
     card = ModelCard.load(out / "README.md")
-    assert card.data.to_dict()["model-index"][0]["results"][0]["metrics"][0]["value"] == result.metrics["validation"]["accuracy"]
-    assert f"seed {result.seed};" in card.text and "--density 0.1" in card.text and str(tmp_path) not in card.content
+    (found,) = card.data.to_dict()["model-index"][0]["results"][0]["metrics"]
+    assert found["value"] == result.metrics["validation"]["accuracy"]
+    assert f"seed {result.seed};" in card.text and "--output_dir 'a run'" in card.text and str(tmp_path) not in card.content
     assert not [*out.glob("checkpoint-*/README.md")]
     diff = SparseDiff.from_pretrained(out)
     assert diff.info.labels == ("entailment", "not_entailment")

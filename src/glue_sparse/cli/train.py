@@ -13,6 +13,7 @@ glue_sparse.cli.train ...
 """
 
 import os
+import shlex
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         arguments.training  # noqa: B018  # transformers checks its own flags when they are first asked for
     with one_sentence():  # torch and transformers take seconds to import: help and wrong flags do not wait for them
         experiments = import_module("glue_sparse.experiments.run")
-        result = experiments.run(arguments, " ".join([prog or sys.argv[0], *words]))
+        result = experiments.run(arguments, f"{prog or shlex.quote(sys.argv[0])} {shlex.join(words)}")
     if arguments.training.should_save:
         print(import_module("glue_sparse.experiments.outcome").summary(result, str(arguments.training.output_dir)))
     return 0

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -72,10 +73,10 @@ def public(text: str, paths: Iterable[str] = ()) -> str:
     """A text in which paths of this machine are cut to their last part, and no token of the hub is left.
 
     Args:
-        paths: those that are known to be in it, which may hold spaces.
+        paths: those that are known to be in it, which may hold spaces, and be quoted then as in a shell.
     """
     for path in sorted(paths, key=len, reverse=True):
-        text = text.replace(path, _last(path))
+        text = text.replace(shlex.quote(path), shlex.quote(_last(path))).replace(path, _last(path))
     return _TOKEN.sub("...", _PATH.sub(lambda found: _last(found[0]), text))
 
 

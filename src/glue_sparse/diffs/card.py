@@ -37,7 +37,7 @@ _LOADED = (
     "ResNet34",
 )  # fmt: skip
 """Ends of the classes whose base `models.of_diff.load_base` builds."""
-_PLACE = re.compile(r'(\.from_pretrained\()"(?:[^"\\]|\\.)*"')
+_PLACE = re.compile(r'^(diff = SparseDiff\.from_pretrained\()"(?:[^"\\]|\\.)*"', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,10 @@ def of_diff(contents: Contents, place: str, run: Measured | None = None) -> str:
     """
     info, base = contents.info, base_of(contents.info.base_model)
     share = f" ({contents.active / contents.masked:.3%})" if contents.masked else ""
-    asked = "" if info.density is None else f", {info.density:.3%} of all weights asked for"
+    density = "" if info.density is None else f", `density` {info.density:.3%}"
     others = "are zero" if info.inactive == "zero" else "keep the base's values"
     rows = [
-        ("method", f"{_code(info.method)}{asked}" if info.method else "not said"),
+        ("method", f"{_code(info.method)}{density}" if info.method else "not said"),
         ("active entries", f"{contents.active:,} of {contents.masked:,}{share}; the others {others}"),
         ("stored whole", f"{contents.whole:,} entries, such as those of a new head"),
         ("bytes of tensors", f"{contents.nbytes:,}"),

@@ -10,6 +10,7 @@ from typing import TypedDict, Unpack
 from huggingface_hub import HfApi, is_offline_mode
 from huggingface_hub.errors import (
     EntryNotFoundError,
+    GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     HTTPError,  # pyright: ignore[reportPrivateImportUsage]
@@ -24,7 +25,7 @@ from glue_sparse.diffs import diff_file
 from glue_sparse.diffs.identity import FILE_NAME
 from glue_sparse.writing.files import replacing_folder
 from glue_sparse.writing.sentences import sentence
-from glue_sparse.writing.words import shown
+from glue_sparse.writing.words import prefixed, shown
 
 MESSAGE = "Upload sparse diff"
 """Of a commit, unless another is given."""
@@ -35,7 +36,7 @@ class Options(TypedDict, total=False):
     """How a diff goes up; each may be left out."""
 
     private: bool | None
-    """Who sees a new repository; none for what is usual there."""
+    """Who sees a new repository; none for what is usual there. An old one must be just so."""
     token: str | None
     """By default that of `hf auth login`, or HF_TOKEN."""
     revision: str | None
@@ -49,13 +50,16 @@ def push(save: Callable[[Path], object], repo_id: str, card: str, **options: Unp
 
     A README.md that someone has written on the hub stays, unless `card` is one of their own too.
     """
-    text, revision = cards.placed(card, repo_id), options.get("revision")
+    text, revision, private = cards.placed(card, repo_id), options.get("revision"), options.get("private")
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         save(folder)
         with _explained(repo_id):
             api = HfApi(token=options.get("token"))
-            api.create_repo(repo_id, private=options.get("private"), exist_ok=True)
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            if private is not None and bool(api.repo_info(repo_id).private) is not private:
+                raise ValueError(f"{shown(repo_id)} is on the hub already, and {'public' if private else 'private'}: "
+                                 "change that on its page, or leave `private` out")  # fmt: skip
             if revision:
                 api.create_branch(repo_id, branch=revision, exist_ok=True)
             if cards.MARK not in text or not _has_foreign_card(api, repo_id, revision):
@@ -71,15 +75,18 @@ def pull(repo_id: str, folder: Path, revision: str | None = None, token: str | N
 
     Raises:
         ValueError: nothing there, no right, no network, or no diff that can be read; nothing is left then.
+        OSError: it cannot be written; nothing is left then either.
     """
+    with _explained(repo_id):
+        api = HfApi(token=token)
+        diff = Path(api.hf_hub_download(repo_id, FILE_NAME, revision=revision))
+        card = _card(api, repo_id, revision)
+    with prefixed(f"{shown(repo_id)} on the hub"):
+        diff_file.read(diff)
     with replacing_folder(folder) as temporary:
-        with _explained(repo_id):
-            api = HfApi(token=token)
-            copyfile(api.hf_hub_download(repo_id, FILE_NAME, revision=revision), temporary / FILE_NAME)
-            found = _card(api, repo_id, revision)
-        diff_file.read(temporary / FILE_NAME)
-        if found:
-            copyfile(found, temporary / cards.FILE_NAME)
+        copyfile(diff, temporary / FILE_NAME)
+        if card:
+            copyfile(card, temporary / cards.FILE_NAME)
     return folder / FILE_NAME
 
 
@@ -103,7 +110,7 @@ def _explained(repo_id: str) -> Iterator[None]:
     """Turn the hub's errors into one sentence that says what to do."""
     try:
         yield
-    except (HFValidationError, HTTPError, OSError) as error:
+    except (HFValidationError, HTTPError, OSError, RuntimeError) as error:  # the last is of an upload that breaks off
         raise ValueError(_said(error, shown(repo_id))) from error
 
 
@@ -112,11 +119,15 @@ def _said(error: Exception, repo: str) -> str:
         return f"{repo} is no name of a repository on the hub: give owner/name, of letters, digits, -, _ and ."
     if is_offline_mode():
         return f"cannot reach {repo}: HF_HUB_OFFLINE forbids the network, so unset it, and try again"
+    if isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError | TimeoutError):
+        return f"cannot use the hub's cache for {repo}: {error.strerror}; make room in it, or set HF_HOME to a folder"
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, LocalTokenNotFoundError) or status == 401:
         return f"the hub does not let you at {repo}: {_LOG_IN}, or mend its name"
     if isinstance(error, RevisionNotFoundError):
         return f"{repo} on the hub has no such `revision`: give one of its branches, tags or commits"
+    if isinstance(error, GatedRepoError):
+        return f"you have no access to {repo} yet: ask for it on its page on the hub, and {_LOG_IN}"
     if isinstance(error, RepositoryNotFoundError):
         return f"{repo} is not on the hub, or you may not see it: mend its name, or {_LOG_IN}"
     if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):

@@ -1,6 +1,7 @@
 """What the model card of a run says of its result."""
 
 import logging
+import re
 from pathlib import Path
 
 from glue_sparse.diffs.card import Measured
@@ -11,6 +12,9 @@ from glue_sparse.writing.files import paths
 from glue_sparse.writing.sentences import sentence
 
 logger = logging.getLogger(__name__)
+
+_HUB_ID = re.compile(r"^[\w./-]*")
+"""The data set's own name in one that goes on with a configuration and a split."""
 
 
 def measured(result: Result) -> Measured:
@@ -23,7 +27,7 @@ def measured(result: Result) -> Measured:
         metrics=result.metrics,
         seed=result.seed,
         data=data,
-        dataset=data if of_hub else None,
+        dataset=_HUB_ID.findall(data)[0] if of_hub else None,
         trained=result.trained_entries,
         command=result.command,
         paths=told,

@@ -1,6 +1,7 @@
 """A run's folder: one process at a time works there, and nothing in it is lost by accident."""
 
 import os
+import shlex
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -112,7 +113,7 @@ def begin(folder: Path, given: dict[str, Any], files: Collection[str]) -> None:
 
 def note_command(folder: Path) -> None:
     """Leave the command line that began this run, or goes on with it."""
-    whole_files.write_text(folder / COMMAND_FILE, " ".join(sys.argv) + "\n")
+    whole_files.write_text(folder / COMMAND_FILE, shlex.join(sys.argv) + "\n")
 
 
 def _check_free(folder: Path, training: "RunArguments", checkpoint: str | None) -> None:

@@ -68,7 +68,7 @@ def helps() -> Iterator[tuple[str, str]]:
 
 def _sections(name: str, text: str) -> Iterator[str]:
     """A help text as headings and blocks, groups of flags apart, so that a search finds the group."""
-    first, *groups = re.split(r"^(?=[A-Z][^\n:]*:\n)", text, flags=re.MULTILINE)
+    first, *groups = re.split(r"^(?=[A-Z][^\n:]*:\n +-)", text, flags=re.MULTILINE)
     yield f"## {name}\n\n```text\n{first.strip()}\n```"
     for group in groups:
         title, _, flags = group.partition(":\n")

@@ -6,17 +6,22 @@ import runpy
 from collections import Counter
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import getdoc, isclass, isfunction, signature
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 import glue_sparse
 from documented import PAGES, PROGRAMS, ROOT, blocks, check_command, documented
-from glue_sparse.cli.main import COMMANDS as COMMAND_NAMES
+from glue_sparse.arguments.command_line import DEFAULTS
 from glue_sparse.core.active import current_masks
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.experiments import grids
+from glue_sparse.experiments.grid_file import SHIPPED
+from glue_sparse.experiments.told import command_line, parse
+from glue_sparse.methods.registry import METHODS
 from plain_loop import batch, conv_net, sparse, train
 
 DOCS = ROOT / "docs"
@@ -69,21 +74,88 @@ def test_flags_in_the_text_exist():
     known = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", helps)) | LAUNCHERS
     unknown = []
     for page in PAGES:
-        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-        flags = {flag for code in re.findall(r"`([^`]+)`", text) for flag in re.findall(r"(?<!\S)--[a-z]\w*", code)}
+        flags = {flag for code in codes(page) for flag in re.findall(r"(?<!\S)--[a-z]\w*", code)}
         own = {f"--{name}" for name in re.findall(r"^ +(\w+): .* = arg\(", page.read_text(), flags=re.MULTILINE)}
         unknown += [f"{where(page)}: {flag}" for flag in sorted(flags - known - own)]
     assert not unknown
 
 
-def test_commands_in_the_text_exist():
+def test_commands_in_the_text_parse(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """They may leave arguments out, but what they say exists, verbs included."""
+    wrong = []
     for page in PAGES:
-        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-        for code in re.findall(r"`([^`]+)`", text):
-            named = re.match(r"glue-sparse\s+([a-z][\w-]*)", code)
-            assert not named or named[1] in COMMAND_NAMES, f"{where(page)}: {code}"
+        for code in codes(page):
+            if code.startswith("glue-sparse ") and not any(f" {name}" in code for name in registered(page)):
+                try:
+                    check_command(code.replace("\\|", "|"), tmp_path)
+                except (SystemExit, ValueError) as error:
+                    told = f"{error} {capsys.readouterr().err.strip()}"
+                    wrong += [] if "required" in told or "needs" in told else [f"{where(page)}: {code}: {told}"]
             for file in re.findall(r"\b(?:scripts/\w+\.\w+|run_\w+\.sh)", code):
-                assert (ROOT / file).is_file(), f"{where(page)}: {file}"
+                wrong += [] if (ROOT / file).is_file() else [f"{where(page)}: {file}"]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_values_of_flags_in_the_text_are_taken():
+    parser, wrong = command_line().parser(), []
+    for page in PAGES:
+        for code in codes(page):
+            for flag, value in re.findall(r"(?<!\S)(--[a-z]\w*)((?: (?!-)[^\s|]+)+)", code if code[0] == "-" else ""):
+                try:
+                    parser.parse_known_args([flag, *value.split()])
+                except ValueError as error:
+                    wrong.append(f"{where(page)}: {code}: {error}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_names_in_the_text_exist():
+    """`Public.name`, `glue_sparse.part.name`, and paths of the checkout."""
+    wrong = []
+    for page in PAGES:
+        for code in codes(page):
+            for first, rest in re.findall(r"\b([A-Za-z_]\w*)((?:\.[A-Za-z_]\w*)+)", code):
+                owner = getattr(glue_sparse, first, glue_sparse)
+                if first in ("glue_sparse", *glue_sparse.__all__) and "NAME" not in rest and not has(owner, rest.split(".")[1:]):
+                    wrong.append(f"{where(page)}: {code}")
+            for file in re.findall(r"^(?:src|docs|scripts|configs|examples|tests)/[\w./-]+$", code):
+                wrong += [] if (ROOT / file).exists() or "NAME" in file else [f"{where(page)}: {file}"]
+    assert not wrong, "\n".join(wrong)
+
+
+def has(owner: Any, names: list[str]) -> bool:
+    for name in names:
+        if not hasattr(owner, name) and isinstance(owner, ModuleType) and find_spec(f"{owner.__name__}.{name}"):
+            import_module(f"{owner.__name__}.{name}")
+        if not hasattr(owner, name) and name not in getattr(owner, "__dataclass_fields__", {}):
+            return False
+        owner = getattr(owner, name, None)
+    return True
+
+
+def codes(page: Path) -> list[str]:
+    """What stands in backticks in the text of a page; there a capital alone is any number."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    found = [re.sub(r"\s+", " ", code) for code in re.findall(r"`([^`]+)`", text)]
+    return [re.sub(r"(?<= )[A-Z](?= |$)", "1", code) for code in found]
+
+
+def registered(page: Path) -> list[str]:
+    """Methods that a page brings itself."""
+    return re.findall(r"\bMethod\(\"(\w+)\"", page.read_text())
+
+
+def test_folders_of_runs_are_where_their_grid_puts_them():
+    shown = [(place, word) for place, line in COMMANDS for word in re.findall(r"(?<!\S)runs/\w+/[\w.{},-]+/\S*", line)]
+    wrong = []
+    for place, word in shown:
+        name, *inside = word.split("/")[1:]
+        if (SHIPPED / f"{name}.yaml").is_file():
+            known = "|".join(re.escape(row) for row in grids.read(Path(name), seeds=[0]).rows)
+            before, braces, after = re.fullmatch(r"([^{]*)(?:\{(.*)\})?(.*)", inside[1]).groups(default="")
+            options = [before + one + after for one in braces.split(",")]
+            if len(inside) != 4 or not all(re.fullmatch(known, one) for one in options):
+                wrong.append(f"{where(place)}: {word}")
+    assert shown and not wrong
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=where)
@@ -184,6 +256,30 @@ def test_every_public_name_is_on_one_page_of_the_reference():
 
 def test_every_public_name_is_documented():
     """What has no docstring is not shown."""
+    missing = []
     for name in glue_sparse.__all__:
         value = getattr(glue_sparse, name)
-        assert (value if callable(value) else type(value)).__doc__, name
+        told = getdoc(value if callable(value) else type(value)) or ""
+        missing += [] if told else [name]
+        if isfunction(value):
+            named = re.findall(r"^ *(?:\*\*)?(\w+):|`(\w+)`", told, flags=re.MULTILINE)
+            known = {one for pair in named for one in pair}
+            missing += [f"{name}({one})" for one in signature(value).parameters if one not in known]
+        for attribute, member in vars(value).items() if isclass(value) else ():
+            of = getattr(member, "fget", None) or getattr(member, "func", None) or getattr(member, "__func__", member)
+            if not attribute.startswith("_") and isfunction(of) and not (of.__doc__ or of.__name__ == "<lambda>"):
+                missing.append(f"{name}.{attribute}")
+    assert not missing
+
+
+def test_rates_and_methods_of_the_choosing_page_are_those_of_the_package():
+    page = (DOCS / "choosing.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row[0])} >= METHODS.keys()
+    told = {name: row[1:] for row in rows if "e-" in row[1] for name in re.findall(r"`(\w+)`", row[0])}
+    assert told.keys() == METHODS.keys()
+    needs = {"fixed_mask": ["--mask_file", "mask"], "lottery_ticket": ["--start_diff", "run"]}
+    for name, rates in told.items():
+        for model, rate in zip(("any/model", "minilm"), rates, strict=True):
+            words = ["--task", "mrpc", "--model", model, "--method", name, *needs.get(name, [])]
+            assert parse(words, config=DEFAULTS).value("learning_rate") == float(rate), (name, model)

@@ -16,6 +16,7 @@ SHORTER: dict[str, dict[str, str]] = {
     "decoder": {"max_steps=steps": "max_steps=min(steps, 2)", "[:40]": "[:2]", "[40:80]": "[40:42]",
                 "range(64)": "range(2)", "num_samples=128": "num_samples=4"},
     "new_method": {},
+    "own_model": {"num_train_epochs=10": "num_train_epochs=2", "checkpoint-45": "checkpoint-3", "WORDS[9:])]": "WORDS[11:13])]"},
     "plain_pytorch": {"STEPS = 200": "STEPS = 8"},
 }  # fmt: skip
 """Page without commands -> what a quick run has instead."""
@@ -58,6 +59,9 @@ def test_programs_run(page: str, capsys: pytest.CaptureFixture[str]):
     if page == "new_method":
         for line in "".join(blocks(read(page, {}), "text")).splitlines():
             assert line in found
+    if page == "own_model":
+        counted, _, same, *_ = "".join(blocks(read(page, {}), "text")).splitlines()
+        assert counted in found and same in found and Path("films_model/model.safetensors").is_file()
     if page == "plain_pytorch":
         assert "same bits as the run that was not stopped: True" in found and "4,008 of 40,080 weights" in found
     if page == "decoder":
@@ -68,6 +72,13 @@ def test_programs_run(page: str, capsys: pytest.CaptureFixture[str]):
 def test_the_plain_loop_learns(capsys: pytest.CaptureFixture[str]):
     run("plain_pytorch", read("plain_pytorch", {}))
     assert float(re.findall(r"accuracy ([\d.]+)", capsys.readouterr().out)[0]) > 0.8
+
+
+@pytest.mark.slow
+def test_an_own_model_learns_by_an_own_score(capsys: pytest.CaptureFixture[str]):
+    run("own_model", read("own_model", {}))
+    found = capsys.readouterr().out
+    assert all(line in found for line in "".join(blocks(read("own_model", {}), "text")).splitlines())
 
 
 @pytest.mark.slow

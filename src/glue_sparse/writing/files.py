@@ -228,3 +228,11 @@ def check_there(source: str | Path) -> None:
     """Raise a ValueError for what is neither a file nor a folder, and cannot be a hub repository `owner/repository`."""
     if not Path(source).exists() and (Path(source).is_absolute() or str(source).count("/") != 1):
         raise ValueError(f"{source} does not exist")
+
+
+def check_empty(folder: Path) -> None:
+    """Raise a ValueError for a place to write to that holds something; what a killed writer has left is removed."""
+    if folder.is_dir():
+        sweep(folder)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ValueError(f"{shortened(folder)} is {'not empty' if folder.is_dir() else 'no folder'}: give another")

@@ -18,9 +18,8 @@ from glue_sparse.models.names import is_bert_size, scratch_of
 from glue_sparse.models.of_diff import load_base
 from glue_sparse.models.tokenizers import load_tokenizer
 from glue_sparse.reports.figures.masks import density_bars
-from glue_sparse.writing.files import sweep
 from glue_sparse.writing.tables import markdown
-from glue_sparse.writing.words import short_names, shortened
+from glue_sparse.writing.words import short_names
 
 
 def show(diff: str) -> None:
@@ -40,7 +39,6 @@ def show(diff: str) -> None:
 
 def apply(diff: str, folder: Path, model: str | None) -> None:
     """Write base + diff as a model that stock transformers loads."""
-    _check_empty(folder)
     found = SparseDiff.from_pretrained(diff)
     name = model or found.info.base_model
     whole = load_base(found.info, name)
@@ -51,19 +49,11 @@ def apply(diff: str, folder: Path, model: str | None) -> None:
 
 def restore(run: str, folder: Path, step: int | None, model: str | None) -> None:
     """Write the model of a step of a run, from the base and the run's deltas."""
-    _check_empty(folder)
     info = deltas.delta(run, step).info
     name = model or info.base_model
     whole = load_base(info, name)
     deltas.restore(whole, run, step)
     _save(whole, replace(info, base_model=name), folder)
-
-
-def _check_empty(folder: Path) -> None:
-    if folder.is_dir():
-        sweep(folder)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ValueError(f"{shortened(folder)} is {'not empty' if folder.is_dir() else 'no folder'}")
 
 
 def _save(

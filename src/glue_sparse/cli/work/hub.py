@@ -6,7 +6,6 @@ from glue_sparse.diffs import card, hub
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import FILE_NAME
 from glue_sparse.experiments import cards
-from glue_sparse.writing.files import sweep
 from glue_sparse.writing.words import shortened
 
 
@@ -33,9 +32,5 @@ def push(diff: str, repo_id: str, private: str | None, revision: str | None, mes
 
 def pull(repo_id: str, folder: Path, revision: str | None) -> None:
     """Download a diff with its card; nothing is left unless all of it can be read."""
-    if folder.is_dir():
-        sweep(folder)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ValueError(f"{shortened(folder)} is {'not empty' if folder.is_dir() else 'no folder'}: give another")
     path = hub.pull(repo_id, folder, revision)
     print(f"pulled: {path}, {path.stat().st_size:,} bytes")

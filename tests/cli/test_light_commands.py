@@ -14,6 +14,7 @@ import pytest
 
 from glue_sparse.cli.main import COMMANDS, main
 from glue_sparse.writing.parser import Parser
+from small_grids import write
 
 LIGHT = """
 import json, sys
@@ -132,6 +133,33 @@ def test_an_empty_word_is_told_by_its_place(words: list[str], sentence: str, cap
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 2 and capsys.readouterr().err.startswith(f"error: {sentence}")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("table run {grid} --slurm gpus_per_node=1", "--slurm has no effect without --launcher slurm"),
+        ("table show {grid} --output_dir {grid}", "--output_dir {grid} is no folder"),
+        ("benchmark --fisher --training", "argument --training: not allowed with argument --fisher"),
+        ("benchmark --quick", "--quick has no effect without --block_sparse"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(
+    line: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    grid = write(tmp_path)
+    with pytest.raises(SystemExit):
+        main([word.format(grid=grid) for word in line.split()])
+    assert capsys.readouterr().err.startswith(f"error: {sentence.format(grid=grid)}")
+
+
+def test_the_grid_of_a_front_runs_as_that_of_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    said = []
+    for command in ("table run {grid}", "pareto run --config {grid}"):
+        words = command.format(grid=write(tmp_path)).split()
+        assert main([*words, "--dry_run", "--output_dir", str(tmp_path / "runs")]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] and said[0].count("glue_sparse.cli.train") == 8
 
 
 def test_grids_are_listed_with_their_titles(capsys: pytest.CaptureFixture[str]):

@@ -25,9 +25,10 @@ from glue_sparse.writing.parser import Parser
 def parser(prog: str | None = None) -> Parser:
     """The flags."""
     flags = Parser(prog, description=__doc__)
-    flags.add_argument("--fisher", action="store_true", help="measure the Fisher only")
-    flags.add_argument("--training", action="store_true", help="measure training only")
-    flags.add_argument("--block_sparse", action="store_true", help="measure block-sparse layers only")
+    only = flags.add_mutually_exclusive_group()
+    only.add_argument("--fisher", action="store_true", help="measure the Fisher only")
+    only.add_argument("--training", action="store_true", help="measure training only")
+    only.add_argument("--block_sparse", action="store_true", help="measure block-sparse layers only")
     flags.add_argument("--quick", action="store_true", help="with --block_sparse, a few cells only")
     add_number(flags, "--steps", kind=int, default=12, help="counted steps of a method, 12 by default", bounds=COUNT)
     flags.add_argument("--bf16", action="store_true", help="train under bfloat16 autocast")

@@ -59,9 +59,16 @@ def parser(prog: str | None = None) -> Parser:
     return top
 
 
-def run_grid(arguments: Namespace, flags: list[str]) -> int:
+def run(arguments: Namespace, flags: list[str]) -> int:
+    """See `run_grid`, here or by Slurm."""
+    if arguments.slurm and arguments.launcher != "slurm":
+        raise ValueError("`slurm` has no effect without `launcher` slurm: leave it out, or give that")
+    return run_grid(arguments, flags, statistics_of(arguments))
+
+
+def run_grid(arguments: Namespace, flags: list[str], statistics: Statistics = SPREAD) -> int:
     """Do what is missing, then show it; 1 when a run failed."""
-    grid, statistics = read_grid(arguments.config, arguments, flags), statistics_of(arguments)
+    grid = read_grid(arguments.config, arguments, flags)
     statistics.check([*grid.rows])
     if grid.figure:
         figures.check(grid)
@@ -151,5 +158,5 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         if arguments.verb == "list":
             list_grids()
             return 0
-        return run_grid(arguments, flags) if arguments.verb == "run" else show(arguments, flags)
+        return run(arguments, flags) if arguments.verb == "run" else show(arguments, flags)
     return 1

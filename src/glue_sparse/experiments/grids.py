@@ -16,7 +16,7 @@ from glue_sparse.experiments.told import parse, settings_of
 from glue_sparse.methods import registry as methods
 from glue_sparse.records import published
 from glue_sparse.tasks import registry as tasks
-from glue_sparse.writing.words import check_one_of, closest, prefixed
+from glue_sparse.writing.words import check_one_of, closest, prefixed, shortened
 
 
 def read(
@@ -47,7 +47,7 @@ def read(
         ValueError: an unknown key, method or task, a duplicate seed, an empty grid, a bad value.
     """
     path = grid_file.place(path)
-    config, root = grid_file.load(path), output_dir or Path("runs", path.stem)
+    config, root = grid_file.load(path), _root(output_dir or Path("runs", path.stem))
     part = partial(_grid, path, tasks=tasks, flags=flags)
     with prefixed(called(path)):
         tune = tuning.wanted(config, flags, tune_values)
@@ -59,6 +59,13 @@ def read(
     tuned = _tuned(tune, part, config, root, kept_rows, grid_file.check_seeds(path, list(seeds) or config.get("seeds")))
     picked = {place: {tune.setting: value} for place, value in tuned.used.items()}
     return replace(part(config, root, rows=rows, seeds=seeds, more=more, picked=picked), tuned=tuned)
+
+
+def _root(folder: Path) -> Path:
+    """Where the runs of a grid are; ValueError for a file, which none of them could write to."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"`output_dir` {shortened(folder)} is no folder: give another")
+    return folder
 
 
 def _tuned(

@@ -11,6 +11,8 @@ def run(
     data_dir: str | None,
 ) -> None:  # fmt: skip
     """Measure what is asked for, by default training and the Fisher."""
+    if quick and not block_sparse:
+        raise ValueError("`quick` has no effect without `block_sparse`: leave it out, or give that")
     tasks.find(task)  # before minutes of training
     if block_sparse:
         tiles.run(quick)

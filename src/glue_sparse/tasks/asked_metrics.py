@@ -199,7 +199,7 @@ def _computed(asked: Asked, module: Any, pairs: Pairs) -> Any:
                          f"{shortened(Path(asked.place).name, 40)}:average=macro") from error  # fmt: skip
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     words = " ".join(str(error).split()).rstrip(".")
     return (words if len(words) <= 130 else f"{words[:130]}...") or type(error).__name__
 

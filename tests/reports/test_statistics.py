@@ -134,7 +134,7 @@ def test_signs_of_losses_read_rightly(tmp_path: Path):
         finished(cell, 0.5)
     mixed = Sheet.of(sheet.grid, sheet.statistics)
     assert "above 0 is better in percent" in (caption := comparisons.captions(mixed)[0])
-    assert "below 0 is better in nats" in caption
+    assert "below 0 is better in nats" in caption and "smaller" not in caption
 
 
 def test_runs_of_different_metrics_or_seeds_are_not_paired(tmp_path: Path):

@@ -46,10 +46,10 @@ def captions(sheet: Sheet) -> list[str]:
     if asked.against is None:
         return []
     tests = sum(one.p is not None for one in comparisons(sheet).values())
-    better = {scale.smaller_is_better: scale.unit for scale in sheet.scales}
-    signs = [f"{'below' if smaller else 'above'} 0 is better" for smaller in better]
-    if len(better) > 1:
-        signs = [f"{sign} in {unit}" for sign, unit in zip(signs, better.values(), strict=True)]
+    better = {scale: f"{'below' if scale.smaller_is_better else 'above'} 0 is better" for scale in sheet.scales}
+    signs = dict.fromkeys(better.values())
+    if len(signs) > 1:  # a unit says of itself when smaller is better
+        signs = [f"{sign} in {scale.unit.partition(',')[0]}" for scale, sign in better.items()]
     return [
         f"Differences from {asked.against}: mean over the seeds that both have (their number) ± half of its "
         f"{asked.percent:g}% t interval, and p of the two-sided paired t test; {', '.join(signs)}.",

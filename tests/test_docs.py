@@ -2,33 +2,34 @@
 
 import ast
 import re
-import runpy
 from collections import Counter
+from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import getdoc, isclass, isfunction, signature
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+from test_tutorials import SHORTER
 
 import glue_sparse
 from documented import PAGES, PROGRAMS, ROOT, blocks, check_command, documented
+from glue_sparse import DiffInfo, attach, load_base
 from glue_sparse.arguments.command_line import DEFAULTS
 from glue_sparse.core.active import current_masks
+from glue_sparse.core.params import head_names
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.experiments import grids
 from glue_sparse.experiments.grid_file import SHIPPED
-from glue_sparse.experiments.told import command_line, parse
+from glue_sparse.experiments.told import parse
 from glue_sparse.methods.registry import METHODS
 from plain_loop import batch, conv_net, sparse, train
 
 DOCS = ROOT / "docs"
 COMMANDS = [*documented()]
 WITH_COMMANDS = sorted({where for where, _ in COMMANDS})
-LAUNCHERS = {"--config_file", "--help", "--nproc_per_node", "--num_processes", "--strict"}
-"""Flags of other programs that the text names."""
 
 
 def where(path: Path) -> str:
@@ -69,93 +70,23 @@ def test_a_wrong_command_would_be_seen(line: str, message: str, tmp_path: Path, 
     assert message in f"{error.value} {capsys.readouterr().err}"
 
 
-def test_flags_in_the_text_exist():
-    helps = "\n".join(text for _, text in runpy.run_path(str(DOCS / "hooks.py"))["helps"]())
-    known = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", helps)) | LAUNCHERS
-    unknown = []
-    for page in PAGES:
-        flags = {flag for code in codes(page) for flag in re.findall(r"(?<!\S)--[a-z]\w*", code)}
-        own = {f"--{name}" for name in re.findall(r"^ +(\w+): .* = arg\(", page.read_text(), flags=re.MULTILINE)}
-        unknown += [f"{where(page)}: {flag}" for flag in sorted(flags - known - own)]
-    assert not unknown
-
-
-def test_commands_in_the_text_parse(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """They may leave arguments out, but what they say exists, verbs included."""
-    wrong = []
-    for page in PAGES:
-        for code in codes(page):
-            if code.startswith("glue-sparse ") and not any(f" {name}" in code for name in registered(page)):
-                try:
-                    check_command(code.replace("\\|", "|"), tmp_path)
-                except (SystemExit, ValueError) as error:
-                    told = f"{error} {capsys.readouterr().err.strip()}"
-                    wrong += [] if "required" in told or "needs" in told else [f"{where(page)}: {code}: {told}"]
-            for file in re.findall(r"\b(?:scripts/\w+\.\w+|run_\w+\.sh)", code):
-                wrong += [] if (ROOT / file).is_file() else [f"{where(page)}: {file}"]
-    assert not wrong, "\n".join(wrong)
-
-
-def test_values_of_flags_in_the_text_are_taken():
-    parser, wrong = command_line().parser(), []
-    for page in PAGES:
-        for code in codes(page):
-            for flag, value in re.findall(r"(?<!\S)(--[a-z]\w*)((?: (?!-)[^\s|]+)+)", code if code[0] == "-" else ""):
-                try:
-                    parser.parse_known_args([flag, *value.split()])
-                except ValueError as error:
-                    wrong.append(f"{where(page)}: {code}: {error}")
-    assert not wrong, "\n".join(wrong)
-
-
-def test_names_in_the_text_exist():
-    """`Public.name`, `glue_sparse.part.name`, and paths of the checkout."""
-    wrong = []
-    for page in PAGES:
-        for code in codes(page):
-            for first, rest in re.findall(r"\b([A-Za-z_]\w*)((?:\.[A-Za-z_]\w*)+)", code):
-                owner = getattr(glue_sparse, first, glue_sparse)
-                if first in ("glue_sparse", *glue_sparse.__all__) and "NAME" not in rest and not has(owner, rest.split(".")[1:]):
-                    wrong.append(f"{where(page)}: {code}")
-            for file in re.findall(r"^(?:src|docs|scripts|configs|examples|tests)/[\w./-]+$", code):
-                wrong += [] if (ROOT / file).exists() or "NAME" in file else [f"{where(page)}: {file}"]
-    assert not wrong, "\n".join(wrong)
-
-
-def has(owner: Any, names: list[str]) -> bool:
-    for name in names:
-        if not hasattr(owner, name) and isinstance(owner, ModuleType) and find_spec(f"{owner.__name__}.{name}"):
-            import_module(f"{owner.__name__}.{name}")
-        if not hasattr(owner, name) and name not in getattr(owner, "__dataclass_fields__", {}):
-            return False
-        owner = getattr(owner, name, None)
-    return True
-
-
-def codes(page: Path) -> list[str]:
-    """What stands in backticks in the text of a page; there a capital alone is any number."""
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    found = [re.sub(r"\s+", " ", code) for code in re.findall(r"`([^`]+)`", text)]
-    return [re.sub(r"(?<= )[A-Z](?= |$)", "1", code) for code in found]
-
-
-def registered(page: Path) -> list[str]:
-    """Methods that a page brings itself."""
-    return re.findall(r"\bMethod\(\"(\w+)\"", page.read_text())
-
-
 def test_folders_of_runs_are_where_their_grid_puts_them():
-    shown = [(place, word) for place, line in COMMANDS for word in re.findall(r"(?<!\S)runs/\w+/[\w.{},-]+/\S*", line)]
+    shown = [(place, word) for place, line in COMMANDS for word in re.findall(r"(?<!\S)runs/\w+/\S+", line)]
     wrong = []
-    for place, word in shown:
+    for place, word in dict.fromkeys(shown):
         name, *inside = word.split("/")[1:]
         if (SHIPPED / f"{name}.yaml").is_file():
-            known = "|".join(re.escape(row) for row in grids.read(Path(name), seeds=[0]).rows)
-            before, braces, after = re.fullmatch(r"([^{]*)(?:\{(.*)\})?(.*)", inside[1]).groups(default="")
-            options = [before + one + after for one in braces.split(",")]
-            if len(inside) != 4 or not all(re.fullmatch(known, one) for one in options):
+            known = rows_of(name)
+            rows = re.split(r"[{}]", inside[1]) if len(inside) == 4 else []
+            options = [rows[0] + one + rows[2] for one in rows[1].split(",")] if len(rows) == 3 else rows
+            if not options or not known.issuperset(options):
                 wrong.append(f"{where(place)}: {word}")
     assert shown and not wrong
+
+
+@lru_cache
+def rows_of(grid: str) -> set[str]:
+    return {*grids.read(Path(grid), seeds=[0]).rows}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=where)
@@ -180,6 +111,35 @@ def check_imports(tree: ast.Module) -> None:
                 module = import_module(node.module)
                 for one in node.names:
                     assert hasattr(module, one.name) or find_spec(f"{node.module}.{one.name}"), ast.unparse(node)
+
+
+def test_every_program_of_a_page_is_run():
+    """By the tests below, and by test_readme.py and test_tutorials.py."""
+    others = {"README.md", *(f"docs/{name}.md" for name in ("diffs", "index", "pretraining", "sparse_networks"))}
+    tutorials = {f"docs/tutorials/{name}.md" for name in (*SHORTER, "own_csv")}
+    assert {where(page) for page in PAGES if blocks(page, "python")} == others | tutorials
+
+
+def test_the_program_of_the_diffs_page_answers(tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    info = DiffInfo(tiny_bert, "BertForSequenceClassification", labels=("no", "yes"), num_labels=2)
+    model = load_base(info)
+    attach(model, {name: p > p.median() for name, p in model.named_parameters() if name not in head_names(model)})
+    SparseDiff.from_model(model, info).save_pretrained("runs/my_run")
+    names: dict[str, Any] = {}
+    exec(blocks(DOCS / "diffs.md", "python")[0], names)
+    assert names["label"] in info.labels
+
+
+def test_the_layer_of_the_pretraining_page_computes_the_same():
+    mask = torch.zeros(32, 32, dtype=torch.bool)
+    mask[:16, 16:] = True
+    linear = torch.nn.Linear(32, 32)
+    linear.weight.data *= mask
+    names: dict[str, Any] = {"linear": linear, "mask": mask}
+    exec(blocks(DOCS / "pretraining.md", "python")[0], names)
+    x = torch.rand(4, 32)
+    assert torch.allclose(names["layer"](x), linear(x), atol=1e-6)
 
 
 @pytest.mark.slow
@@ -274,7 +234,8 @@ def test_every_public_name_is_documented():
 
 def test_rates_and_methods_of_the_choosing_page_are_those_of_the_package():
     page = (DOCS / "choosing.md").read_text()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `")]
+    lines = [line for line in page.splitlines() if line.startswith("| `")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row[0])} >= METHODS.keys()
     told = {name: row[1:] for row in rows if "e-" in row[1] for name in re.findall(r"`(\w+)`", row[0])}
     assert told.keys() == METHODS.keys()

@@ -1,6 +1,9 @@
 """What `docs/hooks.py` and `docs/sections.py` do to the pages of the site."""
 
+import json
 import runpy
+import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,3 +63,31 @@ def test_sections_of_docstrings_are_set_apart():
     docstring = SimpleNamespace(value="One.\n\nArgs:\n    a: of it.\nRaises:\n    ValueError: bad.")
     sections.on_object(obj=SimpleNamespace(docstring=docstring))
     assert docstring.value == "One.\n\nArgs:\n    a: of it.\n\nRaises:\n    ValueError: bad."
+
+
+@pytest.mark.parametrize(
+    ("typed", "asked"),
+    [
+        ("--merge_every", "*merge_every"),
+        ("pin_memory", "*pin_memory"),
+        ("--density", "density"),
+        ("bit for bit", "bit for bit"),
+        ("fish -random", "fish random"),
+    ],
+)
+@pytest.mark.skipif(not shutil.which("node"), reason="runs the script of the page")
+def test_the_search_takes_flags_and_parts_of_names(typed: str, asked: str):
+    program = f"""
+        globalThis.Worker = class {{ postMessage(message) {{ console.log(JSON.stringify(message)) }} }}
+        {(DOCS / "search.js").read_text()}
+        new Worker().postMessage({{type: 2, data: {json.dumps(typed)}}})
+        new Worker().postMessage({{type: 0, data: {json.dumps(typed)}}})
+    """
+    shown = subprocess.run(["node", "-e", program], capture_output=True, text=True, check=True).stdout
+    assert [json.loads(line)["data"] for line in shown.splitlines()] == [asked, typed]
+
+
+def test_a_sentence_of_a_help_text_is_no_heading():
+    text = "Show this: for example:\n    glue-sparse x\n\nShow all, for example:\n\n    x\n\nRuns:\n  --y Y  of it"
+    parts = [*HOOKS["_sections"]("glue-sparse x", text)]
+    assert [part.splitlines()[0] for part in parts] == ["## glue-sparse x", "### glue-sparse x: Runs"]

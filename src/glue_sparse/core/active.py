@@ -248,13 +248,12 @@ def attach(model: nn.Module, masks: Masks, inactive: Inactive = "frozen", block_
     Args:
         model: any module; changed in place. Tied tensors share one set of values.
         masks: parameter name -> bool tensor of its shape.
-        inactive: what inactive entries hold. `zero` overwrites them now.
+        inactive: what inactive entries hold: `frozen`, the value they have, or `zero`, which overwrites them now.
         block_size: side of the square tiles that the masks are made of. Linear layers whose inactive entries are
-            zero compute with active tiles alone where that is faster (see `block_sparse.wins`).
+            zero compute with active tiles alone where that was measured to be faster.
     Raises:
         ValueError: already attached, an unknown name, a wrong shape, a mask that is not made of whole tiles or that
-            would change a frozen tensor, or a model that cannot be attached (`support.check_model`); nothing is changed
-            then.
+            would change a frozen tensor, or a model whose parameters are not plain whole tensors; nothing is changed.
     """
     if is_attached(model):
         raise ValueError("this model already has active entries; call detach(model) first")

@@ -152,6 +152,7 @@ class BlockSparseLinear(nn.Module):
         return self
 
     def extra_repr(self) -> str:
+        """What `repr` shows: sizes, and how many tiles are active."""
         share = len(self.positions) / self.num_tiles
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, block_size={self.block_size}, "

@@ -123,6 +123,8 @@ def install(model: nn.Module, builders: Mapping[str, Callable[[Tensor], Parametr
 def detach(model: nn.Module) -> None:
     """Write what has trained into the tensors and leave a plain model with its original names.
 
+    Args:
+        model: what `attach` or `sparsify_model` changed, or a plain model, which stays as it is; changed in place.
     Raises:
         ValueError: another parametrization was put before a tensor after its active entries; nothing is changed then.
     """

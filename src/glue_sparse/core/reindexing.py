@@ -32,10 +32,11 @@ def reindex(
     steps up to 6.5 times as long as its learning rate. `entrants="zero"` has them zero all the same, as in the papers.
 
     Args:
+        model: what `attach` changed; changed in place.
         masks: new masks of any of the attached tensors.
         optimizer: the optimizer that holds the values; its state is re-mapped, and values that had no active entry
             before join the first group.
-        entrants: see `Entrants`.
+        entrants: what an entrant's mean squared gradient starts from: the `mean` of the survivors', or `zero`.
     Raises:
         ValueError: a tensor that is not attached, a wrong shape, or tiles that are not whole; nothing is changed then.
     """

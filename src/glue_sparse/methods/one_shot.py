@@ -24,7 +24,7 @@ from glue_sparse.writing.words import check_one_of
 class OneShot(SparseMethod):
     """Remove the least worthy weights of the pretrained model, then train the others (arXiv 2306.03805, section 3).
 
-    What may be removed are the matrices inside the layers (`params.encoder_matrices`); all other tensors train whole.
+    What may be removed are the matrices inside the layers; all other tensors train whole.
     What is frozen is neither pruned nor trained.
 
     Args:

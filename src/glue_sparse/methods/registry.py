@@ -58,6 +58,8 @@ known, find = METHODS.known, METHODS.find
 def register_method(method: Method) -> None:
     """Make a method known by its name, on the command line and in grids too.
 
+    Args:
+        method: its record. For processes of their own (grids) name it in an entry point, `glue_sparse.methods`.
     Raises:
         ValueError: there is another of this name.
     """

@@ -32,6 +32,8 @@ def fisher(
     global random state are left as they were.
 
     Args:
+        model: any whose `forward` returns a loss.
+        names: of the parameters to score.
         batches: dicts for `model(**batch)`, which returns a loss (and logits, for all but `label`); or `Examples`,
             which say by which loss they are trained.
         estimator: `label` uses the data set's label and the loss that is trained (the empirical Fisher), `expected`
@@ -40,6 +42,8 @@ def fisher(
         power: square of each gradient, or its absolute value.
         seed: for drawn labels.
         progress: show a progress bar, on the first rank.
+    Returns:
+        Parameter name -> a float32 number per entry, at least 0, in the tensor's shape.
     Raises:
         ValueError: an estimator other than `label` on a model that has no classes.
     """

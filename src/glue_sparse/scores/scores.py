@@ -32,11 +32,28 @@ class Computed(Mapping[str, Tensor]):
 
 
 def magnitude(model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch] = ()) -> Scores:
-    """|w|; uses no data."""
+    """|w|, computed when it is read; uses no data.
+
+    Args:
+        model: whose weights are scored.
+        names: of the parameters to score.
+        batches: not looked at.
+    Returns:
+        Parameter name -> a float32 number per entry, in the tensor's shape.
+    """
     return Computed(names, lambda name: model.get_parameter(name).detach().abs().float())
 
 
 def noise(model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch] = (), *, seed: int = 0) -> Scores:
-    """Uniform noise that depends on (seed, name) alone: the random baseline; uses no data."""
+    """Uniform noise that depends on (seed, name) alone: the random baseline; uses no data.
+
+    Args:
+        model: whose weights are scored.
+        names: of the parameters to score.
+        batches: not looked at.
+        seed: another one gives other noise.
+    Returns:
+        Parameter name -> a number in [0, 1) per entry, in the tensor's shape.
+    """
     shapes = {name: model.get_parameter(name).shape for name in names}
     return {name: torch.rand(shape, generator=seeded(seed, "noise", name)) for name, shape in shapes.items()}

@@ -51,6 +51,8 @@ known = TASKS.known
 def register_task(task: TaskRecord) -> None:
     """Make a task known by its name, on the command line and in grids too.
 
+    Args:
+        task: its record. For processes of their own (grids) name it in an entry point, `glue_sparse.tasks`.
     Raises:
         ValueError: there is another of this name.
     """

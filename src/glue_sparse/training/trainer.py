@@ -40,11 +40,11 @@ class SparseTrainer(ResumableTrainer):
 
     Args:
         model: a plain model; `train` attaches the active entries that the method chooses.
-        args: ordinary training arguments.
-        method: which entries are active.
-        head: names of the parameters that train whole; by default those that the task added (`core.params.head_names`).
-        info: facts to store with the diff.
-        **kwargs: as for `transformers.Trainer`, without `model_init`.
+        args: ordinary training arguments; FSDP, DeepSpeed and what else cannot work are a ValueError.
+        method: what decides which entries are active, `FixedMask(fisher, density=0.005)` for instance.
+        head: names of the parameters that train whole; by default those that the task added to the base.
+        info: facts to store with the diff; by default the base's name alone.
+        **kwargs: as for `transformers.Trainer` (`train_dataset`, `data_collator`, ...), without `model_init`.
     """
 
     def __init__(

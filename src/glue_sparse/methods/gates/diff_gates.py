@@ -24,7 +24,9 @@ Groups = Literal["tensor", "layer", "none"]
 
 
 class DiffGates(SparseMethod):
-    """Weights w0 + z * z_group * d with gates z that a penalty on their expected number closes.
+    """Weights w0 + z * z_group * d with gates z that a penalty on their expected number closes: diff pruning, stage 1.
+
+    Guo, Rush and Kim, 2021, arXiv 2012.07463, section 3; gates of Louizos et al., 2018, arXiv 1712.01312.
 
     Training the gates is the purpose of the run: at its end the entries that deterministic gates let through become
     its sparse diff, usually far more than a task should store. Prune that diff, then train on with its mask fixed.

@@ -43,7 +43,8 @@ class Alternate(SparseMethod):
         inactive: what the other entries hold in sparse phases: `zero`, or `frozen`, the value they had.
         tensors: shell patterns of the tensors to make sparse, instead of the default.
         block_size: side of the square tiles that are chosen as a whole.
-        entrants: of the optimizer's state when entries begin to train again; see `reindexing.Entrants`.
+        entrants: what mean squared gradients of entries that begin to train again start from: the `mean` of the
+            others', or `zero`.
         seed: for what is random.
     Raises:
         ValueError: an option that is not one of these.

@@ -32,16 +32,19 @@ class DropGrow(SparseMethod):
     recurrent layers of other networks; the head and all other tensors train whole.
 
     Args:
-        rule: `rewiring.STATIC`, `SET`, `SNFS`, `RIGL`, `DYNSPARSE`, or another `Rule`; its tiles are active as a whole.
+        rule: `STATIC`, `SET`, `SNFS`, `RIGL`, `DYNSPARSE`, or another `Rule`; its tiles are active as a whole.
         density: active share of the entries of the sparse tensors, in (0, 1].
-        distribution: how density differs between tensors; see `budgets.distribute`.
+        distribution: how density differs between tensors: `uniform`; `first_dense`, the first tensor dense and the
+            others at `density`; `er` (Mocanu et al., 2018) or `erk` (Evci et al., 2020), denser where a tensor is
+            small; or a function of (shapes, density) -> density of each.
         power: of the formula of `er` and `erk`.
         densities: shell pattern -> density of the tensors it matches, which stand apart from the distribution.
         tensors: shell patterns of the tensors to make sparse, instead of the default.
         start: the first mask has each tensor's largest weights (`magnitude`, for pretrained models) or random ones.
         variance: rescale the weights that are left so that the variance of a layer's outputs (`fan_in`) or of the
             gradients of its inputs (`fan_out`) is that of the dense layer; for random weights.
-        initial: draw the weights of a random network anew (see `initial.redraw`), before `variance`.
+        initial: draw the weights of a random network anew, before `variance`: `truncated_normal` (standard deviation
+            0.02, cut at 0.04) or `glorot`.
         inactive: inactive entries may be `frozen` where they start instead (figure 1a of 2108.06277).
         group_lasso: strength of the Group Lasso on tiles, decoupled from the gradient (equation 2 of 2108.06277).
         weight_decay: of the sparse tensors, instead of the optimizer's.

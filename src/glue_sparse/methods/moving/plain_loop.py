@@ -38,8 +38,10 @@ def sparsify_model(
     ordinary model back.
 
     Args:
+        model: any module; changed in place.
         sparsity: share of the entries of these tensors that is zero, in [0, 1).
-        distribution: as for `DropGrow`; so are `power`, `densities`, `tensors`, `start`, `variance` and `seed`.
+        distribution: `uniform`, `first_dense`, `er`, `erk` or a function; as for `DropGrow`, and so are `power`,
+            `densities`, `tensors`, `start`, `variance` and `seed`.
         block_size: side of the square tiles that are active as a whole; a rule that moves them has the same.
     Raises:
         ValueError: sparsity out of range, an unknown distribution, a tensor that would keep nothing, or one that has
@@ -68,7 +70,7 @@ class SparseOptimizer(torch.optim.Optimizer):
         optimizer: any optimizer of the model's parameters. One that was built before `sparsify_model` gets the active
             entries in the place of their tensors.
         model: what `sparsify_model` made sparse.
-        rule: `STATIC`, `SET`, `SNFS`, `RIGL` of `glue_sparse.methods.moving.rules`, or your own.
+        rule: `STATIC`, `SET`, `SNFS`, `RIGL`, or a `Rule` of your own.
         num_steps: calls of `step` in the whole training, of which schedules are fractions.
         seed: for what is random.
     Raises:

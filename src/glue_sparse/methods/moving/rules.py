@@ -102,7 +102,7 @@ class Rule:
         redistribute: a tensor's claim to the entries that all tensors drop; without it each regrows its own.
         regrown: an entry dropped and grown in the same update may `keep` value and optimizer state, or `reset` them; or
             one just dropped is `never` grown.
-        entrants: see `reindexing.Entrants`.
+        entrants: what mean squared gradients of new entries start from: the `mean` of the others', or `zero`.
         schedule: when, and how many.
         block_size: side of the square tiles that are dropped and grown as a whole.
         block_norm: what makes scores of entries the score of their tile, for `keep` and for `grow`.

@@ -53,8 +53,13 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
-    """Mark short code in a line, a flag for instance, so that no line ends within it."""
-    return re.sub(r"<code>([^<]{1,32})</code>", r'<code class="short">\1</code>', html)
+    """Mark short code in a line, and the flags in longer code, so that no line ends within them."""
+    html = re.sub(r"<code>([^<]{1,32})</code>", r'<code class="short">\1</code>', html)
+
+    def flags(code: re.Match[str]) -> str:
+        return re.sub(r"(?<!\S)--?\w[\w-]*", r'<span class="short">\g<0></span>', code[0])
+
+    return re.sub(r"(?<=<code>)[^<]{33,}(?=</code>)", flags, html)
 
 
 def helps() -> Iterator[tuple[str, str]]:

@@ -56,6 +56,8 @@ def test_short_code_is_kept_whole():
     mark = HOOKS["on_page_content"]
     assert mark("<p><code>--help</code></p>", None, None, None) == '<p><code class="short">--help</code></p>'
     assert mark(f"<code>{'a ' * 20}</code>", None, None, None) == f"<code>{'a ' * 20}</code>"
+    long = mark(f"<code>{'a ' * 20}--flag 1 a-b</code>", None, None, None)
+    assert long == f"<code>{'a ' * 20}<span class=\"short\">--flag</span> 1 a-b</code>"
 
 
 def test_sections_of_docstrings_are_set_apart():

@@ -68,7 +68,7 @@ def check_command(line: str, folder: Path) -> None:
     Raises:
         ValueError, SystemExit: it would not run as it is shown.
     """
-    words = shlex.split(line, comments=True)
+    words = [one for word in shlex.split(line, comments=True) for one in _expanded(word)]
     for operator in ("&&", "|", "||", ";"):
         if operator in words:
             at = words.index(operator)
@@ -97,6 +97,12 @@ def check_command(line: str, folder: Path) -> None:
     elif program == "pip":
         _check_extras(line)
     return None
+
+
+def _expanded(word: str) -> list[str]:
+    """A word as bash reads its `{a,b}`."""
+    braces = re.fullmatch(r"([^{} ]*)\{([^{} ]+,[^{} ]+)\}([^{} ]*)", word)
+    return [braces[1] + one + braces[3] for one in braces[2].split(",")] if braces else [word]
 
 
 def _check_python(words: list[str]) -> None:

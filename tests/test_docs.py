@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from inspect import getdoc, isclass, isfunction, signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -212,6 +212,15 @@ def test_every_public_name_is_on_one_page_of_the_reference():
     pages = sorted((DOCS / "reference").glob("*.md"))
     found = Counter(name for page in pages for name in re.findall(r"^::: (\S+)$", page.read_text(), flags=re.MULTILINE))
     assert found == Counter(f"glue_sparse.{name}" for name in glue_sparse.__all__)
+
+
+def test_choices_of_types_are_those_of_the_package():
+    page = (DOCS / "reference/types.md").read_text()
+    shown = re.findall(r"^\| `([\w.]+)\.(\w+)` \| (.*) \|$", page, flags=re.MULTILINE)
+    for module, name, told in shown:
+        choices = [one for one in get_args(getattr(import_module(module), name)) if isinstance(one, str)]
+        assert {*choices} <= {*re.findall(r"`(\w+)`", told)}, name
+    assert len(shown) > 15
 
 
 def test_every_public_name_is_documented():

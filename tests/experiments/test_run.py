@@ -50,8 +50,8 @@ def test_a_run_leaves_results_a_diff_and_server_files(tiny_bert, rte, tmp_path, 
     card = ModelCard.load(out / "README.md")
     (found,) = card.data.to_dict()["model-index"][0]["results"][0]["metrics"]
     assert found["value"] == result.metrics["validation"]["accuracy"]
-    assert f"seed {result.seed};" in card.text and "--output_dir 'a run'" in card.text
-    assert str(tmp_path) not in card.content
+    assert f"seed {result.seed};" in card.text and "--density 0.1" in card.text
+    assert "--output_dir 'a run'" in card.text and str(tmp_path) not in card.content
     assert not [*out.glob("checkpoint-*/README.md")]
     diff = SparseDiff.from_pretrained(out)
     assert diff.info.labels == ("entailment", "not_entailment")

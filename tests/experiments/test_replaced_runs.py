@@ -146,6 +146,14 @@ def test_a_readme_of_ones_own_outlives_the_run(old: Path, rte: Path, tiny_bert: 
     assert (old / "README.md").read_text() == "mine" and (old / "results.json").exists()
 
 
+def test_a_model_with_a_readme_of_ones_own_is_not_replaced(old: Path, rte: Path, tiny_bert: str):
+    (old / "model" / "README.md").write_text("mine")
+    before = content(old)
+    with pytest.raises(ValueError, match=r"model holds your own README\.md: move it away"):
+        go(tiny_bert, rte, old, *SHORT)
+    assert content(old) == before
+
+
 def test_after_a_kill_whoever_looks_finds_the_earlier_run(
     old: Path, rte: Path, tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

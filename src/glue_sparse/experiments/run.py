@@ -89,8 +89,16 @@ def _claim_and_run(arguments: Arguments, command: str) -> Result:
         unchanged = f"stopped before training, with nothing changed in {folder}: the same command starts again"
         with keeping(lambda: _kept(folder) if checkpoint else unchanged):
             with ranks.together():
+                if checkpoint is None:
+                    _check_own_card(folder)
                 settled = settle(arguments)
             return _run(settled, given, folder, checkpoint, command)
+
+
+def _check_own_card(folder: Path) -> None:
+    """Refuse to replace a model whose card is someone's own."""
+    if card.is_foreign(model := folder / "model"):
+        raise ValueError(f"{words.shortened(model)} holds your own README.md: move it away, or change `output_dir`")
 
 
 def _look(arguments: Arguments, folder: Path) -> tuple[dict[str, Any], Result | None]:

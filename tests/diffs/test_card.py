@@ -64,6 +64,13 @@ def test_a_card_says_what_it_is_and_what_was_measured():
     assert all(words in text for words in ("seed 3", "RTE (subset)", "0.7123", "113 of 22,000", "4,000", RUN.command))
 
 
+@pytest.mark.parametrize(("value", "shown"), [(0.71234, "0.71234"), (1.0, "1"), (1e300, "1e+300"), (3e-7, "3e-07")])
+def test_a_metric_of_any_size_is_a_short_number(value: float, shown: str):
+    text = card.of_diff(CONTENTS, "x", replace(RUN, metrics={"validation": {"perplexity": value}}))
+    assert re.search(rf"`perplexity` \| {re.escape(shown)} +\|", text)
+    assert metadata(text)["model-index"][0]["results"][0]["metrics"][0]["value"] == value
+
+
 def test_without_a_run_no_metric_is_claimed():
     text = card.of_diff(CONTENTS, "fish")
     assert "No metric was recorded" in text and "model-index" not in metadata(text) and "seed" not in text

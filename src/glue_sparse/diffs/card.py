@@ -225,7 +225,7 @@ def _found(run: Measured | None) -> list[str]:
     """What was measured, with which seed and data, and how that is done again."""
     if run is None:
         return ["No metric was recorded with this file."]
-    rows = [(_code(split), _code(name), f"{value:.4f}") for split, name, value in _rows(run)]
+    rows = [(_code(split), _code(name), f"{value:.5g}") for split, name, value in _rows(run)]
     trained = "" if run.trained is None else f" {run.trained:,} entries trained."
     versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
     command = sentence(public(run.command, run.paths), 2000)

@@ -71,6 +71,11 @@ def test_a_metric_of_any_size_is_a_short_number(value: float, shown: str):
     assert metadata(text)["model-index"][0]["results"][0]["metrics"][0]["value"] == value
 
 
+def test_what_trained_whole_is_not_called_some_entries():
+    text = card.of_diff(replace(CONTENTS, active=0, masked=0), "x")
+    assert "all tensors, stored whole" in text and "0 of 0" not in text and "not a whole model" not in text
+
+
 def test_without_a_run_no_metric_is_claimed():
     text = card.of_diff(CONTENTS, "fish")
     assert "No metric was recorded" in text and "model-index" not in metadata(text) and "seed" not in text

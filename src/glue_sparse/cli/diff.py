@@ -66,7 +66,7 @@ def _add_hub_verbs(verbs: Any) -> None:
     verb = doing.add_verb(verbs, "push", f"{HUB}:push", "upload a diff with its model card to the Hugging Face hub")
     verb.add_argument("diff", help="folder, file or hub repository")
     verb.add_argument("repo_id", help="owner/name on the hub; made where it is missing")
-    verb.add_argument("--private", nargs="?", const="true", choices=("true", "false"), help="of a new repository; an old one must be so")
+    verb.add_argument("--private", nargs="?", const="true", choices=("true", "false"), help="of a new repository")
     verb.add_argument("--revision", "--branch", help="branch, made where it is missing (default: main)")
     verb.add_argument("--message", default="Upload sparse diff", help="of the commit")
     verb = doing.add_verb(verbs, "pull", f"{HUB}:pull", "download a diff with its model card from the hub")

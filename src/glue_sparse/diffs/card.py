@@ -88,12 +88,14 @@ def of_diff(contents: Contents, place: str, run: Measured | None = None) -> str:
     others = "are zero" if info.inactive == "zero" else "keep the base's values"
     rows = [
         ("method", f"{_code(info.method)}{density}" if info.method else "not said"),
-        ("active entries", f"{contents.active:,} of {contents.masked:,}{share}; the others {others}"),
+        *([("active entries", f"{contents.active:,} of {contents.masked:,}{share}; the others {others}")]
+          if contents.masked else []),
         ("stored whole", f"{contents.whole:,} entries, such as those of a new head"),
         ("bytes of tensors", f"{contents.nbytes:,}"),
         *([("pruned from", "a larger diff, of which the largest changes were kept")] if info.pruned_from else []),
     ]
-    what = (f"A sparse diff: new values for some entries of {_named(base)}, not a whole model. "
+    some = "new values for some entries of" if contents.masked else "all tensors, stored whole, of a model trained from"
+    what = (f"A sparse diff: {some} {_named(base)}{', not a whole model' if contents.masked else ''}. "
             "`glue_sparse` puts it into its base and takes it out again, bit for bit.")  # fmt: skip
     data = _data(info, base, "adapter", "glue_sparse", ["sparse-diff"], run)
     program = _diff_program(info, base, place)
@@ -128,7 +130,7 @@ def of_model(
         lines.append(f"tokenizer = AutoTokenizer.from_pretrained({_text(place)})")
     sparse = ["sparse"] if facts.get("zero_entries") else []
     data = _data(info, base, "finetune", library.partition(".")[0], sparse, run)
-    what = f"An ordinary {_code(cls)}, trained from {origin} with `glue_sparse`; {_code(library)} loads it."
+    what = f"An ordinary {_code(cls)}, trained with `glue_sparse` from {origin}; {_code(library)} loads it."
     return _card(data, f"{_code(cls)} for {_code(info.task or 'its task')}", what, info, base, rows, lines, run)
 
 

@@ -41,6 +41,14 @@ def test_who_looks_draws_nothing(look, tmp_path: Path):
     assert all_states() == before
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="memory is pinned for an accelerator")
+@pytest.mark.filterwarnings("error:'pin_memory' argument")
+def test_without_an_accelerator_no_warning_about_pinned_memory(tmp_path: Path):
+    own = trainer(tmp_path, use_cpu=False)
+    own.train()
+    own.evaluate()
+
+
 def test_random_numbers_go_on_after_an_error_too():
     before = all_states()
     with pytest.raises(KeyError), chance_kept():

@@ -42,6 +42,8 @@ class ResumableTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        if self.args.device.type in ("cpu", "mps"):
+            self.args.dataloader_pin_memory = False  # has no effect there but a warning of torch's at each loader
         self.add_callback(EpochEnds())
         self.add_callback(_RestoreSums(self))
         self._best: str | None = None

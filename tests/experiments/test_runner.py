@@ -175,8 +175,8 @@ def test_last_words_of_a_log(tmp_path: Path):
 
 def test_a_cell_that_cannot_even_start_is_a_failed_one(config: Path):
     grid = grids.read(config, output_dir=config.parent / "runs")
-    (config.parent / "runs").mkdir()
-    grid.cells[0].folder.parents[2].write_text("a file where a folder should be")
+    for cell in grid.cells:
+        cell.log.mkdir(parents=True)  # a folder where a file should be
     assert runner.run_here(grid) == list(grid.cells)
 
 

@@ -23,8 +23,8 @@ from glue_sparse.tasks.text import describe
         ({"task": "rte", "test_file": "x.csv"}, "--test_file goes with --task file"),
         ({"task": "tweets", "data_dir": "x"}, "--data_dir is not for --task tweets"),
         ({"task": "file", "data_dir": "x"}, "--data_dir is not for --task file"),
-        ({"task": "file"}, "give `train_file`"),
-        ({"task": "file", "train_file": "x.csv"}, "give `validation_file`"),
+        ({"task": "file"}, "needs `train_file`"),
+        ({"task": "file", "train_file": "x.csv"}, "needs `validation_file`"),
     ],
 )
 def test_contradictions(options: dict[str, Any], message: str):

@@ -169,6 +169,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_emergence_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     models = [bert(seed=seed) for seed in range(2)]
     saved(tmp_path / "run", checkpoint_1000=models[1], checkpoint_200=models[0])

@@ -106,6 +106,7 @@ def test_a_compiled_gpt2_whose_weights_are_transposed():
     check(attached(model))
 
 
+@pytest.mark.slow
 def test_two_forward_passes_before_a_backward_pass():
     check(attached(Net()), forwards=2)
 

@@ -41,6 +41,7 @@ def test_flops_and_explored_share_are_reported(tiny_bert: str, rte: Path, tmp_pa
         explored_curves({"dense": go(tiny_bert, rte, tmp_path / "more", "--method", "dense")}, tmp_path, "x")
 
 
+@pytest.mark.slow
 def test_from_scratch_starts_random_with_a_random_mask(tiny_bert: str, rte: Path, tmp_path: Path):
     name = "bert.encoder.layer.0.intermediate.dense.weight"
     pretrained = load_classifier(tiny_bert, 2, ("a", "b")).get_parameter(name).detach().flatten()

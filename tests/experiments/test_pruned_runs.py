@@ -170,6 +170,7 @@ def test_a_mask_of_another_kind_of_task_leaves_the_head_alone(tmp_path: Path, rt
     assert found.cost["sparsity"] == 0.5 and head.all()
 
 
+@pytest.mark.slow
 def test_a_ticket_from_the_command_line(tmp_path: Path, rte: Path, tiny_bert: str):
     dense, ticket = str(tmp_path / "dense"), ["--method", "lottery_ticket", "--start_diff"]
     run_once(tmp_path / "dense", rte, tiny_bert, "--method", "one_shot", "--sparsity", "0.0")

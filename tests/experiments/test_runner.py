@@ -86,6 +86,7 @@ def test_a_killed_grid_is_finished_by_the_next_call(config: Path, orphan: bool):
     assert runner.missing(grids.read(config, output_dir=runs)) == []
 
 
+@pytest.mark.slow
 def test_two_grids_at_once_repeat_no_run(config: Path):
     both = [start(config), start(config)]
     for process in both:

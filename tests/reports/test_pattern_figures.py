@@ -98,6 +98,7 @@ def test_loss_curves(tmp_path: Path, drawn: list[Any]):
         loss_curves({"a": one, "b": made(history=[])}, tmp_path, "x")
 
 
+@pytest.mark.slow
 def test_images_share_one_scale_and_bars_show_all_tensors(tmp_path: Path, drawn: list[Any]):
     runs = {"random": stored(tmp_path / "a"), "gradient": stored(tmp_path / "b", scale=3)}
     assert all(path.stat().st_size for path in pattern_images(runs, tmp_path, "pattern"))

@@ -270,6 +270,7 @@ def test_settings():
     assert parse(["--task", "cifar10", "--model", "resnet34"], config=config).model.model == "resnet34"
 
 
+@pytest.mark.slow
 def test_a_run_scores_every_image(folder: Path, tmp_path: Path):
     flags = "--max_train_samples 8 --per_device_train_batch_size 4 --num_train_epochs 1 --method fish --num_samples 2"
     argv = ["--task", "cifar10", "--data_dir", str(folder), "--max_eval_samples", "3", *flags.split(),

@@ -16,6 +16,7 @@ from glue_sparse.training.merging.exchange import InProcess
 from glue_sparse.training.merging.worker import LocalOrder
 from merging import PLANS, build
 from networks import ImageNet, bert
+from rare import rarely
 from shared_runs import made_once
 
 HELPERS = Path(__file__).parents[1] / "helpers"
@@ -188,8 +189,9 @@ def test_random_entries_are_chosen_anew_at_each_refresh(tmp_path: Path):
     assert all(state[e.values]["exp_avg"].shape == e.values.shape for e in entries.values() if e.values in state)
 
 
-@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, plan: dict[str, Any]):
+@pytest.mark.parametrize("name", rarely(PLANS, ["disjoint_sum"]))
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, name: str):
+    plan = PLANS[name]
     options = {"save_strategy": "steps", "save_steps": 4, "save_total_limit": 3}
     merged = build(tmp_path, options=options, **plan)
     merged.run()

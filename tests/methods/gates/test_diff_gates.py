@@ -210,6 +210,7 @@ def test_contradictions_are_refused(options: dict[str, Any], message: str):
         prepared(bert(), **options)
 
 
+@pytest.mark.slow
 def test_penalised_gates_close_and_needed_ones_stay_open():
     """Adam's steps on the penalty alone carry a logit from 5 below 0 in 174 steps (torch AdamW, eps 1e-8, rate 0.1)."""
     model = bert()

@@ -207,6 +207,7 @@ def test_a_copy_trains_apart_and_a_diff_stores_it():
     assert same(base, twin)
 
 
+@pytest.mark.slow
 def test_learns_about_as_well_as_expected():
     losses = {}
     for name, rule in RULES.items():

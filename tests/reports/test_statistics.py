@@ -141,7 +141,7 @@ def test_runs_of_different_metrics_or_seeds_are_not_paired(tmp_path: Path):
     grid = scored(tmp_path, {("random", "rte"): (0.5, 0.6, 0.7)})
     for cell, metric in zip(grid.at("dense", "rte")[1:], ("accuracy", "f1"), strict=True):
         finished(cell, 0.5, metric)
-    found = comparisons.comparisons(Sheet.of(grid, Statistics(against="dense")))
+    found = Sheet.of(grid, Statistics(against="dense")).comparisons
     ten: Any = pytest.approx(10)
     assert found == {("random", "rte"): Comparison(1, ten, None, None)}
 

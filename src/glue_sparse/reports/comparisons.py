@@ -3,28 +3,11 @@
 from typing import Any
 
 from glue_sparse.reports.sheet import Sheet
-from glue_sparse.reports.statistics import Comparison, compared, corrected
-
-
-def comparisons(sheet: Sheet) -> dict[tuple[str, str], Comparison]:
-    """(row, column) -> the row minus the one to compare with, where both have a seed in common; none unless asked for.
-
-    Runs of different metrics are never compared.
-    """
-    against, percent, found = sheet.statistics.against, sheet.statistics.percent, {}
-    for row, column in sheet.grid.places if against is not None else ():
-        runs, others = sheet.by_seed(row, column), sheet.by_seed(str(against), column)
-        seeds = [seed for seed, run in runs.items() if seed in others and others[seed].main_metric == run.main_metric]
-        if row != against and seeds:
-            shown = sheet.places[row, column].scale.shown
-            scores, theirs = ([shown(some[seed].score) for seed in seeds] for some in (runs, others))
-            found[row, column] = compared(scores, theirs, percent)
-    return corrected(found)
 
 
 def table(sheet: Sheet, plus_minus: str = "±") -> tuple[list[str], list[list[str]]]:
     """Header and lines, one per row but the one to compare with; no lines unless that is asked for."""
-    grid, found = sheet.grid, comparisons(sheet)
+    grid, found = sheet.grid, sheet.comparisons
     if (against := sheet.statistics.against) is None:
         return [], []
     lines = [
@@ -45,7 +28,7 @@ def captions(sheet: Sheet) -> list[str]:
     asked = sheet.statistics
     if asked.against is None:
         return []
-    tests = sum(one.p is not None for one in comparisons(sheet).values())
+    tests = sum(one.p is not None for one in sheet.comparisons.values())
     better = {scale: f"{'below' if scale.smaller_is_better else 'above'} 0 is better" for scale in sheet.scales}
     signs = dict.fromkeys(better.values())
     if len(signs) > 1:  # a unit says of itself when smaller is better
@@ -60,7 +43,7 @@ def captions(sheet: Sheet) -> list[str]:
 
 def in_csv(sheet: Sheet) -> tuple[list[str], dict[tuple[str, str], list[Any]]]:
     """Further columns of a table as CSV, and (row, column) -> their cells."""
-    asked, found = sheet.statistics, comparisons(sheet)
+    asked, found = sheet.statistics, sheet.comparisons
     header, cells = list[str](), {place: list[Any]() for place in sheet.grid.places}
     if asked.interval is not None:
         header += ["interval", "half_width"]

@@ -7,7 +7,7 @@ from glue_sparse.experiments.cells import Cell, Grid
 from glue_sparse.records.results import Result
 from glue_sparse.records.scales import Scale, scales_of
 from glue_sparse.reports.places import Place
-from glue_sparse.reports.statistics import SPREAD, Statistics
+from glue_sparse.reports.statistics import SPREAD, Comparison, Statistics, compared, corrected
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,23 @@ class Sheet:
             (row, column): Place(tuple(self.by_seed(row, column).values()), len(self.grid.at(row, column)))
             for row, column in self.grid.places
         }
+
+    @cached_property
+    def comparisons(self) -> dict[tuple[str, str], Comparison]:
+        """(row, column) -> the row minus the one to compare with, where both have a seed in common; none unless asked.
+
+        Runs of different metrics are never compared.
+        """
+        against, percent, found = self.statistics.against, self.statistics.percent, {}
+        for row, column in self.grid.places if against is not None else ():
+            runs, others = self.by_seed(row, column), self.by_seed(str(against), column)
+            seeds = [seed for seed, run in runs.items()
+                     if seed in others and others[seed].main_metric == run.main_metric]  # fmt: skip
+            if row != against and seeds:
+                shown = self.places[row, column].scale.shown
+                scores, theirs = ([shown(some[seed].score) for seed in seeds] for some in (runs, others))
+                found[row, column] = compared(scores, theirs, percent)
+        return corrected(found)
 
     @property
     def found(self) -> list[Result]:

@@ -22,11 +22,11 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 Distribution = Literal["global", "uniform", "erk", "row"]
-"""How `one_shot` shares out what it prunes; see `methods.one_shot.OneShot`."""
+"""How what is pruned is shared out: over all tensors together, per tensor, or per row of each."""
 
 
 Unlabelled = Literal["magnitude", "wanda", "random"]
-"""Criteria of `one_shot` that need no labels."""
+"""Criteria of pruning that need no labels."""
 
 
 Kind = Literal["causal", "masked"]

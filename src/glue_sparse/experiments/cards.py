@@ -36,10 +36,15 @@ def measured(result: Result) -> Measured:
     )
 
 
+def folder_of(source: str | Path) -> Path:
+    """Where a diff lies that is given by its folder or by its file."""
+    path = Path(source)
+    return path.parent if path.name == DIFF_FILE else path
+
+
 def beside(source: str | Path) -> Measured | None:
     """What the run has found whose folder, or the diff in it, `source` is; none where it is no finished run."""
-    path = Path(source)
-    folder = path.parent if path.name == DIFF_FILE else path
+    folder = folder_of(source)
     if not (folder / results.FILE_NAME).is_file():
         return None
     try:

@@ -22,7 +22,7 @@ def push(diff: str, repo_id: str, private: str | None, revision: str | None, mes
             f"{shortened(diff)} holds an ordinary model, not a diff: `hf upload {repo_id} FOLDER` pushes it"
         )
     found = SparseDiff.from_pretrained(diff)
-    lies = (path.parent if path.name == FILE_NAME else path) / card.FILE_NAME
+    lies = cards.folder_of(diff) / card.FILE_NAME
     text = lies.read_text("utf-8", "replace") if lies.is_file() else ""
     text = text or card.of_diff(found.contents, repo_id, cards.beside(diff))
     whom = None if private is None else private == "true"

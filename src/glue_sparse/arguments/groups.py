@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from glue_sparse.arguments.flags import arg, check_bounds
-from glue_sparse.core.options import Dtype
+from glue_sparse.core.options import Dtype, Pooling
 
 GLUE = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli")
 """Tasks in GLUE's layout."""
@@ -23,6 +23,13 @@ class ModelArguments:
     )
     dtype: Dtype = arg(
         "float32", "Type of the base weights. Active entries are kept in float32 either way."
+    )
+    pooling: Pooling = arg(
+        "auto",
+        "What the head of a text classifier reads of the last states: the model's own `pooler`, the first token (cls), "
+        "or the mean over tokens; cls and mean leave the pooler out, for BERT and ModernBERT. auto is what "
+        "sentence-transformers says the checkpoint was trained with (mean for minilm), else the pooler.",
+        tasks=(*GLUE, "file", "tweets"),
     )
     from_scratch: bool = arg(
         False,

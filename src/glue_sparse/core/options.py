@@ -25,6 +25,11 @@ Distribution = Literal["global", "uniform", "erk", "row"]
 """How what is pruned is shared out: over all tensors together, per tensor, or per row of each."""
 
 
+Pooling = Literal["auto", "pooler", "cls", "mean"]
+"""What the head of a text classifier reads: what suits the checkpoint, the output of the model's own pooler, the state
+of the first token, or the mean state of all tokens."""
+
+
 Unlabelled = Literal["magnitude", "wanda", "random"]
 """Criteria of pruning that need no labels."""
 

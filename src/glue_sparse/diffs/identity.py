@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from glue_sparse.core.options import Inactive
+from glue_sparse.core.options import Inactive, Pooling
 from glue_sparse.writing.fields import typed
 from glue_sparse.writing.seals import TYPES, Content, Facts, read, reading
 
@@ -39,10 +39,22 @@ class DiffInfo:
     """Outputs of the head; none for a model that has no such number."""
     vocab_size: int | None = None
     """Of a model whose base does not say it, because it is random and its tokenizer was trained or given."""
+    pooling: Pooling = "pooler"
+    """What the head of a text classifier reads; see `options.Pooling`."""
     base_digest: str = ""
     """Of all the base's parameters but the head; empty where unknown."""
     pruned_from: str = ""
     """Digest of the diff that this one was pruned from."""
+
+
+def facts_of(model: Any) -> dict[str, Any]:
+    """What a model says of itself, by the names of `DiffInfo`."""
+    config = getattr(model, "config", None)
+    return {
+        "model_class": type(model).__name__,
+        "num_labels": getattr(config, "num_labels", None),
+        "pooling": getattr(config, "classifier_pooling", DiffInfo.pooling),
+    }
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,7 @@ class DiffFacts(Facts):
         names = {one.name for one in fields(Link)}
         link = {key: value for key, value in self.info.items() if key in names}
         info = {key: value for key, value in self.info.items() if key not in names}
-        needed = ["inactive"] if self.tensors is None else [one.name for one in fields(DiffInfo)]
+        needed = ["inactive"] if self.tensors is None else [one.name for one in fields(DiffInfo) if one.name != "pooling"]
         if lacking := [key for key in needed if key not in info]:
             raise ValueError(f"its header lacks {', '.join(lacking)}")
         return typed(DiffInfo, info, "its header"), typed(Link, link, "its header") if link else None

@@ -82,6 +82,16 @@ def bitfit(args: MethodArguments, seed: int) -> SparseMethod:
     return FixedMask(masks=_only_biases)
 
 
+def _nothing(model: nn.Module, head: tuple[str, ...]) -> Masks:
+    body = trainable_names(model, head)
+    return {name: torch.zeros_like(model.get_parameter(name), dtype=torch.bool) for name in body}
+
+
+def head(args: MethodArguments, seed: int) -> SparseMethod:
+    """The head alone."""
+    return FixedMask(masks=_nothing)
+
+
 def dense(args: MethodArguments, seed: int) -> SparseMethod:
     """Everything."""
     return FixedMask(masks={})

@@ -140,6 +140,7 @@ for _method in (
     Method("fish", f"{_BUILDERS}:fish", "the weights with the largest Fisher information", has_density=True),
     Method("random", f"{_BUILDERS}:random", "weights drawn at random", has_density=True),
     Method("bitfit", f"{_BUILDERS}:bitfit", "the biases", ignores=_BUDGET),
+    Method("head", f"{_BUILDERS}:head", "nothing but the head, so a linear probe", ignores=_BUDGET),
     Method("magnitude", f"{_BUILDERS}:largest", "the largest weights", has_density=True),
     Method("fixed_mask", f"{_BUILDERS}:fixed_mask", "those of --mask_file or --start_diff", prunes_start=True,
            ignores=("tensors",), folder=_given_folder),

@@ -17,12 +17,14 @@ from transformers import (
 
 from glue_sparse.core.finite import check_model
 from glue_sparse.core.names import block_of
+from glue_sparse.core.options import Pooling
 from glue_sparse.core.params import outside_base
 from glue_sparse.core.randomness import new_weights
 from glue_sparse.models import bert_family
 from glue_sparse.models.label_rows import fit_rows
 from glue_sparse.models.names import is_bert_size, scratch_of
 from glue_sparse.models.padding import follow_tokenizer
+from glue_sparse.models.pooling import kind_of
 from glue_sparse.models.sources import DTYPES, OFFLINE, explained, quiet, resolve
 from glue_sparse.models.strangers import BringsCode, loaded, loaded_model, made
 from glue_sparse.models.tokenizers import load_tokenizer
@@ -32,14 +34,14 @@ logger = logging.getLogger(__name__)
 
 
 def load_classifier(
-    model: str, num_labels: int, labels: Sequence[str] = (), dtype: str = "float32"
+    model: str, num_labels: int, labels: Sequence[str] = (), dtype: str = "float32", pooling: Pooling = "auto"
 ) -> PreTrainedModel:
-    """The model with a head of `num_labels` outputs; no `labels` means a regression.
+    """The model with a head of `num_labels` outputs on what `pooling` gives; no `labels` means a regression.
 
     A head that the checkpoint lacks, or whose outputs mean other labels, starts random; one that names the same labels
     in another order has its rows put in this one (`label_rows.fit_rows`). All of `minilm@scratch7` starts random, and
-    its weights depend on that name alone. Raises ValueError when the model is not to be had in safetensors format, or
-    `dtype` is not "float32" or "bfloat16".
+    its weights depend on that name alone. Raises ValueError when the model is not to be had in safetensors format,
+    `dtype` is not "float32" or "bfloat16", or the model has no such pooling.
     """
     options: dict[str, Any] = {"num_labels": num_labels}
     if labels:
@@ -48,7 +50,16 @@ def load_classifier(
         options["problem_type"] = "single_label_classification"
     else:
         options["problem_type"] = "regression"
-    return _load(AutoModelForSequenceClassification, model, dtype, **options)
+    kind, pooled = pooling_of(model, pooling)
+    return _load(kind, model, dtype, **options, **pooled)
+
+
+def pooling_of(model: str, pooling: Pooling) -> tuple[Any, dict[str, Any]]:
+    """The class of a classifier and what it is told, see `pooling.kind_of`; random weights were trained with none."""
+    architecture, seed = scratch_of(model)
+    if pooling == "pooler" or (pooling == "auto" and seed is not None):
+        return AutoModelForSequenceClassification, {}
+    return kind_of(pooling, architecture_of(architecture), resolve(architecture))
 
 
 def load_question_answerer(model: str, dtype: str = "float32") -> PreTrainedModel:
@@ -78,6 +89,7 @@ def _load(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:
 def _from_scratch(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:
     architecture, _ = scratch_of(model)
     config = architecture_of(architecture, dtype=DTYPES[dtype], **options)
+    config.update(options)  # a class of ours may ask for more than a configuration of this kind has
     with explained(architecture, resolve(architecture)):
         return new_model(kind, config, model, dtype)
 

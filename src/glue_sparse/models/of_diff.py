@@ -29,4 +29,5 @@ def load_base(info: DiffInfo, model: str | None = None) -> PreTrainedModel:
         return pretraining.load_base(model, info.vocab_size, info.dtype)
     if not info.model_class.endswith("ForSequenceClassification"):
         raise ValueError(f"this diff is of a {info.model_class or 'model of unknown class'}: build it yourself")
-    return load_classifier(model, info.num_labels or len(info.labels) or 1, info.labels, info.dtype)
+    outputs = info.num_labels or len(info.labels) or 1
+    return load_classifier(model, outputs, info.labels, info.dtype, info.pooling)

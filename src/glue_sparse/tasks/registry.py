@@ -70,6 +70,7 @@ def check(task: TaskArguments, model: ModelArguments) -> TaskRecord:
     """The task that is meant; ValueError for flags that it would ignore, and for a model that it cannot train."""
     record = find(task.task)
     check_belongs(flags_of(TaskArguments), lambda flag: getattr(task, flag), "task", record.name, record.takes)
+    check_belongs(flags_of(ModelArguments), lambda flag: getattr(model, flag), "task", record.name, record.takes)
     for flag in record.needs:
         if getattr(task, flag) is None:
             raise ValueError(f"`task` {record.name} needs `{flag}`")

@@ -58,7 +58,7 @@ def build(data: TextData, task: TaskArguments, model: ModelArguments, seed: int)
     base = base_name(model.model or "", seed, model.from_scratch)
     tokenizer = load_tokenizer(base)
     with seeded_head(seed):
-        network = load_classifier(base, len(data.labels) or 1, data.labels, model.dtype)
+        network = load_classifier(base, len(data.labels) or 1, data.labels, model.dtype, model.pooling)
     check_length(task.max_length, tokenizer, network)
     encoded = {split: _encode(rows, tokenizer, task.max_length) for split, rows in splits.items()}
     check_ids(encoded.values(), tokenizer, network, base)

@@ -24,7 +24,7 @@ from glue_sparse.core.params import head_names
 from glue_sparse.core.reindexing import take_over
 from glue_sparse.costs.cost import Cost, cost_of
 from glue_sparse.diffs.diff import SparseDiff
-from glue_sparse.diffs.identity import DiffInfo
+from glue_sparse.diffs.identity import DiffInfo, facts_of
 from glue_sparse.methods.base import Moment, SparseMethod
 from glue_sparse.training import groups, half_speed, probes, samples, support
 from glue_sparse.training.agreement import Agreement
@@ -80,8 +80,7 @@ class SparseTrainer(ResumableTrainer):
         config = getattr(model, "config", None)
         self.info = replace(
             info or DiffInfo(base_model=getattr(config, "_name_or_path", "") or DiffInfo.base_model),
-            model_class=type(model).__name__,
-            num_labels=getattr(config, "num_labels", None),
+            **facts_of(model),
             base_digest=model_digest(self.network, self.head),
         )
 

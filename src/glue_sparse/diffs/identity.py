@@ -12,6 +12,8 @@ from glue_sparse.writing.seals import TYPES, Content, Facts, read, reading
 
 FILE_NAME = "sparse_diff.safetensors"
 FORMAT = "glue_sparse diff"
+_NEW = ("pooling",)
+"""Facts that files of the same format from earlier versions lack."""
 PARTS = ("indices", "values", "whole")
 
 
@@ -84,7 +86,7 @@ class DiffFacts(Facts):
         names = {one.name for one in fields(Link)}
         link = {key: value for key, value in self.info.items() if key in names}
         info = {key: value for key, value in self.info.items() if key not in names}
-        needed = ["inactive"] if self.tensors is None else [one.name for one in fields(DiffInfo) if one.name != "pooling"]
+        needed = ["inactive"] if self.tensors is None else [one.name for one in fields(DiffInfo) if one.name not in _NEW]
         if lacking := [key for key in needed if key not in info]:
             raise ValueError(f"its header lacks {', '.join(lacking)}")
         return typed(DiffInfo, info, "its header"), typed(Link, link, "its header") if link else None

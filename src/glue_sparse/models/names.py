@@ -4,7 +4,7 @@ import re
 
 BERTS = ("bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base")
 """Architectures of `bert_family`, without weights."""
-RESNETS = ("resnet9", "resnet34")
+RESNETS = ("resnet9", "resnet9_narrow", "resnet34")
 """Networks of `vision` that start from random weights; NAME@SEED is one of them with its weights."""
 
 

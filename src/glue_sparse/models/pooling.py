@@ -1,6 +1,6 @@
 """What a classifier reads of the last states: which pooling suits a checkpoint, and the class that does it."""
 
-import json
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig
@@ -8,6 +8,7 @@ from transformers.utils import cached_file
 
 from glue_sparse.core.options import Pooling
 from glue_sparse.models.pooled_bert import POOLINGS, PooledBertForSequenceClassification
+from glue_sparse.writing.fields import json_object, text_of
 
 _KEY = "classifier_pooling"
 """Of a configuration, as in ModernBERT's."""
@@ -46,7 +47,6 @@ def _of_sentences(folder: str) -> str | None:
     )
     if path is None:
         return None
-    with open(path, encoding="utf-8") as file:
-        said = json.load(file)
+    said = json_object(text_of(Path(path)), path)
     modes = [key for key, value in said.items() if key.startswith("pooling_mode_") and value is True]
     return _MODES.get(modes[0]) if len(modes) == 1 else None

@@ -37,9 +37,9 @@ def finished(cell: grids.Cell, score: float = 0.5, metric: str = "accuracy", **c
     result = Result(
         task=str(arguments.task.task), title=str(arguments.task.task).upper(), method=arguments.method.method,
         density=None, seed=cell.seed, model="minilm", main_metric=metric,
-        metrics={"validation": {metric: score}}, history=[], source={},
-        arguments={**arguments.given, "world_size": 1}, command="", date="",
-        **{"seconds": {"choose": 1.0, "train": 2.0}, **changes, "cost": {**COST, **changes.get("cost", {})}},
+        metrics={"validation": {metric: score}}, arguments={**arguments.given, "world_size": 1},
+        **{"history": [], "source": {}, "command": "", "date": "", "seconds": {"choose": 1.0, "train": 2.0},
+           **changes, "cost": {**COST, **changes.get("cost", {})}},
     )  # fmt: skip
     results.write(result, cell.folder)
     return result

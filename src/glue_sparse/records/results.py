@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -133,8 +133,13 @@ def read(path: Path) -> Result:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or 'it is no file'}") from error
     with prefixed(f"{path} is not a result of this library"):
-        result = typed(Result, json_object(text, "it"), "it")
-        _check(result)
+        return of(json_object(text, "it"))
+
+
+def of(facts: Mapping[str, Any]) -> Result:
+    """A result from what its file says; raises a ValueError that says what is wrong with `it`."""
+    result = typed(Result, facts, "it")
+    _check(result)
     return result
 
 
@@ -187,18 +192,19 @@ def collect(folder: Path) -> list[Result]:
         ValueError: there is none.
     """
     paths = aside.runs_below(folder, FILE_NAME)
-    found = [*_readable(paths)]
+    found = [result for _, result in readable(paths)]
     if not found:
         why = f" that can be read, of {len(paths)}" if paths else ""
         raise ValueError(f"no {FILE_NAME}{why} below {folder}")
     return found
 
 
-def _readable(paths: list[Path]) -> Iterator[Result]:
+def readable(paths: Iterable[Path]) -> Iterator[tuple[Path, Result]]:
+    """The files that are results, each read; what is none is named in a warning and left out."""
     refused = 0
     for path in paths:
         try:
-            yield read(path)
+            yield path, read(path)
         except ValueError as error:
             refused += 1
             if refused <= _NAMED:

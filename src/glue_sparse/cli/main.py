@@ -17,6 +17,7 @@ COMMANDS = {
     "diff": ("diff", "look at diffs, compare, prune, apply or restore them"),
     "masks": ("masks", "choose the weights that pruning would keep, and compare masks"),
     "drop-point": ("essential_sparsity", "score over sparsity, and where it drops"),
+    "claims": ("claims", "say which published claims hold in finished runs, which do not, and what is open"),
     "pareto": ("pareto", "loss over FLOPs beside a dense family, and best learning rates"),
     "weights": ("weights", "count small weights over training, or compare two models"),
     "zero-shot": ("zero_shot", "prune a language model without training, and measure its perplexity"),

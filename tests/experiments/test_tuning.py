@@ -26,7 +26,7 @@ IMAGES: dict[str, Any] = {
     "base": {"model": "resnet9", "num_train_epochs": 2},
     "columns": {"rte": {"task": "cifar10"}, "cola": {"task": "cifar10", "num_train_epochs": 1}},
 }
-"""Only this task has held-out data; columns keep the names of the small grid."""
+"""Two columns of one task, which keep the names of the small grid."""
 BEST = {("fish-0.01", "rte"): 0.2, ("fish-0.1", "rte"): 0.4, ("dense", "rte"): 0.08}
 """By the scores that `try_all` makes up; cola has 0.08 everywhere."""
 
@@ -72,6 +72,13 @@ def test_there_is_a_trial_for_every_row_column_and_value(tmp_path: Path):
     assert (rate(first), first.arguments.method.density, first.arguments.task.hold_out) == (0.4, 0.01, 10)
     assert first.arguments.training.num_train_epochs == 2 and len(grid.cells) == 12
     assert {cell.arguments.task.hold_out for cell in grid.cells} == {0}
+
+
+def test_trials_are_for_columns_of_any_tasks(tmp_path: Path):
+    columns = {name: {"task": name, "data_dir": "x"} for name in ("rte", "stsb", "squad")}
+    trials = trials_of(small_grids.read(tmp_path, columns={**columns, "tweets": {"task": "tweets"}}, tune=TUNE))
+    assert {cell.column for cell in trials.cells} == {*columns, "tweets"}
+    assert {cell.arguments.task.hold_out for cell in trials.cells} == {10}
 
 
 def test_the_seed_of_trials_is_the_first_of_the_grid_unless_it_is_given(tmp_path: Path):
@@ -213,10 +220,6 @@ def test_bad_tune(tmp_path: Path, tune: Any, message: str):
         ({"rows": {"a": {"learning_rate": 1}}}, "row a sets learning_rate, which `tune` decides: leave it out there"),
         ({"rows": {"a": {"sweep": {"learning_rate": [1]}}}}, "row a-1 sets learning_rate, which `tune` decides"),
         ({"columns": {"rte": {"task": "cifar10", "hold_out": 5}}}, "column rte sets hold_out, which `tune` decides"),
-        (
-            {"columns": {"rte": {"task": "rte"}}, "base": {"model": "minilm"}},
-            "--hold_out goes with --task cifar10, not",
-        ),
         ({"base": {"learning-rate": 1}}, "base sets learning_rate, which `tune` decides"),
         ({"stages": {"gates": {"method": "diff_gates"}}}, "not from a stage or another row"),
         ({"rows": {"a": {}, "b": {"start": "a", "method": "fixed_mask"}}}, "not from a stage or another row"),

@@ -55,7 +55,7 @@ def test_flags_of_a_task_of_somebody_else(tiny_bert: str, monkeypatch: pytest.Mo
         ("tweets", {"max_train_samples": 0}, "`max_train_samples` must be at least 1, got 0"),
         ("tweets", {"max_train_samples": "5"}, "`max_train_samples` of what `load_task` is told must be"),
         ("tweets", {"dtype": "float16"}, "`dtype` of what `load_task` is told must be"),
-        ("tweets", {"hold_out": 5}, "hold_out goes with --task cifar10, not with tweets"),
+        ("tweets", {"hold_out": -5}, "`hold_out` must be at least 0, got -5"),
         ("tweets", {"max_predict_samples": 5}, "`max_predict_samples` has no effect without `do_predict`"),
         ("tweets", {"seed": -1}, "`seed` must be from 0 to|`seed` must be in"),
         ("tweets", {"do_predict": True}, "no test split to predict|is not installed"),

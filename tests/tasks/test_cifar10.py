@@ -20,7 +20,7 @@ from glue_sparse.arguments.groups import ModelArguments, TaskArguments
 from glue_sparse.experiments.run import run
 from glue_sparse.experiments.told import parse
 from glue_sparse.models.pixels import Pixels
-from glue_sparse.tasks import cifar10
+from glue_sparse.tasks import cifar10, held_out
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.registry import load_task
 from pictures import Rows, pictures
@@ -113,16 +113,6 @@ def test_hold_out_scores_on_training_images(folder: Path, tmp_path: Path):
     assert torch.equal(held, same)  # whatever the seed
     everything = load(folder).train.pixels  # pyright: ignore
     assert len({image.numpy().tobytes() for image in torch.cat([held, rest])}) == len(everything) == 40
-
-
-@pytest.mark.parametrize(
-    ("labels", "count", "per_class"),
-    [([0, 1] * 10, 5, {0: 3, 1: 2}), ([0] * 3 + [1] * 20, 10, {0: 3, 1: 7}), ([1, 0, 2] * 4, 0, {})],
-)
-def test_held_out_rows_are_stratified(labels: Sequence[int], count: int, per_class: dict[int, int]):
-    rows = cifar10.hold_out(labels, count)
-    assert rows == sorted(set(rows)) and Counter(labels[row] for row in rows) == per_class
-    assert set(rows) <= set(cifar10.hold_out(labels, count + 2))  # a larger one holds the smaller one
 
 
 def test_titles():
@@ -231,8 +221,8 @@ def test_damaged_images(content: bytes, message: str):
 
 def test_a_damaged_image_is_told_by_the_row_of_its_file(tmp_path: Path):
     rows = pictures(20)
-    (held, *_), broken = cifar10.hold_out([row["label"] for row in rows], 10), WHOLE.replace(b"IDAT", b"\0DAT")
-    rows[held]["img"]["bytes"] = broken
+    held, *_ = held_out.choose([*map(str, range(20))], 10, [row["label"] for row in rows])
+    rows[held]["img"]["bytes"] = WHOLE.replace(b"IDAT", b"\0DAT")
     save(tmp_path / "cifar10", rows)
     with pytest.raises(ValueError, match=rf"^row {held} of .*cifar10/train.parquet holds no image that can be read$"):
         load(tmp_path, hold_out=10)  # in the split validation, but in the file of the training images
@@ -249,8 +239,6 @@ def test_contradictions(folder: Path, tiny_bert: str):
         load(folder, model=tiny_bert)
     with pytest.raises(ValueError, match="`task` rte needs a model for text"):
         load_task(TaskArguments(task="rte"), ModelArguments(model="resnet9@1"), 0)
-    with pytest.raises(ValueError, match="--hold_out goes with --task cifar10, not with rte"):
-        load_task(TaskArguments(task="rte", hold_out=3), ModelArguments(model=tiny_bert), 0)
     with pytest.raises(ValueError, match="`hold_out` must be at least 0"):
         TaskArguments(task="cifar10", hold_out=-1)
     with pytest.raises(ValueError, match="no unlabelled test images"):

@@ -128,9 +128,9 @@ class TaskArguments:
                           least=256)  # fmt: skip
     hold_out: int = arg(
         0,
-        "For cifar10: train without this many training images and score on them (`validation`) instead of on the test "
-        "images, to choose settings.",
-        tasks=("cifar10",), least=0,
+        "Train without this many training examples (of masked_lm: documents) and score on them instead of on "
+        "validation or test data, to choose settings.",
+        least=0,
     )  # fmt: skip
     own: Any = None
     """Flags of the task's own, where it brings some; see `tasks.registry.TaskRecord`."""

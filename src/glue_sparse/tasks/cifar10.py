@@ -1,6 +1,5 @@
 """CIFAR-10 (Krizhevsky, 2009): 50,000 training and 10,000 test images of 32x32 pixels in ten classes."""
 
-import hashlib
 import io
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from glue_sparse.core.params import head_names
 from glue_sparse.models.pixels import Pixels
 from glue_sparse.models.sources import DTYPES
 from glue_sparse.models.vision import load_image_classifier, pixels_for
-from glue_sparse.tasks import metrics, soundness
+from glue_sparse.tasks import held_out, metrics, soundness
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.compared import decide, of_outputs
 from glue_sparse.tasks.images import ImageCollator
@@ -127,24 +126,6 @@ def title(used: Mapping[str, int], available: Mapping[str, int], found: Mapping[
     return f"CIFAR-10 ({words})" if words else "CIFAR-10"
 
 
-def hold_out(labels: Sequence[int], count: int) -> list[int]:
-    """Rows to score instead of training on them, in ascending order; as nearly as possible equally many per class.
-
-    They depend on the labels alone and not on a run's seed: of each class the first in the order of their indices'
-    SHA-1.
-
-    Raises:
-        ValueError: nothing would be left to train on.
-    """
-    if count >= len(labels):
-        raise ValueError(f"`hold_out` {count} leaves none of the {len(labels)} training images to train on")
-    ranks, order = dict.fromkeys(labels, 0), []
-    for row in sorted(range(len(labels)), key=lambda row: hashlib.sha1(str(row).encode()).digest()):
-        order.append((ranks[labels[row]], labels[row], row))
-        ranks[labels[row]] += 1
-    return sorted(row for _, _, row in sorted(order)[:count])
-
-
 def _tables(data_dir: str | None, splits: Sequence[str]) -> tuple[dict[str, Dataset], dict[str, Any]]:
     """Tables with columns `img`, not decoded, and `label`; and where they are from."""
     places = {split: _place(data_dir, split) for split in splits}
@@ -191,7 +172,8 @@ def _read(place: str, kind: str, split: str, **options: Any) -> Dataset:
 def _splits(tables: Mapping[str, Dataset], task: TaskArguments, seed: int) -> dict[str, _Split]:
     rows = {split: list(range(len(table))) for split, table in tables.items()}
     if task.hold_out:
-        held = hold_out(_labels(tables["train"], _place(task.data_dir, "train")), task.hold_out)
+        labels = _labels(tables["train"], _place(task.data_dir, "train"))
+        held = held_out.choose([*map(str, range(len(labels)))], task.hold_out, labels, "images")
         rows = {"train": sorted(set(rows["train"]) - set(held)), "validation": held}
     found = {}
     for split, all_rows in rows.items():

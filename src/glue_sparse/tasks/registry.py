@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from glue_sparse.tasks.base import Task
 
 Loader = Callable[[str, TaskArguments, ModelArguments, int, bool], "Task"]
-"""(name, task arguments, model arguments, seed, whether to predict test splits) -> task."""
+"""(name, task arguments, model arguments, seed, whether to predict test splits) -> task.
+
+One that understands `hold_out` says in the task's `source`, as `held_out`, how much it has held out.
+"""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ def load_task(task: TaskArguments, model: ModelArguments, seed: int, do_predict:
     record = check(task, model)
     with trusted(model.trust_remote_code):
         loaded: Task = imported(record.load)(record.name, task, model, seed, do_predict)
+    if task.hold_out and not loaded.source.get("held_out"):
+        raise ValueError(f"`task` {record.name} holds no training data out to score: leave `hold_out` out")
     if not task.metric:
         return loaded
     more = imported("glue_sparse.tasks.asked_metrics:with_asked")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from glue_sparse.models.loading import load_classifier
 from glue_sparse.models.names import base_name
 from glue_sparse.models.padding import choose_side
 from glue_sparse.models.tokenizers import load_tokenizer
-from glue_sparse.tasks import metrics, soundness
+from glue_sparse.tasks import held_out, metrics, soundness
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.compared import decide, of_outputs
 from glue_sparse.tasks.fits import check_ids, check_length
@@ -47,12 +47,13 @@ class TextData:
 
 
 def build(data: TextData, task: TaskArguments, model: ModelArguments, seed: int) -> Task:
-    """Cut the splits to size, load the model and tokenise.
+    """Hold training rows out where that is asked for, cut the splits to size, load the model and tokenise.
 
     Raises:
         ValueError: the model is not to be had or does not fit tokenizer or `max_length`, or the labels are not sound.
     """
     soundness.check(_labels(data.splits), data.labels, data.title)
+    data = _held_out(data, task.hold_out) if task.hold_out else data
     splits = {split: cut(rows, split, task, seed) for split, rows in data.splits.items()}
     doubts = _doubts(splits, data)
     base = base_name(model.model or "", seed, model.from_scratch)
@@ -64,12 +65,11 @@ def build(data: TextData, task: TaskArguments, model: ModelArguments, seed: int)
     check_ids(encoded.values(), tokenizer, network, base)
     choose_side(network, tokenizer, base)
     tests = {split: rows for split, rows in encoded.items() if split.startswith("test")}
-    index = {split: list(splits[split]["index"]) for split in tests}
     available, used = ({split: len(rows) for split, rows in parts.items()} for parts in (data.splits, splits))
     official = {split: data.official_rows[split] for split in used if split in data.official_rows}
     return Task(
         name=data.name,
-        title=describe(data.title, used, available, official),
+        title=describe(data.title, used, available, official, data.source.get("held_out", 0)),
         model=network,
         head=head_names(network),
         tokenizer=tokenizer,
@@ -81,7 +81,7 @@ def build(data: TextData, task: TaskArguments, model: ModelArguments, seed: int)
         metric_names=metrics.keys(data.metrics),
         compared=of_outputs(len(data.labels)),
         tests=tests,
-        write_predictions=_writer(data, index) if tests else None,
+        write_predictions=_writer(data, {split: list(splits[split]["index"]) for split in tests}) if tests else None,
         labels=data.labels,
         source={**data.source, "rows": used, "available_rows": available, "official_rows": official, **doubts},
         base_model=base,
@@ -103,13 +103,27 @@ def _inputs(rows: Dataset) -> list[tuple[str, ...]]:
     return [*zip(*columns, strict=True)]
 
 
-def describe(title: str, used: Mapping[str, int], available: Mapping[str, int], official: Mapping[str, int]) -> str:
+def _held_out(data: TextData, count: int) -> TextData:
+    """The data with training rows to score in the place of all validation splits; equal texts stay together."""
+    train = data.splits["train"]
+    keys, labels = ["\n".join(texts) for texts in _inputs(train)], list(train["label"]) if data.labels else ()
+    splits = held_out.apart(train, held_out.choose(keys, count, labels))
+    tests = {split: rows for split, rows in data.splits.items() if split.startswith("test")}
+    official = {split: rows for split, rows in data.official_rows.items() if split in tests}
+    source = {**data.source, "held_out": len(splits["validation"])}
+    return replace(data, splits={**splits, **tests}, official_rows=official, source=source)
+
+
+def describe(
+    title: str, used: Mapping[str, int], available: Mapping[str, int], official: Mapping[str, int], held: int = 0
+) -> str:
     """The title, with what keeps a score from being the official one: `RTE (500 of 2,490 train rows)`.
 
-    The three mappings give rows by split: used in this run, in the data, in the official release where known.
+    The three mappings give rows by split: used in this run, in the data, in the official release where known; `held`
+    are those to score that were held out of training.
     """
     scored = [split for split in used if not split.startswith("test")]
-    notes = []
+    notes = [f"scored on {held:,} train rows held out"] if held else []
     if any(available[split] != official.get(split, available[split]) for split in scored):
         fewer = all(available[split] <= official[split] for split in scored if split in official)
         notes.append("subset" if fewer else "not official")

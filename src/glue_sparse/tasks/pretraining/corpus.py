@@ -12,6 +12,7 @@ from datasets import load_dataset
 from datasets.exceptions import DatasetsError
 
 from glue_sparse.arguments.groups import TaskArguments
+from glue_sparse.tasks import held_out
 from glue_sparse.writing.characters import check_file, fault_of, utf8
 from glue_sparse.writing.words import listed, shown
 
@@ -51,9 +52,19 @@ class Corpus:
         """The documents from number `start` up to `stop`."""
         return Corpus(self.names, partial(_part, self.documents, start, stop), self.num_bytes)
 
+    def apart(self, numbers: frozenset[int]) -> "tuple[Corpus, Corpus]":
+        """The documents without those of these numbers, and these alone."""
+        parts = (partial(_numbered, self.documents, numbers, inside) for inside in (False, True))
+        rest, chosen = (Corpus(self.names, part, self.num_bytes) for part in parts)
+        return rest, chosen
+
 
 def _part(documents: Callable[[], Iterator[Document]], start: int, stop: int | None) -> Iterator[Document]:
     return islice(documents(), start, stop)
+
+
+def _numbered(documents: Callable[[], Iterator[Document]], numbers: frozenset[int], inside: bool) -> Iterator[Document]:
+    return (document for number, document in enumerate(documents()) if (number in numbers) == inside)
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,8 @@ class Split:
     validation: Corpus
     note: str = ""
     """What to say in a title: how validation data were held out, or that they are trained on too."""
+    held_out: int = 0
+    """Documents of the training text that are scored because `hold_out` asks for it."""
 
 
 def sentences_of(text: str) -> Document:
@@ -113,7 +126,20 @@ def open_split(task: TaskArguments) -> Split:
         scored, trained = (_text_files(Path(path)) if path else [] for path in (task.validation_file, task.train_file))
         validation = _of_files(scored)
         note = "validation text is trained on" if {*map(Path.resolve, scored)} & {*map(Path.resolve, trained)} else ""
-    return Split(train, validation, note) if validation else _held_out(train, task.streaming)
+    split = Split(train, validation, note) if validation else _held_out(train, task.streaming)
+    return _of_training(split.train, task.hold_out, task.streaming) if task.hold_out else split
+
+
+def _of_training(corpus: Corpus, count: int, streaming: bool) -> Split:
+    """So many documents of the training text in the place of validation data: the first of a stream, else any."""
+    if not streaming:
+        numbers = held_out.choose([str(number) for number, _ in enumerate(corpus)], count, what="documents")
+        parts = corpus.apart(frozenset(numbers))
+    elif next(iter(corpus.part(count)), None) is None:
+        raise ValueError(f"`hold_out` {count} leaves none of the training documents of {corpus.title} to train on")
+    else:
+        parts = corpus.part(count), corpus.part(0, count)
+    return Split(*parts, f"scored on {count:,} train documents held out", held_out=count)
 
 
 def _held_out(corpus: Corpus, streaming: bool) -> Split:

@@ -65,7 +65,8 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
 def _source(split: Split, tokenizer: PreTrainedTokenizerBase, facts: dict[str, Any], of_hub: bool) -> dict[str, Any]:
     """Where the text came from, what is in it, and by which tokens."""
     told = {"size": len(tokenizer), "sha256": wordpiece.digest(tokenizer)}
-    return {"kind": "hub" if of_hub else "files", "name": split.train.title, **facts, "tokenizer": told}
+    held = {"held_out": split.held_out} if split.held_out else {}
+    return {"kind": "hub" if of_hub else "files", "name": split.train.title, **facts, "tokenizer": told, **held}
 
 
 def encoder_flops(network: nn.Module, length: int) -> dict[str, float]:

@@ -15,7 +15,7 @@ from glue_sparse.core.params import head_names
 from glue_sparse.models.loading import load_question_answerer
 from glue_sparse.models.names import base_name
 from glue_sparse.models.tokenizers import load_tokenizer
-from glue_sparse.tasks import metrics, soundness
+from glue_sparse.tasks import held_out, metrics, soundness
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.compared import Compared, Pairs
 from glue_sparse.tasks.fits import check_ids, check_length
@@ -47,7 +47,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
     """
     if task.max_predict_samples is not None:
         raise ValueError("`max_predict_samples` is not for squad, whose predictions are of the validation questions")
-    data, source = _from_hub() if task.data_dir is None else _from_folder(Path(task.data_dir))
+    data, source = _data(task, do_predict)
     splits = {split: cut(rows, split, task, seed) for split, rows in data.items()}
     base = base_name(model.model or "", seed, model.from_scratch)
     tokenizer = load_tokenizer(base)
@@ -61,7 +61,7 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
     available, used = ({split: len(rows) for split, rows in parts.items()} for parts in (data, splits))
     return Task(
         name=name,
-        title=describe("SQuAD", used, available, ROWS),
+        title=describe("SQuAD", used, available, source["official_rows"], source.get("held_out", 0)),
         model=network,
         head=head_names(network),
         tokenizer=tokenizer,
@@ -74,9 +74,20 @@ def load(name: str, task: TaskArguments, model: ModelArguments, seed: int, do_pr
         compared=_compared(splits["validation"], answer),
         tests=validation if do_predict else {},
         write_predictions=_writer(splits["validation"], answer) if do_predict else None,
-        source={**source, "rows": used, "available_rows": available, "official_rows": ROWS, **_doubts(splits)},
+        source={**source, "rows": used, "available_rows": available, **_doubts(splits)},
         base_model=base,
     )
+
+
+def _data(task: TaskArguments, do_predict: bool) -> tuple[dict[str, Dataset], dict[str, Any]]:
+    """The questions to train on and to score, and where they are from; `hold_out` takes whole paragraphs."""
+    if task.hold_out and do_predict:
+        raise ValueError("predictions are of the validation questions, which `hold_out` leaves alone: give one of them")
+    data, source = _from_hub() if task.data_dir is None else _from_folder(Path(task.data_dir))
+    if not task.hold_out:
+        return data, {**source, "official_rows": ROWS}
+    held = held_out.choose(list(data["train"]["context"]), task.hold_out, what="questions")
+    return held_out.apart(data["train"], held), {**source, "official_rows": {}, "held_out": len(held)}
 
 
 def _from_hub() -> tuple[dict[str, Dataset], dict[str, Any]]:

@@ -33,12 +33,12 @@ def add_grid_flags(parser: ArgumentParser) -> None:
     parser.add_argument("--rows", nargs="+", default=[], help="only these rows")
     add_number(parser, "--seeds", nargs="+", kind=int, default=[], help="instead of the grid's seeds", bounds=SEED)
     parser.add_argument("--output_dir", type=Path, help="folder of the runs; default: runs/GRID")
-    parser.add_argument("--tune_values", nargs="+", type=_number, default=[], help="instead of those that `tune` lists")
+    parser.add_argument("--tune_values", nargs="+", type=number, default=[], help="instead of those that `tune` lists")
     parser.add_argument("--results_dir", type=Path, default=Path("results"), help="where table and figure are written")
 
 
-def _number(text: str) -> float:
-    """Whole numbers stay so, since some settings are."""
+def number(text: str) -> float:
+    """A value of a setting as it is typed; whole numbers stay so, since some settings are."""
     return Number(int if text.isdecimal() else float)(text)
 
 

@@ -13,6 +13,7 @@ from glue_sparse.writing.words import check_one_of
 COMMANDS = {
     "train": ("train", "train, evaluate and save one model"),
     "table": ("table", "run a grid of experiments, print its table, or list the grids"),
+    "tune": ("tune", "try values of one setting on held-out training data, and say which is best"),
     "figure": ("figure", "draw a grid, or how runs went"),
     "diff": ("diff", "look at diffs, compare, prune, apply or restore them"),
     "masks": ("masks", "choose the weights that pruning would keep, and compare masks"),

@@ -61,6 +61,21 @@ def read(
     return replace(part(config, root, rows=rows, seeds=seeds, more=more, picked=picked), tuned=tuned)
 
 
+def of_one_run(tune: tuning.Tune, flags: Sequence[str], seeds: Sequence[int], root: Path) -> Grid:
+    """The trials of one run: a row for each value of the setting that is tried, on held-out training data.
+
+    Args:
+        flags: of `glue-sparse train`; they name method and task, and neither the setting nor a seed.
+        root: folder of the trials.
+    Raises:
+        ValueError: as `read`.
+    """
+    path, told = Path(tuning.FOLDER), parse(flags, config=DEFAULTS)
+    column, row = tasks.find(told.task.task).name, told.method.method
+    config = tune.trials({"columns": {column: {}}}, {row: {}}, seeds[0])
+    return _grid(path, {**config, "seeds": [*seeds]}, _root(root), tasks=(), flags=flags)
+
+
 def _root(folder: Path) -> Path:
     """Where the runs of a grid are; ValueError for a file, which none of them could write to."""
     if folder.exists() and not folder.is_dir():

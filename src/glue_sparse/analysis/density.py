@@ -1,11 +1,12 @@
 """What diffs and results say about themselves: where entries lie and how much diffs share; loads no model."""
 
+import re
 from collections.abc import Callable
 
 import torch
 
 from glue_sparse.core.masks import Masks, num_active
-from glue_sparse.core.names import block_of, kind_of
+from glue_sparse.core.names import PARTS, block_of, kind_of, part_of
 from glue_sparse.core.options import Inactive
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.writing.tables import markdown
@@ -14,9 +15,18 @@ Counts = dict[str, tuple[int, int]]
 """What is counted -> (active, all) entries."""
 
 
+def layer_of(name: str) -> str:
+    """A parameter's layer: its name up to the first number, and without its last word where there is none."""
+    return block_of(name) or name.rpartition(".")[0]
+
+
+BY: dict[str, Callable[[str], str]] = {"part": part_of, "layer": layer_of, "kind": kind_of}
+"""How entries can be counted -> what a parameter's are counted under."""
+
+
 def density_by_layer(source: SparseDiff | Masks) -> Counts:
-    """Entries of the masked tensors of each layer; a layer is the name up to its first number."""
-    return _count(source, lambda name: block_of(name) or name.rpartition(".")[0])
+    """Entries of the masked tensors of each layer; see `layer_of`."""
+    return _count(source, layer_of)
 
 
 def density_by_kind(source: SparseDiff | Masks) -> Counts:
@@ -24,9 +34,25 @@ def density_by_kind(source: SparseDiff | Masks) -> Counts:
     return _count(source, kind_of)
 
 
-def _count(source: SparseDiff | Masks, key: Callable[[str], str]) -> Counts:
+def placement(diff: SparseDiff, by: str) -> Counts:
+    """Entries of the whole model, and those that a run trained, head and other whole tensors too.
+
+    Args:
+        by: one of `BY`; parts are in the order of `PARTS`, others in that of their names.
+    """
+    sizes = {name: tensor.numel() for name, tensor in diff.whole.items()}
+    counts = _count(diff, BY[by], {name: (size, size) for name, size in sizes.items()})
+    return {key: counts[key] for key in sorted(counts, key=PARTS.index if by == "part" else _natural)}
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """By which layer 2 comes before layer 10."""
+    return [(word.isdecimal(), int(word) if word.isdecimal() else 0, word) for word in re.split(r"(\d+)", name)]
+
+
+def _count(source: SparseDiff | Masks, key: Callable[[str], str], more: Counts | None = None) -> Counts:
     counts: Counts = {}
-    for name, (active, entries) in _by_tensor(source).items():
+    for name, (active, entries) in {**_by_tensor(source), **(more or {})}.items():
         before = counts.get(key(name), (0, 0))
         counts[key(name)] = (before[0] + active, before[1] + entries)
     return counts

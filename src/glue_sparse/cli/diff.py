@@ -4,6 +4,7 @@
     glue-sparse diff apply runs/quickstart/minilm/fish/tweets/seed0 merged_model
     glue-sparse diff compare runs/quickstart/minilm/{fish,random}/tweets/seed0
     glue-sparse diff figure runs/quickstart/minilm/{fish,random}/tweets/seed0 --name quickstart_layers
+    glue-sparse diff where runs/quickstart/minilm/{fish,random}/tweets/seed0 --by part
     glue-sparse diff storage runs/quickstart/minilm/{fish,random}/tweets/seed0
     glue-sparse diff deltas runs/my_run
     glue-sparse diff restore runs/my_run model_of_step_400 --step 400
@@ -24,7 +25,7 @@ from glue_sparse.writing.bounds import NOT_NEGATIVE
 from glue_sparse.writing.files import check_empty, check_there
 from glue_sparse.writing.parser import Parser
 
-WORK, HUB = "glue_sparse.cli.work.diff", "glue_sparse.cli.work.hub"
+WORK, WHERE, HUB = (f"glue_sparse.cli.work.{name}" for name in ("diff", "where", "hub"))
 
 
 def parser(prog: str | None = None) -> Parser:
@@ -47,6 +48,12 @@ def parser(prog: str | None = None) -> Parser:
     verb = doing.add_verb(verbs, "figure", f"{WORK}:figure", "draw the density per layer and per kind of tensor")
     verb.add_argument("diffs", nargs="+", help="folders, files or hub repositories")
     verb.add_argument("--name", default="density", help="of the PNG and SVG files")
+    verb.add_argument("--results_dir", type=Path, default=Path("results"), help="where they are written")
+    verb = doing.add_verb(verbs, "where", f"{WHERE}:where", "shares of what runs trained in parts of the model")
+    verb.add_argument("diffs", nargs="+", help="folders, files or hub repositories")
+    verb.add_argument("--by", choices=("part", "layer", "kind"), default="part",
+                      help="parts such as attention (default), layers, or tensors of one name")  # fmt: skip
+    verb.add_argument("--name", help="also write table and figure, under this name")
     verb.add_argument("--results_dir", type=Path, default=Path("results"), help="where they are written")
     verb = doing.add_verb(verbs, "storage", f"{WORK}:stored", "bytes of n tasks as diffs of one base, and as n models")
     verb.add_argument("diffs", nargs="+", help="folders, files or hub repositories")

@@ -29,6 +29,22 @@ def density_bars(
     return plots.write(figure, folder, name)
 
 
+def placement_bars(shares: Mapping[str, "Counts"], by: str, folder: Path, name: str) -> list[Path]:
+    """Bars of where entries lie, one colour per label; returns the files' paths.
+
+    Args:
+        shares: label of a diff -> part of the model -> (entries there, entries in all).
+        by: what parts are.
+    """
+    rows = len(next(iter(shares.values())))
+    figure, axis = plots.pyplot().subplots(figsize=(7, 1 + 0.12 * rows * (1 + len(shares))))
+    _bars(axis, shares)
+    axis.set_xlabel("% of the entries that train, and of all")
+    axis.set_ylabel(by)
+    axis.legend(fontsize=8)
+    return plots.write(figure, folder, name)
+
+
 def similarity_map(
     names: Sequence[str], pairs: Mapping[tuple[str, str], "Similarity"], folder: Path, name: str
 ) -> list[Path]:

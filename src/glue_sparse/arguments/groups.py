@@ -17,8 +17,8 @@ class ModelArguments:
     model: str | None = arg(
         None,
         "Hub id, folder, `minilm` (the model inside the `offline` extra; no network needed), or for cifar10 also "
-        "`resnet9`, `resnet9_narrow` or `resnet34`, from random weights (`resnet9@7`: those of seed 7), for masked_lm `bert_tiny`, "
-        "`bert_mini`, `bert_small`, `bert_medium` or `bert_base`, likewise.",
+        "`resnet9`, `resnet9_narrow` or `resnet34`, from random weights (`resnet9@7`: those of seed 7), for masked_lm "
+        "`bert_tiny`, `bert_mini`, `bert_small`, `bert_medium` or `bert_base`, likewise.",
         reads=True,
     )
     dtype: Dtype = arg(

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from glue_sparse.arguments.flags import arg, check_bounds
 from glue_sparse.arguments.moving import SCORED, SPARSE, MovingArguments
 from glue_sparse.core.budgets import pattern_of
+from glue_sparse.core.options import Salience
 
 PRUNED = ("one_shot", "lottery_ticket")
 GATES = ("diff_gates",)
@@ -18,7 +19,7 @@ class _ChoiceArguments:
     method: str = arg("fish", "Which entries are active: {choices}.")
     density: float = arg(
         0.005,
-        "Active fraction: of all entries, head included, for fish, random and magnitude; for networks that "
+        "Active fraction: of all entries, head included, for fish, random, magnitude and score; for networks that "
         "are sparse from the start, of the matrices inside the layers, or of all linear and convolutional weights "
         "without such.",
         above=0, most=1,
@@ -28,16 +29,23 @@ class _ChoiceArguments:
         "Shell patterns of the tensors that may hold active entries, for example '*.encoder.*'; the budget stays. "
         "Default: all but the head; for methods with zeros, the matrices inside the layers.",
     )
+    score: Salience = arg(
+        "gradient",
+        "For --method score, what a weight w with gradient g is worth: |g| (gradient), |w g| (saliency), its square "
+        "(taylor), -w g (skeletonization), SynFlow, GraSP, or what the methods magnitude, random and fish (fisher) go "
+        "by.",
+        methods=("score",),
+    )  # fmt: skip
     num_samples: int = arg(1024, "Training examples for a score.", least=1)
     fisher_estimator: Literal["label", "expected", "sampled"] = arg(
         "label",
         "Whose labels the Fisher uses: the data set's, the exact expectation over the model's classes, or one drawn "
         "from the model.",
-        methods=("fish",),
+        methods=("fish", "score"),
     )
     fisher_power: Literal["square", "absolute"] = arg(
         "square", "Square of each gradient, or absolute value.",
-        methods=("fish",), rare=True,
+        methods=("fish", "score"), rare=True,
     )  # fmt: skip
     sparsity: float = arg(
         0.5, "For one_shot and lottery_ticket: share of the weights in the matrices inside the layers to remove.",
@@ -50,11 +58,12 @@ class _ChoiceArguments:
     )  # fmt: skip
     distribution: Literal["global", "uniform", "first_dense", "er", "erk", "row"] | None = arg(
         None,
-        "How weights are shared out. For one_shot and lottery_ticket: the best of all matrices together (global), of "
-        "each at the same sparsity (uniform), at Erdos-Renyi densities (erk), or of each output's inputs (row); "
-        "default global, or uniform for random, row for wanda. For networks that are sparse from the start: uniform "
-        "(default), first_dense, er, erk.",
-        methods=(*PRUNED, *SPARSE),
+        "How weights are shared out. For fish, random, magnitude and score: the best of all tensors together (global, "
+        "default), of each at the same density (uniform), or at Erdos-Renyi densities (erk). For one_shot and "
+        "lottery_ticket: the same of all matrices, or the best of each output's inputs (row); default global, or "
+        "uniform for random, row for wanda. For networks that are sparse from the start: uniform (default), "
+        "first_dense, er, erk.",
+        methods=(*SCORED, *PRUNED, *SPARSE),
     )
     pattern: str | None = arg(
         None, "For one_shot, instead of a sparsity: KEPT:GROUP, so 2:4 keeps 2 of every 4 consecutive inputs.",
@@ -130,8 +139,8 @@ class _ChoiceArguments:
     )  # fmt: skip
     legacy_decay: bool = arg(
         False,
-        "For fish, random and magnitude: as in the FISH authors' CIFAR-10 code, weight decay also shrinks weights "
-        "that should stay, so that every weight changes.",
+        "For fish, random, magnitude and score: as in the FISH authors' CIFAR-10 code, weight decay also shrinks "
+        "weights that should stay, so that every weight changes.",
         methods=SCORED, rare=True,
     )  # fmt: skip
 

@@ -6,7 +6,8 @@ from typing import Literal
 from glue_sparse.arguments.flags import arg
 from glue_sparse.core.options import Initial, Norm
 
-SCORED = ("fish", "random", "magnitude")
+SCORED = ("fish", "random", "magnitude", "score")
+"""Methods whose entries are the best by a score."""
 MOVING = ("set", "snfs", "rigl", "dynsparse")
 """Methods whose weights move."""
 SPARSE = ("static", *MOVING)
@@ -38,9 +39,16 @@ class MovingArguments:
     update_every: str | None = arg(
         None,
         "Steps between updates of the active entries, below 1 a fraction of the run, or `epoch`. For set, snfs, rigl: "
-        "default 100. For fish, random and magnitude: choose the mask anew so often; default never.",
+        "default 100. For fish, random, magnitude and score: choose the mask anew so often; default never.",
         methods=(*SCORED, *MOVING),
     )
+    choose_after: float = arg(
+        0.0,
+        "For fish, random, magnitude and score: train so many steps, below 1 a fraction of the run, with the mask "
+        "chosen at the start, then choose for good; weights that leave the mask get their first value back. 0: choose "
+        "at the start alone.",
+        methods=SCORED, least=0,
+    )  # fmt: skip
     update_until: float | None = arg(
         None,
         "For weights that move: no update at this step or later; up to 1, a fraction of the run. Default: 1; rigl "

@@ -93,6 +93,17 @@ def erdos_renyi(
     return _whole(_balanced(raw, sizes, total), sizes, total)
 
 
+def shared_out(shapes: Shapes, total: int, distribution: str) -> int | dict[str, int]:
+    """`total` entries for all tensors together (`global`), or shared out among them as `uniform` or `erk`."""
+    check_one_of("distribution", distribution, ("global", "uniform", "erk"))
+    if distribution == "global":
+        return total
+    if distribution == "uniform":
+        return uniform({name: prod(shape) for name, shape in shapes.items()}, total)
+    matrices = 2 if all(len(shape) in (2, 3) for shape in shapes.values()) else None
+    return erdos_renyi(shapes, total, matrix_dims=matrices)
+
+
 def _balanced(raw: Mapping[str, float], sizes: Mapping[str, int], total: float) -> dict[str, float]:
     """Quotas proportional to `raw` densities with the sum `total`, none above its tensor's size."""
     dense: set[str] = set()

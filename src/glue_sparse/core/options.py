@@ -30,6 +30,16 @@ Pooling = Literal["auto", "pooler", "cls", "mean"]
 of the first token, or the mean state of all tokens."""
 
 
+Shared = Literal["global", "uniform", "erk"]
+"""How entries that a score chooses are shared out: over all tensors together, or per tensor."""
+
+
+Salience = Literal[
+    "gradient", "saliency", "taylor", "skeletonization", "synflow", "grasp", "magnitude", "random", "fisher"
+]
+"""Scores that have a name; `scores.named` says what they are."""
+
+
 Unlabelled = Literal["magnitude", "wanda", "random"]
 """Criteria of pruning that need no labels."""
 

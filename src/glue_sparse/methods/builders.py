@@ -1,7 +1,6 @@
 """Builders of the methods: from what a run is told to a method. The only place where methods meet their flags."""
 
 from dataclasses import replace
-from functools import partial
 from typing import Any, get_args
 
 import torch
@@ -11,7 +10,7 @@ from glue_sparse.arguments.method import MethodArguments
 from glue_sparse.core.mask_file import load
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.names import is_bias
-from glue_sparse.core.options import Distribution
+from glue_sparse.core.options import Distribution, Shared
 from glue_sparse.core.params import trainable_names
 from glue_sparse.core.randomness import seed_of
 from glue_sparse.diffs.diff import SparseDiff
@@ -27,8 +26,8 @@ from glue_sparse.methods.moving.rules import PRESETS, Rule, gradient_magnitude
 from glue_sparse.methods.one_shot import OneShot, by_criterion
 from glue_sparse.methods.registry import known
 from glue_sparse.methods.schedules import Period, period_of
-from glue_sparse.scores.fisher import fisher
-from glue_sparse.scores.scores import ScoreFunction, magnitude, noise
+from glue_sparse.scores.named import named
+from glue_sparse.scores.scores import ScoreFunction
 from glue_sparse.writing.words import command
 
 
@@ -36,36 +35,34 @@ def _period(args: MethodArguments) -> Period | None:
     return None if args.update_every is None else period_of(args.update_every)
 
 
-def _scored(args: MethodArguments, score: ScoreFunction, **options: Any) -> SparseMethod:
-    how = FixedMask(score, density=args.density, tensors=args.tensors, update_every=_period(args), **options)
-    return LeakyMask(how) if args.legacy_decay else how
-
-
 def _seed_of_choice(seed: int, number: int) -> int:
     """The first choice of a run has the run's own seed."""
     return seed_of(seed, "choice", number) if number else seed
 
 
-def fish(args: MethodArguments, seed: int) -> SparseMethod:
-    """FISH mask."""
+_SCORE_OF = {"fish": "fisher", "random": "random", "magnitude": "magnitude"}
+"""Methods that are called otherwise than --method score with their score."""
+
+
+def scored(args: MethodArguments, seed: int) -> SparseMethod:
+    """The best entries by a named score: FISH mask, its baselines, and others."""
     def score_of(number: int) -> ScoreFunction:
-        how = {"estimator": args.fisher_estimator, "power": args.fisher_power}
-        return partial(fisher, **how, seed=_seed_of_choice(seed, number))
+        return named(
+            _SCORE_OF.get(args.method, args.score), estimator=args.fisher_estimator, power=args.fisher_power,
+            seed=_seed_of_choice(seed, number),
+        )  # fmt: skip
 
-    return _scored(args, score_of(0), score_of=score_of, num_samples=args.num_samples)
-
-
-def random(args: MethodArguments, seed: int) -> SparseMethod:
-    """Its random baseline."""
-    def score_of(number: int) -> ScoreFunction:
-        return partial(noise, seed=_seed_of_choice(seed, number))
-
-    return _scored(args, score_of(0), score_of=score_of)
-
-
-def largest(args: MethodArguments, seed: int) -> SparseMethod:
-    """Its baseline of the largest weights."""
-    return _scored(args, magnitude)
+    how = FixedMask(
+        score_of(0),
+        score_of=score_of,
+        density=args.density,
+        tensors=args.tensors,
+        distribution=_of(Shared, args.distribution) or "global",
+        num_samples=args.num_samples,
+        update_every=_period(args),
+        choose_after=args.choose_after or None,
+    )
+    return LeakyMask(how) if args.legacy_decay else how
 
 
 def _only_biases(model: nn.Module, head: tuple[str, ...]) -> Masks:
@@ -153,7 +150,7 @@ def one_shot(args: MethodArguments, seed: int) -> SparseMethod:
     return by_criterion(
         args.criterion,
         sparsity=args.sparsity,
-        distribution=_pruned_distribution(args),
+        distribution=_of(Distribution, args.distribution),
         pattern=args.pattern,
         tensors=args.tensors,
         num_samples=args.num_samples,
@@ -170,12 +167,13 @@ def lottery_ticket(args: MethodArguments, seed: int) -> SparseMethod:
     if earlier.num_active and earlier.info.inactive != "zero":
         raise ValueError(f"{args.start_diff} holds a run of {earlier.info.method}, which pruned nothing: a ticket "
                          "starts from a run of one_shot or lottery_ticket")  # fmt: skip
-    distribution = _pruned_distribution(args) or "global"
+    distribution = _of(Distribution, args.distribution) or "global"
     return OneShot(earlier=earlier, sparsity=args.sparsity, distribution=distribution, tensors=args.tensors)
 
 
-def _pruned_distribution(args: MethodArguments) -> Distribution | None:
-    return next((name for name in get_args(Distribution) if name == args.distribution), None)
+def _of(kind: Any, name: str | None) -> Any:
+    """A name if it is among those of a literal type."""
+    return name if name in get_args(kind) else None
 
 
 def _densities(words: list[str]) -> dict[str, float]:

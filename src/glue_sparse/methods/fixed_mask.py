@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -10,6 +10,7 @@ from torch import nn
 from glue_sparse.core import budgets
 from glue_sparse.core.active import Inactive
 from glue_sparse.core.masks import Masks, select
+from glue_sparse.core.options import Shared
 from glue_sparse.core.params import head_size, trainable_names
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo
@@ -17,8 +18,9 @@ from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alo
 from glue_sparse.methods.moving import checkpoint as moved
 from glue_sparse.methods.refresh import Refresh
 from glue_sparse.methods.schedules import Period
-from glue_sparse.scores.scores import ScoreFunction
+from glue_sparse.scores.scores import ScoreFunction, of_all_ranks
 from glue_sparse.writing import bounds
+from glue_sparse.writing.words import check_one_of
 
 
 class FixedMask(SparseMethod):
@@ -29,6 +31,8 @@ class FixedMask(SparseMethod):
         density: active fraction of all entries of the model, head and frozen tensors included, in (0, 1].
         tensors: shell patterns of the tensors that may hold active entries; by default all but the head. Those that
             are frozen (`requires_grad=False`) hold none.
+        distribution: the best of all tensors together (`global`), of each at the same density (`uniform`), or at
+            Erdos-Renyi densities (`erk`); the number of entries in all is the same.
         num_samples: training examples the score may use, over all ranks.
         masks: instead of a score, the masks themselves or a function of (model, names of the head).
         start: instead of both, a diff whose entries train on.
@@ -36,10 +40,12 @@ class FixedMask(SparseMethod):
         inactive: what the other entries hold; with `start`, what the diff says.
         update_every: choose by the score again after so many steps (below 1: a fraction of the run) or each `epoch`;
             never by default.
+        choose_after: choose by the score once more after so many steps (below 1: a fraction of the run), and for good.
+            What stops being active gets its first value back, so that no more than `density` differs from the base.
         score_of: number of the choice -> score, where it differs between choices, as noise does.
         block_size: side of the tiles that given masks are made of, which layers may then compute with alone.
     Raises:
-        ValueError: not exactly one of `score`, `masks` and `start`.
+        ValueError: not exactly one of `score`, `masks` and `start`; both `update_every` and `choose_after`.
     """
 
     def __init__(
@@ -48,29 +54,45 @@ class FixedMask(SparseMethod):
         *,
         density: float = 0.005,
         tensors: Sequence[str] = (),
+        distribution: Shared = "global",
         num_samples: int = 1024,
         masks: Masks | Callable[[nn.Module, tuple[str, ...]], Masks] | None = None,
         start: SparseDiff | None = None,
         start_from: Literal["values", "zero"] = "values",
         inactive: Inactive = "frozen",
         update_every: Period | None = None,
+        choose_after: float | None = None,
         score_of: Callable[[int], ScoreFunction] | None = None,
         block_size: int = 1,
     ):
         if sum(given is not None for given in (score, masks, start)) != 1:
             raise ValueError("FixedMask takes one of a score, masks, and a diff to start from")
-        if score is None and update_every is not None:
-            raise ValueError("only a mask that is chosen by a score can be chosen anew: leave `update_every` out")
+        again = "update_every" if update_every is not None else "choose_after" if choose_after is not None else ""
+        if score is None and again:
+            raise ValueError(f"only a mask that is chosen by a score can be chosen anew: leave `{again}` out")
+        if update_every is not None and choose_after is not None:
+            raise ValueError("`update_every` chooses again and again and `choose_after` once: give one of them")
+        check_one_of("distribution", distribution, get_args(Shared))
+        bounds.check("choose_after", choose_after, bounds.STEPS)
         bounds.check("num_samples", num_samples, bounds.COUNT, int)
         self.score, self.density, self.tensors, self.num_samples = score, density, tensors, num_samples
+        self.distribution: Shared = distribution
         self.given_masks, self.start, self.start_from = masks, start, start_from
         self.inactive = start.info.inactive if start else inactive
         self.needs_data = score is not None
         self.update_every: Period | None = update_every
+        self.choose_after = choose_after
         self.score_of = score_of
-        self.moves = update_every is not None
+        self.moves = bool(again)
         self.block_size = block_size
         self._refresh: Refresh | None = None
+
+    def check(self, model: nn.Module, head: tuple[str, ...], num_steps: int | None) -> None:
+        """See `SparseMethod.check`."""
+        after = 0 if self.choose_after is None else self.choose_after
+        if num_steps is not None and after >= max(1, num_steps - 1):
+            raise ValueError(f"`choose_after` {after:g} is past the last choice that could still train, in a run of "
+                             f"{num_steps} steps: lower it, or train longer")  # fmt: skip
 
     def prepare(
         self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine = alone
@@ -103,6 +125,8 @@ class FixedMask(SparseMethod):
 
     def refreshed(self, model: nn.Module) -> Refresh | None:
         """What chooses anew, from a plain model that is as at the start; none where nothing does."""
+        if self.choose_after is not None:
+            return Refresh(self.choose_after, self._choose, model, once=True)
         return None if self.update_every is None else Refresh(self.update_every, self._choose, model)
 
     def save(self, model: nn.Module, info: DiffInfo, folder: Path) -> None:
@@ -161,6 +185,8 @@ class FixedMask(SparseMethod):
         scores = score(model, names, batches(self.num_samples))
         if scores.keys() != set(names):
             raise ValueError(f"the score must name each of the {len(names)} tensors it is asked for, and no other")
-        scores = combine(scores)
+        scores = of_all_ranks(scores, combine)
+        shapes = {name: model.get_parameter(name).shape for name in names}
+        shared = budgets.shared_out(shapes, budget, self.distribution)
         nothing = {name: torch.zeros(model.get_parameter(name).shape, dtype=torch.bool) for name in body}
-        return [{**nothing, **select(scores, budget, share=(i, num_shares))} for i in range(num_shares)]
+        return [{**nothing, **select(scores, shared, share=(i, num_shares))} for i in range(num_shares)]

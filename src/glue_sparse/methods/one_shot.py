@@ -17,7 +17,7 @@ from glue_sparse.core.params import body_names, encoder_matrices, head_names
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.methods.base import Batches, Combine, SparseMethod, alone
 from glue_sparse.scores.activations import wanda
-from glue_sparse.scores.scores import Computed, ScoreFunction, magnitude, noise
+from glue_sparse.scores.scores import Computed, ScoreFunction, magnitude, noise, of_all_ranks
 from glue_sparse.writing.words import check_one_of
 
 
@@ -73,7 +73,7 @@ class OneShot(SparseMethod):
         """See `SparseMethod.prepare`; ValueError where the model has no such tensors or a pattern does not fit."""
         axes = _that_train(model, input_axes(model, head, self.tensors))
         if self.needs_data:
-            scores = combine(self.score(model, tuple(axes), batches(self.num_samples)))
+            scores = of_all_ranks(self.score(model, tuple(axes), batches(self.num_samples)), combine)
         else:
             scores = self.score(model, tuple(axes), ())
         masks = self.masks(scores, {name: model.get_parameter(name).shape for name in axes}, axes)
@@ -102,12 +102,7 @@ class OneShot(SparseMethod):
         if self.distribution == "row":
             return self._rows(scores, shapes, axes)
         total = budgets.remaining(self.sparsity, sum(map(prod, shapes.values())))
-        if self.distribution == "global":
-            return select(scores, total)
-        if self.distribution == "uniform":
-            return select(scores, budgets.uniform({name: prod(shape) for name, shape in shapes.items()}, total))
-        matrices = 2 if all(len(shape) in (2, 3) for shape in shapes.values()) else None
-        return select(scores, budgets.erdos_renyi(shapes, total, matrix_dims=matrices))
+        return select(scores, budgets.shared_out(shapes, total, self.distribution))
 
     def _rows(self, scores: Scores, shapes: dict[str, torch.Size], axes: dict[str, int]) -> Masks:
         masks = {}

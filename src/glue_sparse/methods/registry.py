@@ -102,6 +102,12 @@ def _ticket_folder(values: Mapping[str, Any]) -> str:
     return f"lottery_ticket-{values['sparsity']}"
 
 
+def _scored_folder(values: Mapping[str, Any]) -> str:
+    score = (values["score"],) if values["method"] == "score" else ()
+    shared = (values["distribution"],) if values["distribution"] else ()
+    return "-".join([values["method"], *score, str(values["density"]), *shared])
+
+
 def _given_folder(values: Mapping[str, Any]) -> str:
     start = values["start_diff"]
     return f"fixed_mask-{Path(start).name if start else values['density']}"
@@ -121,6 +127,17 @@ def _check_pruned(args: MethodArguments) -> None:
     _check_distribution(args, ("global", "uniform", "erk", "row"))
 
 
+def _check_scored(args: MethodArguments) -> None:
+    _check_distribution(args, ("global", "uniform", "erk"))
+    if args.choose_after and args.legacy_decay:
+        raise ValueError("`choose_after` gives weights their first value back, and `legacy_decay` changes all of them: "
+                         "give one of them")  # fmt: skip
+    told = ("fisher_estimator", "fisher_power")
+    given = [flag for flag in told if getattr(args, flag) != getattr(MethodArguments, flag)]
+    if given and args.method == "score" and args.score != "fisher":
+        raise ValueError(f"`{given[0]}` has no effect with `score` {args.score}: leave it out")
+
+
 def _check_sparse(args: MethodArguments) -> None:
     _check_distribution(args, ("uniform", "first_dense", "er", "erk"))
     in_intervals = args.num_updates is not None or args.method == "dynsparse" and args.update_every is None
@@ -131,17 +148,21 @@ def _check_sparse(args: MethodArguments) -> None:
 _BUILDERS = "glue_sparse.methods.builders"
 _BUDGET = ("density", "tensors")
 """What methods that choose no entries by a budget have no use for."""
+_SCORED: dict[str, Any] = {
+    "build": f"{_BUILDERS}:scored", "has_density": True, "check": _check_scored, "folder": _scored_folder,
+}  # fmt: skip
 _SPARSE: dict[str, Any] = {
     "build": f"{_BUILDERS}:drop_grow", "has_density": True, "is_sparse": True, "check": _check_sparse,
     "leaves": ("patterns.safetensors",),
 }  # fmt: skip
 for _method in (
     Method("dense", f"{_BUILDERS}:dense", "all weights", is_unpruned=True, ignores=_BUDGET),
-    Method("fish", f"{_BUILDERS}:fish", "the weights with the largest Fisher information", has_density=True),
-    Method("random", f"{_BUILDERS}:random", "weights drawn at random", has_density=True),
+    Method("fish", help="the weights with the largest Fisher information", **_SCORED),
+    Method("random", help="weights drawn at random", **_SCORED),
+    Method("score", help="the weights with the largest --score", **_SCORED),
     Method("bitfit", f"{_BUILDERS}:bitfit", "the biases", ignores=_BUDGET),
     Method("head", f"{_BUILDERS}:head", "nothing but the head, so a linear probe", ignores=_BUDGET),
-    Method("magnitude", f"{_BUILDERS}:largest", "the largest weights", has_density=True),
+    Method("magnitude", help="the largest weights", **_SCORED),
     Method("fixed_mask", f"{_BUILDERS}:fixed_mask", "those of --mask_file or --start_diff", prunes_start=True,
            ignores=("tensors",), folder=_given_folder),
     Method("diff_gates", f"{_BUILDERS}:diff_gates", "diff pruning, stage 1: gates are learnt", is_unpruned=True,

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
-from transformers.utils import find_labels  # pyright: ignore[reportPrivateImportUsage]
 
 from glue_sparse.core import ranks
-from glue_sparse.core.batches import IGNORED, Batch, Examples, chosen_examples, evaluating, loss_of, on_device
+from glue_sparse.core.batches import Batch, evaluating, on_device
 from glue_sparse.core.masks import Scores
 from glue_sparse.core.randomness import seeded
 from glue_sparse.scores.by_rules import Losses
+from glue_sparse.scores.labelled import labelled, with_loss
 from glue_sparse.scores.per_example import PerExample
 
 Estimator = Literal["label", "expected", "sampled"]
@@ -48,7 +48,7 @@ def fisher(
         ValueError: an estimator other than `label` on a model that has no classes.
     """
     totals = {name: torch.zeros_like(model.get_parameter(name), dtype=torch.float32) for name in names}
-    given = batches if isinstance(batches, Examples) else Examples(batches, _own_loss, _label_names(model))
+    given = with_loss(model, batches)
     losses: dict[Estimator, Losses] = {
         "label": lambda model, batch: [given.loss(model, batch)],
         "expected": partial(_expected_losses, power=power),
@@ -68,23 +68,15 @@ def _prepared(
 ) -> Batch:
     """The examples that count, with the labels they count by."""
     if estimator == "label":
-        return _labelled(batch, label_names)
+        return labelled(batch, label_names)
     batch = _without(batch, label_names)
     if estimator == "sampled":
         batch[_DRAWN] = _sample_labels(model, batch, seeded(seed, "fisher label", step))
     return batch
 
 
-def _label_names(model: nn.Module) -> tuple[str, ...]:
-    return tuple(find_labels(type(model)) or ["labels"])
-
-
 def _without(batch: Batch, label_names: tuple[str, ...]) -> Batch:
     return {key: value for key, value in batch.items() if key not in label_names}
-
-
-def _own_loss(model: nn.Module, batch: Batch) -> Tensor:
-    return loss_of(model(**batch))
 
 
 def _expected_losses(model: nn.Module, batch: Batch, *, power: str) -> list[Tensor]:
@@ -104,21 +96,6 @@ def _sample_labels(model: nn.Module, batch: Batch, generator: torch.Generator) -
     with torch.no_grad():
         p = _log_probabilities(model, batch).exp().cpu()
     return torch.multinomial(p, 1, generator=generator).squeeze(1).to(next(model.parameters()).device)
-
-
-def _class_labels(batch: Batch, label_names: tuple[str, ...]) -> list[Tensor]:
-    labels = [batch[name] for name in label_names if isinstance(batch.get(name), Tensor)]
-    return [label for label in labels if label.dim() and not label.is_floating_point()]
-
-
-def _labelled(batch: Batch, label_names: tuple[str, ...]) -> Batch:
-    """The examples that have a label other than -100, which stands for none."""
-    labels = _class_labels(batch, label_names)
-    if not labels:
-        return batch
-    counted = [label != IGNORED for label in labels]
-    kept = torch.stack([each.flatten(1).any(1) if each.dim() > 1 else each for each in counted])
-    return batch if kept.any(0).all() else chosen_examples(batch, kept.any(0))
 
 
 def _log_probabilities(model: nn.Module, batch: Batch) -> Tensor:

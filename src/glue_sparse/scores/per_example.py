@@ -217,7 +217,7 @@ class PerExample:
     def _add_singly(self, batch: Batch, names: list[str], totals: dict[str, Tensor]) -> list[float]:
         """One backward pass for each example; returns their losses."""
         values: list[float] = []
-        with only_these_require_grad(self.model, names) as parameters, _grads_kept(parameters.values()):
+        with only_these_require_grad(self.model, names) as parameters, grads_kept(parameters.values()):
             for i in range(batch_size(batch) if names else 0):
                 with SingleLosses():
                     found = list(self.losses(self.model, example(batch, i)))
@@ -235,7 +235,8 @@ class PerExample:
 
 
 @contextmanager
-def _grads_kept(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+def grads_kept(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Afterwards every parameter has the `.grad` that it had."""
     held = [(parameter, parameter.grad) for parameter in parameters]
     try:
         yield

@@ -1,6 +1,7 @@
 """What an entry is worth: a score is any function (model, names, batches) -> one number per entry of those tensors."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,9 @@ from glue_sparse.core.masks import Scores
 from glue_sparse.core.randomness import seeded
 
 ScoreFunction = Callable[[nn.Module, tuple[str, ...], Iterable[Batch]], Scores]
-"""(model, names of the tensors to score, collated batches) -> scores. The scores of several ranks are added."""
+"""(model, names of the tensors to score, collated batches) -> scores.
+
+Those of several ranks are added; of `Staged` ones, the sums that they follow from."""
 
 
 class Computed(Mapping[str, Tensor]):
@@ -29,6 +32,47 @@ class Computed(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+class Staged(Mapping[str, Tensor]):
+    """Scores that are no sums over examples, but follow from sums: |g| of the gradient g of all examples.
+
+    Read as a mapping it is what a single process gets, which has seen all examples.
+
+    Args:
+        sums: of this process's share of the examples; what ranks add.
+        finish: sums over all examples -> the scores, or another stage.
+    """
+
+    def __init__(self, sums: Scores, finish: Callable[[Scores], Scores]):
+        self.sums, self.finish = sums, finish
+
+    @cached_property
+    def _alone(self) -> Scores:
+        return of_all_ranks(self, lambda sums: sums)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._alone[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sums)
+
+    def __len__(self) -> int:
+        return len(self.sums)
+
+
+def of_all_ranks(scores: Scores, combine: Callable[[Scores], Scores]) -> Scores:
+    """The scores of all examples, from those of this rank's share.
+
+    Args:
+        combine: adds over ranks. It is called for each stage, so all ranks have to call this together.
+    """
+    if not isinstance(scores, Staged):
+        return combine(scores)
+    found: Scores = scores
+    while isinstance(found, Staged):
+        found = found.finish(combine(found.sums))
+    return found
 
 
 def magnitude(model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch] = ()) -> Scores:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from glue_sparse.core.batches import Batch, evaluating, example, on_device
@@ -41,7 +42,8 @@ def synflow(model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch] =
     positive = {name: parameter.detach().double().abs() for name, parameter in model.named_parameters()}
     wanted = {name: positive[name].requires_grad_() for name in names if model.get_parameter(name).requires_grad}
     buffers = {name: x.double() if x.is_floating_point() else x for name, x in model.named_buffers()}
-    with evaluating(model), torch.enable_grad():
+    # attention as products, whose softmax over one position has a gradient of exactly 0
+    with evaluating(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         outputs = functional_call(model, {**positive, **buffers}, kwargs=ones)
         found = torch.autograd.grad(_flow(outputs), [*wanted.values()], allow_unused=True)
     scores = {name: torch.zeros_like(positive[name]) for name in names}

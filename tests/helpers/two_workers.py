@@ -13,12 +13,13 @@ from transformers import TrainerCallback, TrainingArguments
 
 from glue_sparse import FixedMask, SparseTrainer, fisher, noise
 from glue_sparse.core.active import current_masks
-from glue_sparse.core.masks import digest
+from glue_sparse.core.masks import digest, positions
 from glue_sparse.methods.base import SparseMethod
 from glue_sparse.methods.gates.diff_gates import DiffGates
 from glue_sparse.methods.moving.alternate import Alternate
 from glue_sparse.methods.moving.drop_grow import DropGrow, with_changes
 from glue_sparse.methods.moving.rules import DYNSPARSE, PRESETS, gradient_magnitude
+from glue_sparse.scores.named import named
 from networks import bert, collate, examples
 
 
@@ -65,9 +66,13 @@ if __name__ == "__main__":
     fish = FixedMask(partial(fisher, progress=False), density=0.05, num_samples=31)
     trainer, counter = train(str(out / "run"), int(sys.argv[2]), fish)
     rank = trainer.args.process_index
+    grasp = FixedMask(named("grasp", progress=False), density=0.05, num_samples=31)
+    shared = partial(trainer.sample_batches, share=(rank, trainer.args.world_size))
+    chosen = positions(grasp.prepare(bert(), trainer.head, shared, trainer._add_over_ranks))
     report = {
         "world": trainer.args.world_size,
         "digest": digest(current_masks(trainer.network)),
+        "grasp": chosen.tolist(),
         "bytes_per_step": counter.sent / 6,
         "buffer_bytes_per_step": counter.buffers,
         "trainable": sum(p.numel() for p in trainer.network.parameters() if p.requires_grad),

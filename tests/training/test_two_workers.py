@@ -42,6 +42,14 @@ def test_ranks_agree_with_each_other_and_with_one_process(runs: tuple[Path, Path
         torch.testing.assert_close(values, diffs[0].values[name], rtol=1e-4, atol=1e-6)
 
 
+def test_ranks_exchange_the_sums_of_each_stage_of_a_score(runs: tuple[Path, Path]):
+    """GraSP needs the gradient of all examples before it can take its product with a Hessian."""
+    one, two = runs
+    alone, *ranks = (read(path)["grasp"] for path in (one / "rank0.json", two / "rank0.json", two / "rank1.json"))
+    assert ranks[0] == ranks[1] and len(ranks[0]) == len(alone) > 100
+    assert len(set(ranks[0]) & set(alone)) >= 0.98 * len(alone)  # rounding may change places at the border
+
+
 def test_ranks_see_the_same_gates(runs: tuple[Path, Path]):
     """Noise and penalty are those of a single process with the same global batch."""
     one, two = runs

@@ -16,7 +16,7 @@ from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
 from glue_sparse.methods.moving import checkpoint as moved
-from glue_sparse.methods.refresh import Refresh
+from glue_sparse.methods.refresh import Refresh, check_late_choice
 from glue_sparse.methods.schedules import Period
 from glue_sparse.scores.scores import ScoreFunction, of_all_ranks
 from glue_sparse.writing import bounds
@@ -89,10 +89,8 @@ class FixedMask(SparseMethod):
 
     def check(self, model: nn.Module, head: tuple[str, ...], num_steps: int | None) -> None:
         """See `SparseMethod.check`."""
-        after = 0 if self.choose_after is None else self.choose_after
-        if num_steps is not None and after >= max(1, num_steps - 1):
-            raise ValueError(f"`choose_after` {after:g} is past the last choice that could still train, in a run of "
-                             f"{num_steps} steps: lower it, or train longer")  # fmt: skip
+        if self.choose_after is not None and num_steps is not None:
+            check_late_choice(self.choose_after, num_steps)
 
     def prepare(
         self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine = alone

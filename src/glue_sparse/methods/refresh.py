@@ -36,6 +36,9 @@ class Refresh:
 
     def masks(self, model: nn.Module, moment: Moment) -> Masks | None:
         """New masks where it is time for them; the first choice has been made before step 0."""
+        if self.once:
+            assert self.every != "epoch"
+            check_late_choice(self.every, moment.num_steps)
         schedule = Schedule(every=self.every, until=1.0).in_steps(moment.num_steps, moment.num_epochs)
         if not schedule.is_update(moment.step):
             return None
@@ -60,6 +63,17 @@ class Refresh:
         if masks := self.masks(model, moment):
             reindex(model, masks, moment.optimizer)
             _put_back(model, first)
+
+
+def check_late_choice(after: float, num_steps: int) -> None:
+    """Raise a ValueError where a run is over before it chooses, or before what it has chosen can train.
+
+    Args:
+        after: steps; below 1, a fraction of the run.
+    """
+    if not Schedule(every=after, until=1.0).in_steps(num_steps).num_updates:
+        raise ValueError(f"`choose_after` {after:g} leaves no steps to train what is chosen, in a run of {num_steps} "
+                         "steps: lower it, or train longer")  # fmt: skip
 
 
 def _put_back(model: nn.Module, first: dict[str, tuple[Tensor, Tensor]]) -> None:

@@ -86,7 +86,8 @@ class DiffFacts(Facts):
         names = {one.name for one in fields(Link)}
         link = {key: value for key, value in self.info.items() if key in names}
         info = {key: value for key, value in self.info.items() if key not in names}
-        needed = ["inactive"] if self.tensors is None else [one.name for one in fields(DiffInfo) if one.name not in _NEW]
+        sealed = [one.name for one in fields(DiffInfo) if one.name not in _NEW]
+        needed = ["inactive"] if self.tensors is None else sealed
         if lacking := [key for key in needed if key not in info]:
             raise ValueError(f"its header lacks {', '.join(lacking)}")
         return typed(DiffInfo, info, "its header"), typed(Link, link, "its header") if link else None

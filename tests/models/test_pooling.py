@@ -1,4 +1,4 @@
-"""What a classifier reads: the mean over tokens that are no padding, the first one, or the pooler, and which by default."""
+"""What a classifier reads, the mean over tokens that are no padding, the first one or the pooler."""
 
 import json
 import shutil

@@ -10,6 +10,7 @@ from glue_sparse.cli import quickstart
 from glue_sparse.cli.main import main
 from glue_sparse.experiments import grids, runner
 from glue_sparse.models import sources
+from glue_sparse.writing.extras import missing
 from small_grids import finished
 
 SHOWN = """
@@ -47,15 +48,39 @@ def test_only_what_is_missing_runs_and_a_failure_is_told(
     runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     grid = grids.read(Path("quickstart"), output_dir=runs)
-    (missing,) = [cell for cell in grid.cells if cell.row == "random"]
-    (missing.folder / "results.json").unlink()
+    (lost,) = [cell for cell in grid.cells if cell.row == "random"]
+    (lost.folder / "results.json").unlink()
     ran: list[str] = []
     monkeypatch.setattr(sources, "resolve", str)
     monkeypatch.setattr(runner, "run_here", lambda grid: [c for c in runner.missing(grid) if not ran.append(c.name)])
     assert main(["quickstart", "--output_dir", str(runs)]) == 1
     out, error = capsys.readouterr()
-    assert ran == [missing.name] and "1 of 5 runs to do" in error and f"failed: {missing.name}" in error
-    assert "| random   | -" in out and "diff compare" in out and str(missing.folder) not in out
+    assert ran == [lost.name] and "1 of 6 runs to do" in error and f"failed: {lost.name}" in error
+    assert "| random     | -" in out and "diff compare" in out and str(lost.folder) not in out
+
+
+def test_a_page_is_written_beside_the_runs(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    told: list[object] = []
+    monkeypatch.setattr(quickstart, "REPORT", lambda *words: told.extend(words))
+    assert main(["quickstart", "--output_dir", str(runs)]) == 0
+    assert told[:2] == [[runs], runs / "report.html"] and "tweets" in str(told[2])
+    out = capsys.readouterr().out
+    assert "docs/results/claims.md" in out and "One seed" in out
+
+
+def test_a_page_that_cannot_be_drawn_leaves_the_table(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def lacking(*words: object) -> None:
+        raise missing("a report", "report")
+
+    monkeypatch.setattr(quickstart, "REPORT", lacking)
+    assert main(["quickstart", "--output_dir", str(runs)]) == 0
+    out, error = capsys.readouterr()
+    assert "| fish " in out and "diff show" in out
+    assert error.startswith("no report: a report needs a package that is not installed: ")
 
 
 def test_without_the_extra_nothing_runs(

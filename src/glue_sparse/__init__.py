@@ -37,9 +37,15 @@ if TYPE_CHECKING:
     from glue_sparse.methods.schedules import Schedule as Schedule
     from glue_sparse.models.of_diff import load_base as load_base
     from glue_sparse.models.tokenizers import load_tokenizer as load_tokenizer
+    from glue_sparse.scores.curvature import grasp as grasp
     from glue_sparse.scores.fisher import fisher as fisher
+    from glue_sparse.scores.gradients import gradient as gradient
+    from glue_sparse.scores.gradients import saliency as saliency
+    from glue_sparse.scores.gradients import skeletonization as skeletonization
+    from glue_sparse.scores.gradients import taylor as taylor
     from glue_sparse.scores.scores import magnitude as magnitude
     from glue_sparse.scores.scores import noise as noise
+    from glue_sparse.scores.synflow import synflow as synflow
     from glue_sparse.tasks.by_name import load_task as load_task
     from glue_sparse.tasks.registry import TaskRecord as TaskRecord
     from glue_sparse.tasks.registry import register_task as register_task
@@ -69,8 +75,11 @@ _MODULES = {
     "methods.schedules": ("Schedule",),
     "models.of_diff": ("load_base",),
     "models.tokenizers": ("load_tokenizer",),
+    "scores.curvature": ("grasp",),
     "scores.fisher": ("fisher",),
+    "scores.gradients": ("gradient", "saliency", "skeletonization", "taylor"),
     "scores.scores": ("magnitude", "noise"),
+    "scores.synflow": ("synflow",),
     "tasks.by_name": ("load_task",),
     "tasks.registry": ("TaskRecord", "register_task"),
     "training.trainer": ("SparseTrainer",),

@@ -48,7 +48,6 @@ def test_methods_with_a_name_of_their_own_choose_what_their_score_chooses():
 
 def test_those_that_had_a_name_keep_their_bits():
     """As they were chosen before scores had names: by the run's own seed, of all tensors together."""
-    assert isinstance(built(method="fish").score_of(0), type(named("fisher")))
     options = {"estimator": "sampled", "power": "absolute"}
     right = FixedMask(lambda *given: fisher(*given, **options, seed=3), density=0.05, num_samples=16)  # type: ignore
     found = chosen(method="fish", fisher_estimator="sampled", fisher_power="absolute")

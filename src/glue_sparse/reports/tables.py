@@ -44,7 +44,7 @@ def _score(result: Result) -> str:
 
 def _method(result: Result) -> str:
     """The method, and what it chose by where that is not the default."""
-    chosen = (result.arguments.get(key) for key in ("criterion", "distribution", "pattern"))
+    chosen = (result.arguments.get(key) for key in ("score", "criterion", "distribution", "pattern"))
     return " ".join([result.method, *(str(value) for value in chosen if value)])
 
 

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from glue_sparse.arguments.run import Arguments
 from glue_sparse.core.batches import on_device
+from glue_sparse.costs.by_tensor import active_by_tensor
 from glue_sparse.costs.cost import as_facts, cost_of, state_bytes
 from glue_sparse.costs.flops import forward_flops, report
 from glue_sparse.diffs.identity import FILE_NAME as DIFF_FILE
@@ -72,6 +73,7 @@ def result_of(
         flops=_flops(trainer, arguments, task),
         connections=trainer.method.facts(trainer.network),
         learning_rate=trainer.args.learning_rate,
+        active_by_tensor=active_by_tensor(trainer.network),
     )
 
 

@@ -65,6 +65,8 @@ class Result:
     """Peak rate that the run trained with, after `--scale_learning_rate`."""
     checkpoints: dict[str, float] = field(default_factory=dict)
     """Of delta checkpoints: their number and bytes."""
+    active_by_tensor: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    """Where the active entries lie: see `costs.by_tensor`. Empty for runs of before it was counted."""
 
     @property
     def trained_entries(self) -> int:

@@ -12,7 +12,7 @@ from networks import bert
 def test_counts_add_up_to_those_of_the_whole_model_and_tell_layers_apart():
     torch.manual_seed(0)
     model = bert()
-    names = {name: parameter for name, parameter in model.named_parameters()}
+    names = dict(model.named_parameters())
     frozen = next(name for name in head_names(model) if name.endswith("bias"))
     names[frozen].requires_grad_(False)
     masks = {name: torch.rand(p.shape) < 0.1 for name, p in names.items() if name not in head_names(model)}

@@ -15,6 +15,7 @@ COMMANDS = {
     "table": ("table", "run a grid of experiments, print its table, or list the grids"),
     "tune": ("tune", "try values of one setting on held-out training data, and say which is best"),
     "figure": ("figure", "draw a grid, or how runs went"),
+    "report": ("report", "write one file of HTML about runs: tables, charts, claims and commands"),
     "diff": ("diff", "look at diffs, compare, prune, apply or restore them"),
     "masks": ("masks", "choose the weights that pruning would keep, and compare masks"),
     "drop-point": ("essential_sparsity", "score over sparsity, and where it drops"),

@@ -41,6 +41,5 @@ def together(parts: Iterable[Mapping[str, Any]]) -> Facts:
     for part in parts:
         for key, value in part.items():
             was = found.get(key)
-            both = isinstance(value, dict) and isinstance(was, dict)
-            found[key] = together((was, value)) if both else value
+            found[key] = together((was, value)) if isinstance(was, dict) and isinstance(value, dict) else value
     return found

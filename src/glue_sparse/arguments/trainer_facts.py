@@ -26,6 +26,7 @@ _WORKERS: Needs = {"dataloader_num_workers": ()}
 _RECOMPUTES: Needs = {"gradient_checkpointing": (True,), "activation_checkpointing": (True,)}
 _HUB: Needs = {"push_to_hub": (True,)}
 _TRACKIO: Needs = {"report_to": ("trackio", "all")}
+_PROJECTS: Needs = {"report_to": ("trackio", "wandb", "all")}
 ADAM = (
     "adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused", "adamw_anyprecision",
     "adamw_torch_4bit", "adamw_torch_8bit", "adamw_8bit", "adamw_bnb_8bit", "paged_adamw_32bit", "paged_adamw_8bit",
@@ -72,7 +73,7 @@ NEEDS: dict[str, Needs] = {
     "liger_kernel_config": {"use_liger_kernel": (True,)}, "fsdp_config": {"fsdp": ()},
     "length_column_name": {"train_sampling_strategy": ("group_by_length",)},
     "hub_model_id": _HUB, "hub_strategy": _HUB, "hub_token": _HUB, "hub_private_repo": _HUB, "hub_always_push": _HUB,
-    "hub_revision": _HUB, "project": _TRACKIO, "trackio_space_id": _TRACKIO, "trackio_bucket_id": _TRACKIO,
+    "hub_revision": _HUB, "project": _PROJECTS, "trackio_space_id": _TRACKIO, "trackio_bucket_id": _TRACKIO,
     "trackio_static_space_id": _TRACKIO,
 }  # fmt: skip
 """Flags that transformers would ignore with the values of others."""

@@ -1,9 +1,10 @@
 """Output and training: the arguments of transformers with our own. Loads torch."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import IntervalStrategy, SchedulerType, TrainingArguments
@@ -41,7 +42,17 @@ def _check_mapping(name: str, text: str) -> None:
 
 @dataclass
 class RunArguments(OutputArguments, TrainingArguments):
-    """Output and training: all of transformers.TrainingArguments, of which --help shows the usual ones."""
+    """Output and training: all of transformers.TrainingArguments, of which --help shows the usual ones.
+
+    Attributes:
+        tags: what services that `report_to` names are told of a run beside its arguments.
+    """
+
+    tags: dict[str, str] = field(default_factory=dict, init=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is shown of the arguments where a run is reported to."""
+        return {**super().to_dict(), **({"tags": self.tags} if self.tags else {})}
 
     def __post_init__(self):
         sharding.refuse(self)  # before the packages that it needs are looked for

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from glue_sparse.arguments.command_line import DEFAULTS
-from glue_sparse.experiments import grid_file, sweeps, tuning
+from glue_sparse.experiments import grid_file, reported, sweeps, tuning
 from glue_sparse.experiments.cells import START, Cell, Grid, Tuned
 from glue_sparse.experiments.grid_file import called
 from glue_sparse.experiments.told import parse, settings_of
@@ -123,7 +123,8 @@ def _grid(
             settings = {**_of_base(config.get("base") or {}, own), **own}
             start = cells[settings.pop(START), column, seed] if START in settings else None
             with prefixed(f"{called(path)}, {row}/{column}"):
-                cells[row, column, seed] = _cell(row, column, seed, [*_argv(settings), *flags], root, start)
+                words = [*_argv(settings), *flags]
+                cells[row, column, seed] = _cell(path.stem, row, column, seed, words, root, start)
     shown, title = (kept_rows, kept_columns, all_seeds, tuple(cells.values())), str(config.get("title", path.stem))
     told = _sources(path, config), config.get("figure") or {}, family
     return Grid(path.stem, title, *shown, *told, notes=_notes(path, config))
@@ -248,7 +249,9 @@ def _word(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _cell(row: str, column: str, seed: int, argv: list[str], root: Path, start: Cell | None) -> Cell:
+def _cell(
+    grid: str, row: str, column: str, seed: int, argv: list[str], root: Path, start: Cell | None
+) -> Cell:
     first = parse(argv, config=DEFAULTS)
     tasks.check(first.task, first.model)
     if first.merge.merge_every and not first.merge.num_workers:
@@ -257,7 +260,7 @@ def _cell(row: str, column: str, seed: int, argv: list[str], root: Path, start: 
     if not Path(model).name.strip("."):
         raise ValueError(f"the folder of runs is called as the model: give `model` {model} by its own name")
     folder = root / Path(model).name / row / column / f"seed{seed}"
-    argv = [*argv, "--output_dir", str(folder)]
+    argv = [*argv, "--output_dir", str(folder), *reported.flags(first, grid, folder.relative_to(root), argv)]
     prunes_start = methods.find(first.method.method).prunes_start
     if start:
         argv += ["--start_diff", str(folder / "start" if prunes_start else start.folder)]

@@ -22,7 +22,7 @@ from glue_sparse.diffs import card, pruned_model
 from glue_sparse.diffs.card import Contents
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import FILE_NAME as DIFF_FILE
-from glue_sparse.experiments import evaluation, inputs
+from glue_sparse.experiments import evaluation, inputs, tracking
 from glue_sparse.experiments.cards import measured
 from glue_sparse.experiments.outcome import info_of, result_of
 from glue_sparse.experiments.settle import Settled, settings, settle
@@ -91,7 +91,7 @@ def _claim_and_run(arguments: Arguments, command: str) -> Result:
             with ranks.together():
                 if checkpoint is None:
                     _check_own_card(folder)
-                settled = settle(arguments)
+                settled = stack.enter_context(tracking.told(settle(arguments)))
             return _run(settled, given, folder, checkpoint, command)
 
 

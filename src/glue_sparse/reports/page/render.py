@@ -74,8 +74,8 @@ def _section(place: int, section: Section) -> dict[str, Any]:
     lines = [_line(line, section.titles[line.column]) for line in section.lines]
     drawn = [(section.titles[column], charts(found)) for column, found in section.columns.items()]
     return {
-        "id": f"grid-{place}", "grid": section.grid or "runs of no grid", "model": section.model, "lines": lines, "header": HEADER,
-        "columns": drawn, "runs": sum(len(one.found) for one in section.lines),
+        "id": f"grid-{place}", "grid": section.grid or "runs of no grid", "model": section.model,
+        "header": HEADER, "lines": lines, "columns": drawn, "runs": sum(len(one.found) for one in section.lines),
     }  # fmt: skip
 
 

@@ -20,7 +20,8 @@ FILE_NAME = "results.json"
 
 NOT_SETTINGS = {
     "output_dir", "overwrite", "resume_from_checkpoint", "config", "data_dir", "disable_tqdm", "report_to", "run_name",
-    "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "dataloader_num_workers", "use_cpu", "world_size", "simulate", "start_diff", "save_model",
+    "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "dataloader_num_workers", "use_cpu",
+    "world_size", "simulate", "start_diff", "save_model",
 }  # fmt: skip
 """Arguments that say where and how a run is done, not what it computes."""
 

@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 
 from glue_sparse.records.archive import Entry
+from glue_sparse.records.claims import Claim, Place
+from glue_sparse.reports.claims.evidence import Evidence
+from glue_sparse.reports.claims.verdicts import Decision, decided
 from glue_sparse.reports.page import render, series
 from glue_sparse.reports.page.charts import charts
 from glue_sparse.reports.page.lines import sections, swept
@@ -89,8 +92,10 @@ def test_scripts_run_by_their_digest_alone_and_nothing_is_loaded(monkeypatch: py
                        result=replace(one.result, title=HOSTILE, method=HOSTILE, command=HOSTILE, date=HOSTILE,
                                       versions={HOSTILE: HOSTILE}, model=HOSTILE))
                for one in runs()]  # fmt: skip
-    claims = [{"claim": HOSTILE, "verdict": HOSTILE}]
-    found = page(entries, monkeypatch, HOSTILE, claims=claims)
+    told: Any = dict.fromkeys(("id", "paper", "claim", "source", "why"), HOSTILE)
+    claim = Claim(**told, cells=(Place(grid=HOSTILE, sides=(HOSTILE,)),), expect="rises", matters=1.0)
+    evidence = Evidence(claim.cells[0], {0: 1.0}, {HOSTILE: 1.0}, HOSTILE, (entries[0].result,), (HOSTILE,))
+    found = page(entries, monkeypatch, HOSTILE, decisions=[Decision(claim, "undetermined", evidence, 1.0)])
     ours = [text for attributes, text in found.scripts if attributes.get("type") != "application/json"]
     digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in ours]
     policy = next(str(one["content"]) for one in found.named("meta") if "http-equiv" in one)
@@ -103,6 +108,19 @@ def test_scripts_run_by_their_digest_alone_and_nothing_is_loaded(monkeypatch: py
         assert str(attributes.get("href") or "#").startswith("#")
     assert HOSTILE in found.words and "49" not in found.words
     assert any(row["row"].startswith(HOSTILE) for spec in found.specs for row in rows_of(spec))
+
+
+def test_claims_that_the_runs_decide_have_verdicts_and_the_others_are_counted(monkeypatch: pytest.MonkeyPatch):
+    told: Any = {"paper": "A paper", "source": "table 1", "expect": "rises", "why": "rounding", "matters": 1.0}
+    sides = ("random-0.005-0.001", "fish-0.005-0.001")
+    claims = [Claim(id=grid, claim=text, cells=(Place(grid=grid, sides=sides),), **told)
+              for grid, text in (("rates", "FISH over random"), ("other", "Another"))]  # fmt: skip
+    found = page(runs(), monkeypatch, decisions=decided(claims, runs()))
+    cells = [attributes.get("data-value") for attributes in found.named("td")][:6]
+    assert cells[:2] == ["FISH over random", "holds"] and float(str(cells[2])) == pytest.approx(5) and cells[5] == "3"
+    assert [one["data-verdict"] for one in found.named("span")] == ["holds"]
+    text = " ".join(found.words)
+    assert "A paper: table 1" in text and "1 more have no runs here" in text and "Another" not in text
 
 
 def test_a_sweep_is_drawn_over_its_setting_and_then_over_that_of_its_best():

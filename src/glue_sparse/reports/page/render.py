@@ -12,6 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from glue_sparse.records.archive import Entry
 from glue_sparse.records.results import Result
+from glue_sparse.reports.claims.verdicts import Decision
+from glue_sparse.reports.page import verdicts
 from glue_sparse.reports.page.charts import charts
 from glue_sparse.reports.page.lines import PERCENT, Line, Section, sections
 from glue_sparse.writing.extras import needed
@@ -19,11 +21,11 @@ from glue_sparse.writing.extras import needed
 FOLDER = Path(__file__).parent
 
 
-def html(entries: Sequence[Entry], title: str, claims: Sequence[dict[str, Any]] = ()) -> str:
+def html(entries: Sequence[Entry], title: str, decisions: Sequence[Decision] = ()) -> str:
     """The page of runs.
 
     Args:
-        claims: for each a dictionary of texts; the first has the names of the table's columns.
+        decisions: on claims, by these runs.
     Raises:
         ValueError: the extra `report` is not installed.
     """
@@ -36,7 +38,7 @@ def html(entries: Sequence[Entry], title: str, claims: Sequence[dict[str, Any]] 
     return environment.get_template("page.html.j2").render(
         title=title, scripts=scripts, hashes=[_hash(text) for text in scripts], sections=told,
         style=(FOLDER / "page.css").read_text(encoding="utf-8"),
-        summary=_summary(found, told), claims=claims, percent=f"{PERCENT:g}",
+        summary=_summary(found, told), claims=verdicts.told(decisions), percent=f"{PERCENT:g}",
     )  # fmt: skip
 
 

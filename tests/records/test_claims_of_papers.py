@@ -42,11 +42,11 @@ def test_sides_are_rows_of_their_grid(place: Place):
     config = grid_file.load(path)
     rows, family = sweeps.expand(grid_file.named(path, config, "rows"), {})
     known = {*rows, *config.get("stages", {})} | ({*family.values()} if place.at else set())
-    columns = {*config["columns"]}
-    for one in place.each or ("",):
-        sides = [side.replace("{}", f"{one:g}" if isinstance(one, int | float) else one) for side in place.sides]
-        assert {side.partition("@")[0] for side in sides} <= known, f"no such row in {place.grid}"
-        assert {column for side in sides if (column := side.partition("@")[2])} | {*place.columns} <= columns
+    filled = [f"{one:g}" if isinstance(one, int | float) else one for one in place.each or ("",)]
+    wanted = [{side.replace("{}", text).partition("@")[0] for side in place.sides} for text in filled]
+    assert any(rows <= known for rows in wanted), f"no such rows in {place.grid}: add them there, or leave it out here"
+    named = {column for side in place.sides if (column := side.partition("@")[2])}
+    assert named | {*place.columns} <= {*config["columns"]}
 
 
 def test_a_users_file_takes_the_place_of_ours(tmp_path: Path):

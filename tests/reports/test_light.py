@@ -45,6 +45,8 @@ assert table.main(["show", runs]) == 0 and "scipy" not in sys.modules
 assert table.main(["show", grid, "--output_dir", runs, "--results_dir", out,
                    "--interval", "95", "--against", "dense"]) == 0
 figure.main([grid, "--output_dir", runs, "--results_dir", out])
+from glue_sparse.cli import claims
+assert claims.main(["--runs", runs]) == 0
 print([name for name in ("torch", "transformers") if name in sys.modules])
 """
 

@@ -1,7 +1,7 @@
 """What papers claim, and whether our runs bear it out: for example
 
     glue-sparse claims
-    glue-sparse claims --claim fish-over-random fish-near-dense
+    glue-sparse claims --claim fish-over-random-equal-rate fish-near-dense
     glue-sparse claims --runs runs/fish_rates --format md --out claims.md
     glue-sparse claims --claims mine.yaml
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import mean
 
 from glue_sparse.records.claims import Claim, Place
@@ -75,7 +76,8 @@ def _left_out(part: Stratum, lines: dict[int, list[tuple[Result, ...]]], lacks: 
     if not all(lines.values()):
         return f"no values of the sweeps with all seeds, left out: {part.name}"
     for line in (line for of_seed in lines.values() for line in of_seed):
-        if len({(run.title, run.main_metric, repr(run.source)) for run in line}) > 1:
+        if any((run.title, run.main_metric, run.source) != (one.title, one.main_metric, one.source)
+               for one, run in pairwise(line)):  # fmt: skip
             return f"the sides saw different data, left out: {part.name}"
     return f"not every run holds what is measured, left out: {part.name}" if lacks else None
 

@@ -135,10 +135,7 @@ def _filled(place: Place) -> Iterator[tuple[str, tuple[str, ...]]]:
 def _of_columns(place: Place, filled: tuple[str, tuple[str, ...]], runs: Runs) -> Iterator[Stratum]:
     text, sides = filled
     own = [side.partition("@") for side in sides]
-    if all(at for _, at, _ in own):
-        columns = [""]
-    else:
-        columns = place.columns or runs.columns(place.grid)
+    columns = [""] if all(at for _, at, _ in own) else place.columns or runs.columns(place.grid)
     for column in columns:
         name = " ".join(part for part in (column or " and ".join(sides), text) if part)
         if stratum := _with_most_seeds(place, name, [(row, at or column) for row, _, at in own], runs):

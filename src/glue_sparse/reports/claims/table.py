@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from math import isinf
+from pathlib import Path
 from typing import Any
 
 from glue_sparse.records.results import Result
@@ -61,7 +62,7 @@ def scale(one: Decision) -> str:
     steps = [step for run in runs if (step := _steps(run))]
     parts = [
         f"grid {one.evidence.place.grid}",
-        _words(dict.fromkeys(run.model for run in runs)),
+        _words(dict.fromkeys(Path(run.model).name for run in runs)),
         _words(one.evidence.by_stratum),
         f"{_span(rows)} training rows" if rows else "",
         f"{_span(steps)} steps" if steps else "",

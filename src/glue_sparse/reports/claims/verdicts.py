@@ -12,9 +12,12 @@ where the usual one is that of 90 %), and does not where either is there. All el
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import inf, sqrt
+from functools import cached_property
+from math import inf
 from statistics import mean, stdev
 from typing import Literal
+
+import numpy as np
 
 from glue_sparse.records.archive import Entry
 from glue_sparse.records.claims import Claim, Expect
@@ -48,12 +51,18 @@ class Decision:
     effect: float | None = None
     low: float | None = None
     high: float | None = None
-    needed: float | None = None
 
     @property
     def seeds(self) -> list[int]:
         """That every side has."""
         return [*self.evidence.differences] if self.evidence else []
+
+    @cached_property
+    def needed(self) -> float | None:
+        """Of what is undetermined, the seeds that it would take; see `seeds_needed`."""
+        if self.evidence is None or self.verdict != "undetermined":
+            return None
+        return seeds_needed([*self.evidence.differences.values()], self.claim.matters, self.claim.expect)
 
 
 def decided(claims: Iterable[Claim], entries: Iterable[Entry]) -> list[Decision]:
@@ -75,8 +84,7 @@ def _decision(claim: Claim, evidence: Evidence | None) -> Decision:
         return Decision(claim, "undetermined", evidence, effect)
     low, high = effect - half, effect + half
     found = verdict(claim.expect, effect, low, high, claim.matters) if len(differences) >= LEAST_SEEDS else None
-    needed = None if found else seeds_needed(differences, claim.matters, claim.expect)
-    return Decision(claim, found or "undetermined", evidence, effect, low, high, needed)
+    return Decision(claim, found or "undetermined", evidence, effect, low, high)
 
 
 def verdict(expect: Expect, effect: float, low: float, high: float, matters: float) -> Verdict | None:
@@ -115,8 +123,7 @@ def seeds_needed(differences: Sequence[float], matters: float, expect: Expect, p
     from scipy.stats import nct, t  # half a second, for those who ask
 
     wanted = 1 - (1 - power) / 2 if expect == "near" else power
-    for count in range(LEAST_SEEDS, MOST_SEEDS + 1):
-        quantile = t.ppf((1 + PERCENT / 100) / 2, count - 1)
-        if nct.sf(quantile, count - 1, matters * sqrt(count) / spread) >= wanted:
-            return count
-    return inf
+    counts = np.arange(LEAST_SEEDS, MOST_SEEDS + 1)
+    quantiles = t.ppf((1 + PERCENT / 100) / 2, counts - 1)
+    enough = nct.sf(quantiles, counts - 1, matters * np.sqrt(counts) / spread) >= wanted
+    return float(counts[np.argmax(enough)]) if enough.any() else inf

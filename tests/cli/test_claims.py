@@ -74,3 +74,13 @@ def test_some_claims_and_what_is_not_there(words: list[str], capsys: pytest.Capt
             command.main([*words, *more])
         (line,) = capsys.readouterr().err.splitlines()
         assert said in line
+
+
+def test_a_key_of_a_file_is_not_told_as_a_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "mine.yaml"
+    for text, said in (("paper: me", "error: `claims` of "), ("paper: me\nclaims: {a: {source: s}}", "lacks `claim`")):
+        path.write_text(text)
+        with pytest.raises(SystemExit):
+            command.main(["--claims", str(path)])
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line

@@ -35,13 +35,14 @@ _FORMATS: dict[str, Callable[[Sequence[Decision]], str]] = {
 def parser(prog: str | None = None) -> Parser:
     """The command line."""
     found = Parser(prog, description=__doc__)
+    # `dest` other than the flag, since messages name keys of a YAML that are called as these flags are
     found.add_argument(
         "--runs", nargs="+", type=Path, metavar="PLACE",
         help=f"folders of runs, and archives or folders of them; default: {' and '.join(map(str, PLACES))}",
     )  # fmt: skip
-    found.add_argument("--claim", nargs="+", default=[], metavar="ID", help="only these claims")
+    found.add_argument("--claim", dest="ids", nargs="+", default=[], metavar="ID", help="only these claims")
     found.add_argument(
-        "--claims", nargs="+", type=Path, default=[claims.SHIPPED], metavar="FILE",
+        "--claims", dest="files", nargs="+", type=Path, default=[claims.SHIPPED], metavar="FILE",
         help="YAML files of claims, or folders of them, in place of those that come with the package",
     )  # fmt: skip
     found.add_argument("--format", choices=[*_FORMATS], default="text", help="a table, a page, CSV or JSON")
@@ -52,7 +53,7 @@ def parser(prog: str | None = None) -> Parser:
 def decisions(arguments: Namespace) -> list[Decision]:
     """The verdicts that a command line asks for."""
     places = arguments.runs or [place for place in PLACES if place.exists()]
-    wanted = claims.chosen(claims.read(arguments.claims), arguments.claim)
+    wanted = claims.chosen(claims.read(arguments.files), arguments.ids)
     return decided(wanted, archive.read(places))
 
 

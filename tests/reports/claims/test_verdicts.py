@@ -75,6 +75,22 @@ def test_nothing_holds_with_too_few_seeds(count: int):
     assert found.verdict == ("undetermined" if count else "not run") and len(found.seeds) == count
 
 
+def test_what_cannot_be_compared_is_not_run_and_says_why():
+    found = decide({"a": [70.0] * 3, "b": [71.0] * 3}, measure="explored")
+    assert found.verdict == "not run" and found.notes == ("not every run holds what is measured, left out: a",)
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"measure": "scores"}, "claim one: unknown `measure` 'scores'; did you mean score?"),
+    ({"measure": "costs.stored_bytes"}, "claim one: unknown `measure` 'costs.stored_bytes'"),
+    ({"against": "explored_by"}, "claim one: unknown `against` 'explored_by'; did you mean explored?"),
+])  # fmt: skip
+def test_an_unknown_measure_is_told(changes: dict[str, Any], said: str):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        decide({}, **changes)
+    assert str(caught.value).startswith(said) and len(str(caught.value)) <= 300
+
+
 def test_seeds_needed_are_those_of_the_power_of_the_t_test():
     rng = np.random.default_rng(0)
     differences = rng.normal(0.3, 2.0, 4)

@@ -36,20 +36,26 @@ class Evidence:
 
 
 def gathered(claim: Claim, runs: Runs) -> Evidence | None:
-    """Of the first place that has enough seeds, or else of the one with most; none where nothing was run."""
+    """Of the first place that has enough seeds, or else of the one with most; none where nothing was run.
+
+    Raises:
+        ValueError: scores that have no common unit.
+    """
     found = [evidence for place in claim.cells if (evidence := of_place(claim, place, runs)) is not None]
     enough = [one for one in found if len(one.differences) >= LEAST_SEEDS]
     return enough[0] if enough else max(found, key=lambda one: len(one.differences), default=None)
 
 
 def of_place(claim: Claim, place: Place, runs: Runs) -> Evidence | None:
-    """What a place says; none where it lacks runs, or what is measured."""
+    """What a place says, without differences where its runs cannot be compared; none where it has no runs."""
     all_strata, notes = strata(place, runs), list[str]()
     enough = [one for one in all_strata if len(one.seeds) >= LEAST_SEEDS]
     if enough and (few := [one.name for one in all_strata if one not in enough]):
         notes.append(f"fewer than {LEAST_SEEDS} seeds, left out: {', '.join(few)}")
     parts = enough or all_strata
     seeds = sorted(frozenset.intersection(*(one.seeds for one in parts))) if parts else []
+    if parts and not seeds:
+        notes.append("no seed has runs of every side in every column")
     by_stratum: dict[str, list[float]] = {}
     compared: list[Result] = []
     for part in parts:
@@ -65,11 +71,12 @@ def of_place(claim: Claim, place: Place, runs: Runs) -> Evidence | None:
     if len(units) > 1:
         raise ValueError(f"claim {claim.id} has scores in {' and in '.join(sorted(units))} in grid {place.grid}, which "
                          "have no mean: give `columns` of one kind")  # fmt: skip
-    if not by_stratum or not seeds:
+    if not parts:
         return None
-    differences = {seed: mean(values[index] for values in by_stratum.values()) for index, seed in enumerate(seeds)}
-    means = {name: mean(values) for name, values in by_stratum.items()}
-    return Evidence(place, differences, means, units.pop(), tuple(compared), tuple(notes))
+    found = [*zip(*by_stratum.values(), strict=True)]
+    differences = {seed: mean(values) for seed, values in zip(seeds, found, strict=False)}
+    means = {name: mean(values) for name, values in by_stratum.items() if values}
+    return Evidence(place, differences, means, "".join(units), tuple(compared), tuple(notes))
 
 
 def _left_out(part: Stratum, lines: dict[int, list[tuple[Result, ...]]], lacks: bool) -> str | None:

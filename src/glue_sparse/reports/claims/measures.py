@@ -1,6 +1,7 @@
 """What claims are about: the score of a run, or a fact of its result as a number."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from math import log
 from typing import Any
 
@@ -8,6 +9,7 @@ from glue_sparse.analysis import learning_rates
 from glue_sparse.records.results import Result
 from glue_sparse.records.scales import PERCENT, scale_of
 from glue_sparse.writing.fields import typed
+from glue_sparse.writing.words import check_one_of
 
 SCORE = "score"
 _BYTES = 4
@@ -56,6 +58,16 @@ NAMED: Mapping[str, tuple[str, Callable[[Result], float]]] = {
     "log_rate_by_rule": ("of log(rate)", lambda run: log(learning_rates.factor(_sparsity(run)))),
 }  # fmt: skip
 """Measure -> its unit, and the number of a run."""
+
+_PARTS = {one.name for one in fields(Result)}
+
+
+def check(measure: str, key: str) -> None:
+    """Raise a ValueError for what is neither a measure nor begins with a part of a result."""
+    first, *rest = measure.split(".")
+    if not (rest and first in _PARTS):
+        otherwise = f"give {', '.join(NAMED)}, or a number of results.json by its path, for instance cost.stored_bytes"
+        check_one_of(f"`{key}`", measure, (SCORE, *NAMED), otherwise=otherwise)
 
 
 def worth(result: Result) -> float:

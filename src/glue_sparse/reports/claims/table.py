@@ -58,12 +58,12 @@ def scale(one: Decision) -> str:
     if one.evidence is None:
         return ""
     runs = one.evidence.runs
-    rows = [count for run in runs if isinstance(count := (run.source.get("rows") or {}).get("train"), int)]
+    rows = [*_numbers(found.get("train") for run in runs if isinstance(found := run.source.get("rows"), dict))]
     steps = [step for run in runs if (step := _steps(run))]
     parts = [
         f"grid {one.evidence.place.grid}",
         _words(dict.fromkeys(Path(run.model).name for run in runs)),
-        _words(one.evidence.by_stratum),
+        _words(dict.fromkeys(run.task for run in runs)),
         f"{_span(rows)} training rows" if rows else "",
         f"{_span(steps)} steps" if steps else "",
     ]
@@ -93,7 +93,7 @@ def _behind(one: Decision) -> str:
     ]
     if evidence:
         words += [f"By column: {', '.join(f'{name} {_signed(mean)}' for name, mean in evidence.by_stratum.items())}."]
-        words += [f"{note[0].upper()}{note[1:]}." for note in evidence.notes]
+    words += [f"{note[0].upper()}{note[1:]}." for note in one.notes]
     return " ".join(word for word in words if word)
 
 
@@ -118,7 +118,7 @@ def _facts(one: Decision) -> dict[str, Any]:
         "expect": claim.expect, "measure": claim.measure, "against": claim.against, "seeds": one.seeds,
         "seeds_to_decide": _needed(one.needed), "grid": evidence.place.grid if evidence else None,
         "by_stratum": evidence.by_stratum if evidence else {}, "scale": scale(one),
-        "notes": [*evidence.notes] if evidence else [],
+        "notes": [*one.notes],
     }  # fmt: skip
 
 

@@ -21,9 +21,11 @@ import numpy as np
 
 from glue_sparse.records.archive import Entry
 from glue_sparse.records.claims import Claim, Expect
+from glue_sparse.reports.claims import measures
 from glue_sparse.reports.claims.evidence import LEAST_SEEDS, Evidence, gathered
 from glue_sparse.reports.claims.runs import Runs
 from glue_sparse.reports.statistics import half_width
+from glue_sparse.writing.words import prefixed
 
 PERCENT, POWER = 95, 0.8
 MOST_SEEDS = 1000
@@ -51,6 +53,7 @@ class Decision:
     effect: float | None = None
     low: float | None = None
     high: float | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def seeds(self) -> list[int]:
@@ -69,22 +72,28 @@ def decided(claims: Iterable[Claim], entries: Iterable[Entry]) -> list[Decision]
     """The verdict on each claim.
 
     Raises:
-        ValueError: a place whose scores have no common unit.
+        ValueError: a place whose scores have no common unit, or an unknown measure.
     """
-    runs = Runs(entries)
+    claims, runs = [*claims], Runs(entries)
+    for claim in claims:
+        with prefixed(f"claim {claim.id}"):
+            measures.check(claim.measure, "measure")
+            if isinstance(claim.against, str):
+                measures.check(claim.against, "against")
     return [_decision(claim, gathered(claim, runs)) for claim in claims]
 
 
 def _decision(claim: Claim, evidence: Evidence | None) -> Decision:
-    if evidence is None:
-        return Decision(claim, "not run")
+    notes = evidence.notes if evidence else ()
+    if evidence is None or not evidence.differences:
+        return Decision(claim, "not run", notes=notes)
     differences = [*evidence.differences.values()]
     effect, half = mean(differences), half_width(differences, PERCENT)
     if half is None:
-        return Decision(claim, "undetermined", evidence, effect)
+        return Decision(claim, "undetermined", evidence, effect, notes=notes)
     low, high = effect - half, effect + half
     found = verdict(claim.expect, effect, low, high, claim.matters) if len(differences) >= LEAST_SEEDS else None
-    return Decision(claim, found or "undetermined", evidence, effect, low, high)
+    return Decision(claim, found or "undetermined", evidence, effect, low, high, notes)
 
 
 def verdict(expect: Expect, effect: float, low: float, high: float, matters: float) -> Verdict | None:

@@ -73,6 +73,21 @@ def test_a_refreshed_mask_counts_all_that_trained_and_its_deltas_restore(tiny_be
     assert all(torch.equal(tensor, current_tensors(whole)[n]) for n, tensor in current_tensors(model).items())
 
 
+def test_a_late_choice_by_a_named_score_holds_the_budget_and_its_deltas_restore(
+    tiny_bert: str, rte: Path, tmp_path: Path
+):
+    flags = ("--method", "score", "--score", "grasp", "--density", "0.05", "--distribution", "erk")
+    late = ("--choose_after", "0.25", "--delta_checkpoints", "true", "--save_strategy", "epoch")
+    result = go(tiny_bert, rte, tmp_path / "a", *flags, *late, "--num_samples", "24", "--num_train_epochs", "1")
+    assert result.cost["left_entries"] == 0 and result.trained_entries == result.cost["trainable"]
+    assert result.cost["trainable"] == int(0.05 * result.cost["num_entries"])
+    assert (result.arguments["score"], result.arguments["choose_after"]) == ("grasp", 0.25)
+    model, whole = (load_classifier(tiny_bert, 2, ("a", "b")) for _ in range(2))
+    deltas.restore(model, tmp_path / "a")
+    SparseDiff.from_pretrained(tmp_path / "a").apply(whole)
+    assert all(torch.equal(tensor, current_tensors(whole)[n]) for n, tensor in current_tensors(model).items())
+
+
 def test_the_leak_of_the_original_changes_every_weight(tiny_bert: str, rte: Path, tmp_path: Path):
     flags = ("--method", "random", "--density", "0.05", "--weight_decay", "0.1", "--optim", "sgd")
     tight = go(tiny_bert, rte, tmp_path / "a", *flags)

@@ -22,8 +22,8 @@ def grasp(model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch], *,
     the authors' code, logits are not divided by a temperature, and g and H are of the same examples. Signed.
 
     Memory: a graph of a batch that can be differentiated twice, with attention computed from products, and two float32
-    numbers per scored entry. The batches are kept, because they are read twice. See `gradient` for arguments and
-    result.
+    numbers per scored entry. The batches are kept, because they are read twice.
+    See `gradient` for `model`, `names`, `batches`, `progress` and the result.
     """
     examples = with_loss(model, batches)
     kept = Examples(list(batches), examples.loss, examples.label_names)

@@ -41,7 +41,7 @@ def gradient(model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch],
 def saliency(model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch], *, progress: bool = True) -> Scores:
     """|w g|, the sensitivity of SNIP (Lee et al., 2019, arXiv 1810.02340), which divides by the sum of all.
 
-    See `gradient` for arguments and result.
+    See `gradient` for `model`, `names`, `batches`, `progress` and the result.
     """
     return _of_gradient(model, names, batches, progress, lambda w, g: (w * g).abs())
 
@@ -50,7 +50,7 @@ def taylor(model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch], *
     """(w g)^2, the first order of the change of the loss without an entry (Molchanov et al., 2019, arXiv 1906.10771).
 
     Its order is that of `saliency`, of which it is the square: both choose the same entries of the same examples.
-    See `gradient` for arguments and result.
+    See `gradient` for `model`, `names`, `batches`, `progress` and the result.
     """
     return _of_gradient(model, names, batches, progress, lambda w, g: (w * g).square())
 
@@ -61,7 +61,8 @@ def skeletonization(
     """-w g: by how much the loss would rise, to first order, without an entry (Mozer and Smolensky, 1989).
 
     Signed: the worst are those without which the loss would fall. They score units; with a gate per weight it is -w g,
-    as Tanaka et al. (2020, arXiv 2006.05467) write it. See `gradient` for arguments and result.
+    as Tanaka et al. (2020, arXiv 2006.05467) write it.
+    See `gradient` for `model`, `names`, `batches`, `progress` and the result.
     """
     return _of_gradient(model, names, batches, progress, lambda w, g: -w * g)
 

@@ -47,6 +47,7 @@ def start(config: Path, *more: str) -> Forked:
 def quick_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of grids that run here too."""
     monkeypatch.setattr(runner, "subprocess", SUBPROCESS)
+    monkeypatch.setattr(runner, "warm", lambda *_: None)
 
 
 def until(happened: Any, seconds: float = 120) -> None:

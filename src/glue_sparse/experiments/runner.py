@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from glue_sparse.experiments.cells import Cell, Grid
+from glue_sparse.experiments.warm import Process, Warm, warm
 from glue_sparse.records.folder import check_places
 from glue_sparse.records.results import Result
 from glue_sparse.records.scales import scale_of
@@ -58,7 +59,8 @@ def run_here(grid: Grid, jobs: int = 1) -> list[Cell]:
     check_places(cell.folder for cell in todo)
     total = len(grid.settled)
     bar = tqdm(total=total, initial=total - len(todo), desc=grid.name, unit="run")
-    pool, running = ThreadPoolExecutor(jobs), _Running(jobs)
+    alone = [cell for cell in todo if not cell.takes_processes]
+    pool, running = ThreadPoolExecutor(jobs), _Running(jobs, warm(alone, _shared(jobs)))
     with keeping(lambda: "stopped; the same command goes on where this one stopped"), bar, raising():
         waiting, pending, failed = list(todo), {}, []
         try:
@@ -117,9 +119,9 @@ def last_words(log: Path, start: int = 0) -> str:
 class _Running:
     """The processes of the cells that run now, and the places for `jobs` of them."""
 
-    def __init__(self, jobs: int) -> None:
-        self.jobs, self.stopped = jobs, False
-        self.processes: dict[str, subprocess.Popen] = {}
+    def __init__(self, jobs: int, warm: Warm | None = None) -> None:
+        self.jobs, self.warm, self.stopped = jobs, warm, False
+        self.processes: dict[str, Process] = {}
         self.slots = SimpleQueue[int]()
         for slot in range(jobs):
             self.slots.put(slot)
@@ -155,7 +157,8 @@ class _Running:
         with cell.log.open("ab") as log:
             start = log.tell()
             for command in cell.commands():
-                process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+                forked = self.warm and not cell.takes_processes and self.warm.start(command, log, environment)
+                process = forked or subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
                 self.processes[cell.name] = process
                 if self.stopped:  # stop() may have looked just before
                     process.terminate()
@@ -170,13 +173,21 @@ class _Running:
         self.stopped = True
         for process in list(self.processes.values()):
             process.terminate()
+        if self.warm:
+            self.warm.close()
 
 
-def _environment(slot: int, jobs: int, takes_processes: bool) -> dict[str, str]:
-    """Share cores and GPUs among jobs that run side by side; a run of several processes alone may use all GPUs."""
+def _shared(jobs: int) -> dict[str, str]:
+    """The environment of all jobs, which share the cores where they run side by side."""
     environment = dict(os.environ)
     if jobs > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    return environment
+
+
+def _environment(slot: int, jobs: int, takes_processes: bool) -> dict[str, str]:
+    """That of one, which has a GPU of its own; a run of several processes alone may use all GPUs."""
+    environment = _shared(jobs)
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     gpus = visible.split(",") if visible else _gpus()
     if gpus and (jobs > 1 or not takes_processes):

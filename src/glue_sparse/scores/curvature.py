@@ -16,10 +16,10 @@ from glue_sparse.scores.scores import Staged
 def grasp(model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch], *, progress: bool = True) -> Scores:
     """w (H g): by how much the squared norm of the gradient would fall without an entry, up to a factor (GraSP).
 
-    Wang et al. (2020, arXiv 2002.07376) define S = -w (H g), and *remove* the entries with the
-    largest S. Here the largest score is kept, so it is -S, as in the code of Liu et al. (2025), whose paper prints S.
-    g is the gradient of the mean loss over all examples and H its Hessian, both of the scored tensors alone. Unlike in
-    the authors' code, logits are not divided by a temperature, and g and H are of the same examples. Signed.
+    Wang et al. (2020, arXiv 2002.07376) define S = -w (H g), and *remove* the entries with the largest S. Here the
+    largest score is kept, so it is -S, as in the code of Liu et al. (2025, arXiv 2412.13488). g is the gradient of the
+    mean loss over all examples and H its Hessian, both of the scored tensors alone and of the same examples. Unlike in
+    the code of both, logits are not divided by a temperature. Signed.
 
     Memory: a graph of a batch that can be differentiated twice, with attention computed from products, and two float32
     numbers per scored entry. The batches are kept, because they are read twice.

@@ -85,14 +85,14 @@ class Section:
 
 
 def sections(entries: Iterable[Entry]) -> list[Section]:
-    """Runs by grid and model, in the order of their first."""
+    """Runs by grid and model, in the order of their first; lines of one column stand together."""
     found: dict[tuple[str, str], dict[tuple[str, str], dict[int, Result]]] = {}
     for entry in entries:
         lines = found.setdefault((entry.grid, entry.model), {})
         lines.setdefault((entry.column, entry.row), {})[entry.seed] = entry.result
     return [
         Section(grid, model, tuple(Line(row, column, tuple(runs[seed] for seed in sorted(runs)))
-                                   for (column, row), runs in lines.items()))
+                                   for (column, row), runs in sorted(lines.items(), key=lambda one: one[0][0])))
         for (grid, model), lines in found.items()
     ]  # fmt: skip
 

@@ -15,6 +15,7 @@ from glue_sparse import SparseDiff
 from glue_sparse.cli.train import main
 from glue_sparse.models.of_diff import load_base
 from glue_sparse.records import checkpoints, results
+from glue_sparse.records.results import Result
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +37,12 @@ def call(monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> int:
         return int(end.code or 0)
 
 
+def active_and_all(result: Result) -> list[int]:
+    """Entries as they were counted by tensor."""
+    counts = [count for layers in result.active_by_tensor.values() for count in layers.values()]
+    return [sum(column) for column in zip(*counts, strict=True)]
+
+
 def test_a_run_leaves_results_a_diff_and_server_files(tiny_bert, rte, tmp_path, monkeypatch):
     out = tmp_path / "a run"
     assert call(monkeypatch, [*flags(tiny_bert, rte, out), "--do_predict"]) == 0
@@ -44,6 +51,7 @@ def test_a_run_leaves_results_a_diff_and_server_files(tiny_bert, rte, tmp_path, 
     assert result.cost["trainable"] == int(0.1 * result.cost["num_entries"])
     assert result.cost["stored_bytes"] == (out / "sparse_diff.safetensors").stat().st_size
     assert 0 <= result.cost["state_bytes"] - 8 * result.cost["trainable"] < 1000  # Adam: two numbers each, and steps
+    assert active_and_all(result) == [result.cost["trainable"], result.cost["num_entries"]]
     assert result.source["rows"] == {"train": 40, "validation": 12, "test": 2}
     assert str(tmp_path) not in json.dumps({k: v for k, v in vars(result).items() if k not in ("command", "arguments")})
     assert (out / "predictions" / "RTE.tsv").read_text().splitlines()[0] == "index\tprediction"
@@ -134,6 +142,7 @@ def test_workers_that_merge_leave_what_a_run_leaves(tiny_bert, rte, tmp_path, mo
     assert call(monkeypatch, flags(tiny_bert, rte, whole, **merge)) == 0
     assert "each of 2 workers sent" in capsys.readouterr().out
     result = results.read(whole / "results.json")
+    assert active_and_all(result) == [result.cost["trainable"], result.cost["num_entries"]]
     assert result.communication["num_merges"] == 5 and result.communication["num_refreshes"] == 2
     assert [log["epoch"] for log in result.history if "eval_validation_loss" in log] == [1.2, 2.0]
     SparseDiff.from_pretrained(whole).apply(load_base(SparseDiff.from_pretrained(whole).info, tiny_bert))

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from glue_sparse import SparseDiff, attach, magnitude, noise, select
-from glue_sparse.analysis.density import BY, placement
+from glue_sparse.analysis.density import placement
+from glue_sparse.analysis.parts import BY
 from glue_sparse.cli import diff as command
 from glue_sparse.core.names import OTHER, PARTS, is_bias, part_of
 from glue_sparse.core.params import body_names, head_names

@@ -35,7 +35,7 @@ started = process_time()
 import glue_sparse
 assert process_time() - started < 0.3, process_time() - started
 import glue_sparse.reports.curves, glue_sparse.reports.pareto, glue_sparse.reports.rate_sweeps
-import glue_sparse.records.archive, glue_sparse.reports.zero_shot
+import glue_sparse.records.archive, glue_sparse.reports.zero_shot, glue_sparse.reports.where
 import glue_sparse.reports.figures.drop_points, glue_sparse.reports.figures.pareto
 import glue_sparse.reports.figures.runs, glue_sparse.reports.figures.patterns, glue_sparse.reports.figures.masks
 from glue_sparse.cli import figure, table

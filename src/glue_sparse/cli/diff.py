@@ -49,12 +49,7 @@ def parser(prog: str | None = None) -> Parser:
     verb.add_argument("diffs", nargs="+", help="folders, files or hub repositories")
     verb.add_argument("--name", default="density", help="of the PNG and SVG files")
     verb.add_argument("--results_dir", type=Path, default=Path("results"), help="where they are written")
-    verb = doing.add_verb(verbs, "where", f"{WHERE}:where", "shares of what runs trained in parts of the model")
-    verb.add_argument("diffs", nargs="+", help="folders, files or hub repositories")
-    verb.add_argument("--by", choices=("part", "layer", "kind"), default="part",
-                      help="parts such as attention (default), layers, or tensors of one name")  # fmt: skip
-    verb.add_argument("--name", help="also write table and figure, under this name")
-    verb.add_argument("--results_dir", type=Path, default=Path("results"), help="where they are written")
+    _add_where(verbs)
     verb = doing.add_verb(verbs, "storage", f"{WORK}:stored", "bytes of n tasks as diffs of one base, and as n models")
     verb.add_argument("diffs", nargs="+", help="folders, files or hub repositories")
     verb = doing.add_verb(verbs, "deltas", f"{WORK}:deltas_table", "what each delta checkpoint of a run takes")
@@ -67,6 +62,17 @@ def parser(prog: str | None = None) -> Parser:
     add_trust_flag(verb)
     _add_hub_verbs(verbs)
     return top
+
+
+def _add_where(verbs: Any) -> None:
+    verb = doing.add_verb(verbs, "where", f"{WHERE}:where", "shares of what runs trained in parts of the model")
+    verb.add_argument("diffs", nargs="+", help="folders, files or hub repositories")
+    verb.add_argument("--rows", nargs="+", default=[], help="rows of a grid, over all their runs; the places are then "
+                      "of its runs: runs/GRID, or a file of them")  # fmt: skip
+    verb.add_argument("--by", choices=("part", "layer", "kind"), default="part",
+                      help="parts such as attention (default), layers, or tensors of one name")  # fmt: skip
+    verb.add_argument("--name", help="also write table and figure, under this name")
+    verb.add_argument("--results_dir", type=Path, default=Path("results"), help="where they are written")
 
 
 def _add_hub_verbs(verbs: Any) -> None:

@@ -29,9 +29,9 @@ from glue_sparse.writing.tables import heading, markdown
 from glue_sparse.writing.words import command
 
 NAME = "quickstart"
-CAPTION = """Accuracy in percent at the end of training (number of seeds). One seed and few tweets cannot show which way is
-better: a difference of some points is chance. What holds over seeds, with intervals, is in docs/results/claims.md.
-Seconds are those of choosing and training; the model itself has {size} in float32."""
+CAPTION = """Accuracy in percent at the end of training (number of seeds). One seed and few tweets cannot show which
+way is better: a difference of some points is chance. What holds over seeds, with intervals, is in
+docs/results/claims.md. Seconds are those of choosing and training; the model itself has {size} in float32."""
 REPORT = "glue_sparse.cli.work.report:write"
 """Loaded when there is something to write about."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from glue_sparse.reports.figures import plots
 
 if TYPE_CHECKING:
-    from glue_sparse.analysis.density import Counts
+    from glue_sparse.analysis.parts import Counts
     from glue_sparse.analysis.similarity import Similarity
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from itertools import product
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from entries import scored
 from glue_sparse.records.claims import Claim, Place
 from glue_sparse.reports.claims.evidence import LEAST_SEEDS
 from glue_sparse.reports.claims.verdicts import PERCENT, Decision, decided, seeds_needed, verdict
+
+DRAWS = 500
 
 
 def claim(**changes: Any) -> Claim:
@@ -113,20 +116,20 @@ def test_near_needs_more_seeds_and_noise_without_end_is_told():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [3, 5, 10])
+@pytest.mark.parametrize("count", [3, 5])
 def test_how_often_a_verdict_is_wrong(count: int):
     """False alarms stay at 2.5 % for each direction; where the truth is large, the verdict finds it."""
     rng = np.random.default_rng(count)
 
     def verdicts(effect: float, expect: Any) -> Callable[[str], float]:
         found = Counter[str]()
-        for _ in range(2000):
+        for _ in range(DRAWS):
             noise = rng.normal(70, 3, count)
             scores = {"a": [*noise], "b": [*(noise + rng.normal(effect, 1.0, count))]}
             found[decide(scores, expect=expect).verdict] += 1
-        return lambda name: found[name] / 2000
+        return lambda name: found[name] / DRAWS
 
-    slack = 0.011  # three standard errors
+    slack = 3 * sqrt(0.025 * 0.975 / DRAWS)
     assert verdicts(0.0, "rises")("holds") < 0.025 + slack
     assert verdicts(1.0, "rises")("does not hold") < 0.025 + slack
     assert verdicts(-1.0, "does not fall")("holds") < 0.025 + slack

@@ -67,6 +67,7 @@ def test_a_users_file_takes_the_place_of_ours(tmp_path: Path):
     ({"cells": [{"grid": "g", "sides": ["a", "b"], "each": [1]}]}, "claim mine of .*: `each` fills {} in `sides`"),
     ({"cells": [{"grid": "g", "sides": ["a-{}", "b"]}]}, "claim mine of .*: `each` fills {} in `sides`"),
     ({"cells": [{"grid": "g", "sides": ["a", "b"], "at": "any"}]}, r"`cells\[0\].at` of claim mine of .* must be"),
+    ({"cells": [{"grid": "g", "sides": ["a", "b"], "values": [1]}]}, "claim mine of .*: `values` are those of a sweep"),
     ({"cells": [{"sides": ["a", "b"]}]}, r"claim mine of .* lacks `cells\[0\].grid`"),
 ])  # fmt: skip
 def test_a_wrong_claim_is_told_in_one_sentence_with_its_name_and_key(tmp_path: Path, changes: Any, said: str):

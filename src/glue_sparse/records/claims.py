@@ -26,14 +26,17 @@ class Place:
             more than two, the line fitted through them is to rise. `ROW@COLUMN` is a row of one column.
         columns: only these; by default all that have runs of every side.
         each: texts or numbers that stand for `{}` in the sides, one after the other: more places to take the mean of.
-        at: how sides that are sweeps are compared. `equal`: at each value that all have. `best`: each side at the
-            value that scores best on the other seeds. `own best`: on the same seed, for measures of the value itself.
+        values: only these values of sweeps.
+        at: how sides that are sweeps are compared. `equal`: at each value that all have, one after the other. `best`:
+            each side at the value that scores best on the other seeds. `own best`: at the best on the same seed, for
+            measures of the value itself.
     """
 
     grid: str
     sides: tuple[str, ...]
     columns: tuple[str, ...] = ()
     each: tuple[str | int | float, ...] = ()
+    values: tuple[str | int | float, ...] = ()
     at: Literal["equal", "best", "own best"] | None = None
 
 
@@ -116,6 +119,8 @@ def _checked(claim: Claim, path: Path) -> Claim:
                 raise ValueError("`sides` of a place names no row: give one or more")
             if len(place.sides) == 1 and claim.against is None:
                 raise ValueError("a place has one side and there is no `against`: give what to compare it with")
+            if place.values and not place.at:
+                raise ValueError("`values` are those of a sweep: say by `at` how its sides are compared")
             if bool(place.each) != any("{}" in side for side in place.sides):
                 raise ValueError("`each` fills {} in `sides`: give both or neither")
     return claim

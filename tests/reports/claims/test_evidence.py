@@ -34,7 +34,7 @@ def test_columns_are_averaged_for_each_seed():
     two = scored({"a": [50.0, 50.0, 50.0], "b": [50.0, 49.0, 48.0]}, column="y")
     found = gather(one + two, AB)
     assert found is not None and found.differences == pytest.approx({0: 0.5, 1: 0.5, 2: 0.5})
-    assert found.by_stratum == pytest.approx({"x": 2.0, "y": -1.0}) and found.unit == "points"
+    assert found.by_stratum == pytest.approx({("x", "", ""): 2.0, ("y", "", ""): -1.0}) and found.unit == "points"
     assert differences(one + two, Place(grid="g", sides=("a", "b"), columns=("x",))) == pytest.approx([1, 2, 3])
 
 
@@ -64,8 +64,12 @@ RATES = {"a-0.1": [70.0, 71.0, 72.0], "a-0.01": [60.0, 61.0, 62.0],
 
 
 def test_equal_values_are_those_that_all_sides_have():
-    found = differences(scored(RATES), Place(grid="g", sides=("a", "b"), at="equal"))
-    assert found == pytest.approx([mean([2, -10]), mean([3, 19]), mean([4, -12])])
+    found = gather(scored(RATES), Place(grid="g", sides=("a", "b"), at="equal"))
+    assert found is not None
+    assert [*found.differences.values()] == pytest.approx([mean([2, -10]), mean([3, 19]), mean([4, -12])])
+    assert found.by_stratum == pytest.approx({("a", "", "0.1"): 3.0, ("a", "", "0.01"): -1.0})
+    one = differences(scored(RATES), Place(grid="g", sides=("a", "b"), at="equal", values=(0.1, 1e-5)))
+    assert one == pytest.approx([2, 3, 4])
 
 
 def test_best_values_are_chosen_on_the_other_seeds():
@@ -96,6 +100,8 @@ def test_a_value_that_a_seed_lacks_takes_no_part():
     entries = [one for one in scored(RATES) if (one.row, one.seed) != ("b-0.1", 2)]
     found = differences(entries, Place(grid="g", sides=("a", "b"), at="equal"))
     assert found == pytest.approx([-10, 19, -12])
+    found = differences(entries, Place(grid="g", sides=("a", "b"), at="best"))
+    assert found == pytest.approx([-20, 9, -22])
 
 
 def test_families_are_rows_that_end_with_a_number():
@@ -107,7 +113,7 @@ def test_families_are_rows_that_end_with_a_number():
 def test_each_fills_the_sides():
     scores = {"a-0.5": [1.0, 1.0], "b-0.5": [2.0, 3.0], "a-2": [1.0, 1.0], "b-2": [5.0, 5.0], "a-7": [0.0]}
     found = gather(scored(scores), Place(grid="g", sides=("a-{}", "b-{}"), each=(0.5, 2, 7)))
-    assert found is not None and found.by_stratum == pytest.approx({"a 0.5": 1.5, "a 2": 4.0})
+    assert found is not None and found.by_stratum == pytest.approx({("a", "0.5", ""): 1.5, ("a", "2", ""): 4.0})
 
 
 def test_a_side_may_name_its_column_and_a_model_is_not_mixed_with_another():
@@ -134,7 +140,7 @@ def test_sides_that_saw_different_data_are_not_compared():
     entries = [*scored({"a": [1.0, 1.0], "b": [2.0, 2.0]}, column="x"), *scored({"a": [1.0, 1.0]}, column="y"),
                *scored({"b": [9.0, 9.0]}, column="y", source={"rows": {"train": 5}})]  # fmt: skip
     found = gather(entries, AB)
-    assert found is not None and [*found.by_stratum] == ["x"]
+    assert found is not None and [*found.by_stratum] == [("x", "", "")]
     assert found.notes == ("the sides saw different data, left out: y",)
 
 

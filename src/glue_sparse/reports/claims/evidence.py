@@ -21,7 +21,7 @@ class Evidence:
     Attributes:
         differences: seed -> mean over strata of the rise from the first side to the last, or of what the only side has
             beyond `against`.
-        by_stratum: stratum -> mean over seeds of the same.
+        by_stratum: column, text for `{}`, value of a sweep -> mean over seeds of the same.
         unit: of all of these.
         runs: that were compared.
         notes: what was left out, and why.
@@ -29,7 +29,7 @@ class Evidence:
 
     place: Place
     differences: dict[int, float]
-    by_stratum: dict[str, float]
+    by_stratum: dict[tuple[str, str, str], float]
     unit: str
     runs: tuple[Result, ...]
     notes: tuple[str, ...] = ()
@@ -56,17 +56,17 @@ def of_place(claim: Claim, place: Place, runs: Runs) -> Evidence | None:
     seeds = sorted(frozenset.intersection(*(one.seeds for one in parts))) if parts else []
     if parts and not seeds:
         notes.append("no seed has runs of every side in every column")
-    by_stratum: dict[str, list[float]] = {}
+    by_stratum: dict[tuple[str, str, str], list[float]] = {}
     compared: list[Result] = []
     for part in parts:
         lines = part.lines(seeds)
-        values = [_mean_rise(claim, lines[seed]) for seed in seeds]
+        values = [_rise(claim, line) for line in lines.values()]
         told = [value for value in values if value is not None]
         if reason := _left_out(part, lines, len(told) < len(values)):
             notes.append(reason)
             continue
-        by_stratum[part.name] = told
-        compared += [run for seed in seeds for line in lines[seed] for run in line]
+        by_stratum[part.key] = told
+        compared += [run for line in lines.values() for run in line]
     units = {measures.unit(claim.measure, run) for run in compared}
     if len(units) > 1:
         raise ValueError(f"claim {claim.id} has scores in {' and in '.join(sorted(units))} in grid {place.grid}, which "
@@ -75,24 +75,18 @@ def of_place(claim: Claim, place: Place, runs: Runs) -> Evidence | None:
         return None
     found = [*zip(*by_stratum.values(), strict=True)]
     differences = {seed: mean(values) for seed, values in zip(seeds, found, strict=False)}
-    means = {name: mean(values) for name, values in by_stratum.items() if values}
+    means = {key: mean(values) for key, values in by_stratum.items() if values}
     return Evidence(place, differences, means, "".join(units), tuple(compared), tuple(notes))
 
 
-def _left_out(part: Stratum, lines: dict[int, list[tuple[Result, ...]]], lacks: bool) -> str | None:
+def _left_out(part: Stratum, lines: dict[int, tuple[Result, ...]], lacks: bool) -> str | None:
     if not all(lines.values()):
         return f"no values of the sweeps with all seeds, left out: {part.name}"
-    for line in (line for of_seed in lines.values() for line in of_seed):
+    for line in lines.values():
         if any((run.title, run.main_metric, run.source) != (one.title, one.main_metric, one.source)
                for one, run in pairwise(line)):  # fmt: skip
             return f"the sides saw different data, left out: {part.name}"
     return f"not every run holds what is measured, left out: {part.name}" if lacks else None
-
-
-def _mean_rise(claim: Claim, lines: Sequence[tuple[Result, ...]]) -> float | None:
-    rises = [_rise(claim, line) for line in lines]
-    told = [one for one in rises if one is not None]
-    return mean(told) if told and len(told) == len(rises) else None
 
 
 def _rise(claim: Claim, line: Sequence[Result]) -> float | None:
@@ -102,7 +96,7 @@ def _rise(claim: Claim, line: Sequence[Result]) -> float | None:
     """
     values = [_beyond(claim, run) for run in line]
     told = [one for one in values if one is not None]
-    if len(told) < len(values):
+    if not told or len(told) < len(values):
         return None
     if len(told) == 1:
         return told[0]

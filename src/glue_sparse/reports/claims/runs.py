@@ -60,39 +60,38 @@ class Stratum:
     """What is compared within: the sides of a place in one column.
 
     Attributes:
-        name: of the column, and of what stood for `{}`.
+        key: column, what stood for `{}`, and the value of the sweeps at which sides are compared; empty texts where
+            there is no such thing.
         sides: the runs of each side.
     """
 
-    name: str
+    key: tuple[str, str, str]
     sides: tuple[Sweep, ...]
     at: str | None = None
 
     @property
-    def seeds(self) -> frozenset[int]:
-        """At which every side has a run that another can be compared with."""
-        if self.at == "equal":
-            common = self._common
-            return frozenset().union(*(_shared(side[key] for side in self.sides) for key in common))
-        return _shared({s: 0 for seeds in side.values() for s in seeds} for side in self.sides)
+    def name(self) -> str:
+        """For a sentence."""
+        return " ".join(part for part in self.key if part)
 
     @property
-    def _common(self) -> list[str]:
-        return [key for key in self.sides[0] if all(key in side for side in self.sides)]
+    def seeds(self) -> frozenset[int]:
+        """At which every side has a run."""
+        return _shared({seed: 0 for seeds in side.values() for seed in seeds} for side in self.sides)
 
-    def lines(self, seeds: Sequence[int]) -> dict[int, list[tuple[Result, ...]]]:
-        """Seed -> runs to compare, one of each side; several where the sides are compared at equal values.
-
-        Only values of sweeps that have all of these seeds take part.
-        """
+    def lines(self, seeds: Sequence[int]) -> dict[int, tuple[Result, ...]]:
+        """Seed -> runs to compare, one of each side; none where a side has no value of its sweep with all seeds."""
         kept = [{key: runs for key, runs in side.items() if {*seeds} <= runs.keys()} for side in self.sides]
-        if self.at == "equal":
-            keys = [key for key in self._common if all(key in side for side in kept)]
-            return {seed: [tuple(side[key][seed] for side in kept) for key in keys] for seed in seeds}
         if not all(kept) or (self.at == "best" and len(seeds) < 2):
-            return {seed: [] for seed in seeds}
+            return dict.fromkeys(seeds, ())
         pick = _CHOICES[self.at]
-        return {seed: [tuple(side[pick(side, seed, seeds)][seed] for side in kept)] for seed in seeds}
+        return {seed: tuple(side[pick(side, seed, seeds)][seed] for side in kept) for seed in seeds}
+
+    def at_each_value(self) -> list["Stratum"]:
+        """One for each value of the sweeps that all sides have."""
+        first, *others = self.sides
+        values = [value for value in first if all(value in side for side in others)]
+        return [Stratum((*self.key[:2], value), tuple({"": side[value]} for side in self.sides)) for value in values]
 
 
 def _shared(groups: Iterable[Iterable[int]]) -> frozenset[int]:
@@ -128,8 +127,13 @@ def strata(place: Place, runs: Runs) -> list[Stratum]:
 def _filled(place: Place) -> Iterator[tuple[str, tuple[str, ...]]]:
     """What stands for `{}`, and the sides with it."""
     for one in place.each or ("",):
-        text = one if isinstance(one, str) else row_name("", one)[1:]
+        text = _text(one)
         yield text, tuple(side.replace("{}", text) for side in place.sides)
+
+
+def _text(value: str | float) -> str:
+    """As the name of a row has it."""
+    return value if isinstance(value, str) else row_name("", value)[1:]
 
 
 def _of_columns(place: Place, filled: tuple[str, tuple[str, ...]], runs: Runs) -> Iterator[Stratum]:
@@ -137,12 +141,14 @@ def _of_columns(place: Place, filled: tuple[str, tuple[str, ...]], runs: Runs) -
     own = [side.partition("@") for side in sides]
     columns = [""] if all(at for _, at, _ in own) else place.columns or runs.columns(place.grid)
     for column in columns:
-        name = " ".join(part for part in (column or " and ".join(sides), text) if part)
-        if stratum := _with_most_seeds(place, name, [(row, at or column) for row, _, at in own], runs):
-            yield stratum
+        key = column or " and ".join(sides), text, ""
+        if stratum := _with_most_seeds(place, key, [(row, at or column) for row, _, at in own], runs):
+            yield from stratum.at_each_value() if place.at == "equal" else [stratum]
 
 
-def _with_most_seeds(place: Place, name: str, cells: Sequence[tuple[str, str]], runs: Runs) -> Stratum | None:
+def _with_most_seeds(
+    place: Place, key: tuple[str, str, str], cells: Sequence[tuple[str, str]], runs: Runs
+) -> Stratum | None:
     """Of the models that a column was run with, the one with most seeds in common; then the one with most weights.
 
     Sides of different columns may be of different models.
@@ -151,7 +157,7 @@ def _with_most_seeds(place: Place, name: str, cells: Sequence[tuple[str, str]], 
     def stratum(models: Sequence[str]) -> Stratum:
         sides = zip(cells, models, strict=True)
         swept = (runs.sweep(place.grid, row, column, model) for (row, column), model in sides)
-        return Stratum(name, tuple(_single(side, place.at) for side in swept), place.at)
+        return Stratum(key, tuple(_allowed(side, place) for side in swept), place.at)
 
     if len({column for _, column in cells}) == 1:
         choices = [[model] * len(cells) for model in runs.models(place.grid, cells[0][1])]
@@ -161,9 +167,10 @@ def _with_most_seeds(place: Place, name: str, cells: Sequence[tuple[str, str]], 
     return max(found, key=lambda one: (len(one.seeds), _weights(one)), default=None)
 
 
-def _single(side: Sweep, at: str | None) -> Sweep:
-    """A sweep can stand on a side only where it is said at which of its values."""
-    return side if at or "" in side else {}
+def _allowed(side: Sweep, place: Place) -> Sweep:
+    """The values that a place asks for; of a sweep, none where it is not said how they are compared."""
+    values = [_text(value) for value in place.values]
+    return {key: seeds for key, seeds in side.items() if not key or (place.at and (not values or key in values))}
 
 
 def _weights(stratum: Stratum) -> float:

@@ -2,9 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isinf
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from glue_sparse.records.results import Result
@@ -92,9 +93,21 @@ def _behind(one: Decision) -> str:
         f"{claim.matters:g} matters: {claim.why}.",
     ]
     if evidence:
-        words += [f"By column: {', '.join(f'{name} {_signed(mean)}' for name, mean in evidence.by_stratum.items())}."]
+        words += _parts(evidence.by_stratum)
     words += [f"{note[0].upper()}{note[1:]}." for note in one.notes]
     return " ".join(word for word in words if word)
+
+
+def _parts(by_stratum: Mapping[tuple[str, ...], float]) -> list[str]:
+    """The mean effect in each column, and for each of what else there are several."""
+    found = []
+    for index, what in enumerate(("column", "{}", "value")):
+        groups: dict[str, list[float]] = {}
+        for key, effect in by_stratum.items():
+            groups.setdefault(key[index], []).append(effect)
+        if len(groups) > 1 or what == "column":
+            found.append(f"By {what}: {', '.join(f'{name} {_signed(mean(some))}' for name, some in groups.items())}.")
+    return found
 
 
 _AT = {
@@ -106,18 +119,23 @@ _AT = {
 
 def _how(one: Decision) -> str:
     place = one.evidence.place if one.evidence else one.claim.cells[0]
-    return (f" for {_words(map(str, place.each))}" if place.each else "") + (_AT[place.at] if place.at else "")
+    return (
+        (f" for {_words(map(str, place.each))}" if place.each else "")
+        + (_AT[place.at] if place.at else "")
+        + (f", of {_words(map(str, place.values))}" if place.values else "")
+    )
 
 
 def _facts(one: Decision) -> dict[str, Any]:
     claim, evidence = one.claim, one.evidence
+    found = evidence.by_stratum if evidence else {}
     return {
         "id": claim.id, "claim": claim.claim, "paper": claim.paper, "source": claim.source,
         "published": claim.published, "verdict": one.verdict, "effect": one.effect, "low": one.low, "high": one.high,
         "unit": evidence.unit if evidence else None, "matters": claim.matters, "why": claim.why,
         "expect": claim.expect, "measure": claim.measure, "against": claim.against, "seeds": one.seeds,
         "seeds_to_decide": _needed(one.needed), "grid": evidence.place.grid if evidence else None,
-        "by_stratum": evidence.by_stratum if evidence else {}, "scale": scale(one),
+        "by_stratum": {" ".join(key).strip(): effect for key, effect in found.items()}, "scale": scale(one),
         "notes": [*one.notes],
     }  # fmt: skip
 

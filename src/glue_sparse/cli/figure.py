@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from glue_sparse.cli.ending import one_sentence
-from glue_sparse.cli.grid_flags import add_grid, add_grid_flags, check_no_grid_flags, read_grid
+from glue_sparse.cli.grid_flags import add_archive, add_grid, add_grid_flags, archived, check_no_grid_flags, read_grid
 from glue_sparse.records import results
 from glue_sparse.records.results import Result
 from glue_sparse.reports.figures import grids as figures
@@ -61,6 +61,7 @@ def parser(prog: str | None = None) -> Parser:
     flags.add_argument("--tensor", help="with --kind pattern: name of the tensor, or a shell pattern for it; by "
                         "default the first matrix of the FFN in the second block")  # fmt: skip
     add_grid_flags(flags)
+    add_archive(flags)
     return flags
 
 
@@ -78,7 +79,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         elif others:
             raise ValueError(f"{first} is a grid, which is drawn alone, without {others[0]}")
         else:
-            paths = figures.draw(Sheet.of(read_grid(first, arguments, flags)), arguments.results_dir)
+            with archived(first, arguments):
+                paths = figures.draw(Sheet.of(read_grid(first, arguments, flags)), arguments.results_dir)
         for path in paths:
             print(f"written: {path}")
     return 0

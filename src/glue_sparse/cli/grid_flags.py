@@ -1,15 +1,20 @@
 """Flags that choose a part of a grid, and those of commands that run one."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from glue_sparse.cli import statistics_flags
 from glue_sparse.cli.numbers import add_number
 from glue_sparse.experiments import grid_file, grids
 from glue_sparse.experiments.cells import Grid
+from glue_sparse.records import archive
 from glue_sparse.writing.bounds import SEED, Bounds, Number
+from glue_sparse.writing.words import prefixed
 
 JOBS = Bounds(1, 1024)
 _CHOICE = ("tasks", "rows", "seeds", "output_dir", "tune_values")
@@ -48,9 +53,28 @@ def add_run_flags(parser: ArgumentParser) -> None:
     parser.add_argument("--dry_run", action="store_true", help="print the commands of the missing runs instead")
 
 
+def add_archive(parser: ArgumentParser) -> None:
+    """The flag of commands that show a grid's runs."""
+    parser.add_argument("--archive", type=Path, help="the runs in a file of `glue-sparse results collect`, GRID.json")
+
+
+@contextmanager
+def archived(grid: Path, arguments: Namespace) -> Iterator[None]:
+    """Within the block a grid's runs are those of the archive, where one is given."""
+    if arguments.archive is None:
+        yield
+        return
+    if arguments.output_dir is not None:
+        raise ValueError("`archive` stands for a folder of runs: leave `output_dir` out")
+    with TemporaryDirectory() as folder, prefixed(str(arguments.archive)):
+        archive.unpack(archive.read([arguments.archive]), Path(folder))
+        arguments.output_dir = Path(folder, grid.stem)
+        yield
+
+
 def check_no_grid_flags(arguments: Namespace, flags: list[str]) -> None:
     """Raise a ValueError for flags that folders of runs, given in the place of a grid, would ignore."""
-    of_grids = (*_CHOICE, *statistics_flags.NAMES)
+    of_grids = (*_CHOICE, "archive", *statistics_flags.NAMES)
     given = [*flags, *(f"`{name}`" for name in of_grids if getattr(arguments, name, None))]
     if given:
         raise ValueError(f"{given[0]} goes with a grid, not with folders of runs: leave it out")

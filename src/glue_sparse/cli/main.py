@@ -16,6 +16,7 @@ COMMANDS = {
     "tune": ("tune", "try values of one setting on held-out training data, and say which is best"),
     "figure": ("figure", "draw a grid, or how runs went"),
     "report": ("report", "write one file of HTML about runs: tables, charts, claims and commands"),
+    "results": ("results", "keep finished runs as small files, and write the pages that show them"),
     "diff": ("diff", "look at diffs, compare, prune, apply or restore them"),
     "masks": ("masks", "choose the weights that pruning would keep, and compare masks"),
     "drop-point": ("essential_sparsity", "score over sparsity, and where it drops"),

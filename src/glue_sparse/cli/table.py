@@ -2,6 +2,7 @@
 
     glue-sparse table run table_1 --model minilm --data_dir path/to/glue --tasks rte mrpc
     glue-sparse table show table_1 --model minilm --data_dir path/to/glue --tasks rte mrpc
+    glue-sparse table show table_1 --model minilm --archive docs/results/runs/table_1.json
     glue-sparse table show runs/quickstart
     glue-sparse table list
 
@@ -23,7 +24,15 @@ from pathlib import Path
 
 from glue_sparse.arguments.yaml_file import yaml_object
 from glue_sparse.cli.ending import one_sentence
-from glue_sparse.cli.grid_flags import add_grid, add_grid_flags, add_run_flags, check_no_grid_flags, read_grid
+from glue_sparse.cli.grid_flags import (
+    add_archive,
+    add_grid,
+    add_grid_flags,
+    add_run_flags,
+    archived,
+    check_no_grid_flags,
+    read_grid,
+)
 from glue_sparse.cli.statistics_flags import add_statistics_flags, statistics_of
 from glue_sparse.experiments import grid_file, runner, tuning
 from glue_sparse.experiments.cells import Grid
@@ -54,6 +63,7 @@ def parser(prog: str | None = None) -> Parser:
     show = verbs.add_parser("show", help="print a grid's table, or all runs below a folder", passes_on=True)
     add_grid(show, "config", help="a grid, or a folder of runs")
     add_grid_flags(show)
+    add_archive(show)
     add_statistics_flags(show)
     verbs.add_parser("list", help="the grids that come with the package")
     return top
@@ -134,9 +144,10 @@ def show_grid(grid: Grid, folder: Path, statistics: Statistics = SPREAD) -> Shee
 def show(arguments: Namespace, flags: list[str]) -> int:
     """A grid's table, or all runs below a folder."""
     if not arguments.config.is_dir():
-        grid, statistics = read_grid(arguments.config, arguments, flags), statistics_of(arguments)
-        statistics.check([*grid.rows])
-        show_grid(grid, arguments.results_dir, statistics)
+        with archived(arguments.config, arguments):
+            grid, statistics = read_grid(arguments.config, arguments, flags), statistics_of(arguments)
+            statistics.check([*grid.rows])
+            show_grid(grid, arguments.results_dir, statistics)
         return 0
     check_no_grid_flags(arguments, flags)
     print(text_tables.markdown(tables.HEADER, tables.rows(results.collect(arguments.config))))

@@ -1,0 +1,104 @@
+"""What stands in the blocks of result pages: what other commands say of archived runs."""
+
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from glue_sparse.cli import main as command
+from glue_sparse.records import archive
+from glue_sparse.reports import made, pages
+from glue_sparse.writing import tables as text_tables
+from glue_sparse.writing.words import check_one_of
+
+
+class Blocks:
+    """Blocks of the pages in a folder.
+
+    Attributes:
+        figures: name of a file beside the page -> what a block has drawn for it.
+    """
+
+    def __init__(self, folder: Path, entries: Sequence[archive.Entry], unpacked: Path) -> None:
+        self.folder, self.entries, self.unpacked = folder, entries, unpacked
+        self.figures: dict[str, bytes] = {}
+
+    def renderer(self, page: Path) -> Callable[[str], str]:
+        """What a block of a page asks for -> its markdown; ValueError for what no block may ask for."""
+
+        def render(asks: str) -> str:
+            name, *words = shlex.split(asks)
+            check_one_of("block", name, _RENDER)
+            return _RENDER[name](self, page, words)
+
+        return render
+
+    def _table(self, page: Path, words: list[str]) -> str:
+        return self._written("table", ["show", *words]).joinpath(f"{_grid(words)}.md").read_text()
+
+    def _figure(self, page: Path, words: list[str]) -> str:
+        grid, folder = _grid(words), self._written("figure", words)
+        for path in sorted(folder.iterdir()):
+            name = f"{page.stem}_{path.name}"
+            if name in self.figures:
+                raise ValueError(f"{page.name} has two figures of {grid}: leave one out")
+            self.figures[name] = path.read_bytes()
+        return f"![{grid}]({page.stem}_{grid}.png)"
+
+    def _written(self, name: str, words: list[str]) -> Path:
+        """Where a command has written what it says of a grid's archived runs."""
+        folder = self.unpacked / "out" / str(len(list((self.unpacked / "out").glob("*"))))
+        runs = self.unpacked / "runs" / _grid(words[1:] if name == "table" else words)
+        _called(name, [*words, "--output_dir", str(runs), "--results_dir", str(folder)])
+        return folder
+
+    def _claims(self, page: Path, words: list[str]) -> str:
+        check_one_of("command", "claims", command.COMMANDS)
+        if not self.entries:
+            raise ValueError("no run is archived: `glue-sparse results collect` does that")
+        out = self.unpacked / "claims.md"
+        _called("claims", ["--runs", str(self.unpacked / "runs"), "--format", "md", "--out", str(out), *words])
+        return out.read_text()
+
+    def _made(self, page: Path, words: list[str]) -> str:
+        return "\n".join(made.lines([one for one in self.entries if one.grid.partition("/")[0] in words]))
+
+    def _pages(self, page: Path, words: list[str]) -> str:
+        found = pages.statuses(self.folder).items()
+        return text_tables.markdown(
+            ("page", "what the command writes"), [(f"[{p.stem}]({p.name})", s) for p, s in found]
+        )
+
+
+_RENDER: dict[str, Callable[[Blocks, Path, list[str]], str]] = {
+    "table": Blocks._table, "figure": Blocks._figure, "claims": Blocks._claims, "made": Blocks._made,
+    "pages": Blocks._pages,
+}  # fmt: skip
+
+
+def _grid(words: Sequence[str]) -> str:
+    if not words or words[0].startswith("-"):
+        raise ValueError("a grid is missing: its name comes first")
+    return Path(words[0]).stem
+
+
+def _called(name: str, words: Sequence[str]) -> None:
+    """Do what `glue-sparse NAME ...` does; ValueError where it fails, whose reason it has told."""
+    with redirect_stdout(StringIO()):
+        try:
+            status = command.call(command.COMMANDS[name][0], words, f"glue-sparse {name}")
+        except SystemExit as ended:
+            status = ended.code
+    if status:
+        raise ValueError("it failed, as is said above")
+
+
+@contextmanager
+def of(folder: Path, archives: Path) -> Iterator[Blocks]:
+    """Blocks from the runs in a folder of archives, which need not be there where no block asks for runs."""
+    entries = archive.read([archives]) if any(archives.glob("*.json")) else []
+    with TemporaryDirectory() as unpacked:
+        archive.unpack(entries, Path(unpacked, "runs"))
+        yield Blocks(folder, entries, Path(unpacked))

@@ -19,8 +19,6 @@ By hand.
 old
 <!-- end -->
 
-<!-- results: figure {grid} -->
-<!-- end -->
 <!-- results: made small -->
 <!-- end -->
 
@@ -54,11 +52,16 @@ def test_pages_are_built_from_collected_runs_alone(site: Path, capsys: pytest.Ca
     assert "old" not in text and "| random |" in text and "| long " not in text
     assert text.startswith("# Mine\n\nBy hand.\n") and text.endswith("\nMore by hand.\n")
     assert "* made: 2026-01-01 to 2026-01-03\n* versions: torch 2.1\n" in text and "* seeds: 0, 1\n" in text
-    assert "* runs: 8, which took 1.0 hours together" in text and "![small](mine_small.png)" in text
-    assert (site.parent / "mine_small.png").stat().st_size > 1000
+    assert "* runs: 8, which took 1.0 hours together" in text
     file = site.parent / "runs" / "small.json"
     file.write_text(file.read_text().replace('"torch":"2.1"', '"torch":"2.2"'))
     assert results.main(["build", str(site.relative_to(Path.cwd())), "--check"]) == 1
+
+
+def test_a_page_has_its_figures_beside_it(site: Path, tmp_path: Path):
+    site.write_text(f"<!-- results: figure {tmp_path / 'small.yaml'} -->\n<!-- end -->\n")
+    assert results.main(["build"]) == 0 and "\n![small](mine_small.png)\n" in site.read_text()
+    assert (site.parent / "mine_small.png").stat().st_size > 1000 and (site.parent / "mine_small.svg").exists()
 
 
 def test_a_table_and_a_figure_of_an_archive_are_those_of_its_runs(

@@ -81,7 +81,7 @@ def of_place(claim: Claim, place: Place, runs: Runs) -> Evidence | None:
 
 def _left_out(part: Stratum, lines: dict[int, tuple[Result, ...]], lacks: bool) -> str | None:
     if not all(lines.values()):
-        return f"no values of the sweeps with all seeds, left out: {part.name}"
+        return f"too few seeds of the same values of its sweeps, left out: {part.name}"
     for line in lines.values():
         if any((run.title, run.main_metric, run.source) != (one.title, one.main_metric, one.source)
                for one, run in pairwise(line)):  # fmt: skip

@@ -89,7 +89,7 @@ def test_weights_depend_on_the_seed_alone(resnet9: PreTrainedModel):
         ("resnet9", r"give resnet9@SEED"),
         ("resnet9@", r"give resnet9@SEED"),
         ("resnet34@x", r"give resnet34@SEED"),
-        ("resnet10@1", "unknown network 'resnet10'; did you mean resnet9[?] There are resnet9, resnet34"),
+        ("resnet10@1", "unknown network 'resnet10'; did you mean resnet9[?] There are resnet9, resnet9_narrow"),
     ],
 )
 def test_bad_names(name: str, message: str):

@@ -29,8 +29,8 @@ class ModelArguments:
         "What the head of a text classifier reads of the last states: the model's own `pooler`, the first token (cls), "
         "or the mean over tokens; cls and mean leave the pooler out, for BERT and ModernBERT. auto is what "
         "sentence-transformers says the checkpoint was trained with (mean for minilm), else the pooler.",
-        tasks=(*GLUE, "file", "tweets"),
-    )
+        tasks=(*GLUE, "file", "tweets"), rare=True,
+    )  # fmt: skip
     from_scratch: bool = arg(
         False,
         "Take only the architecture of --model, with random weights of --seed (`minilm@scratch7`: of seed 7).",
@@ -130,7 +130,7 @@ class TaskArguments:
         0,
         "Train without this many training examples (of masked_lm: documents) and score on them instead of on "
         "validation or test data, to choose settings.",
-        least=0,
+        rare=True, least=0,
     )  # fmt: skip
     own: Any = None
     """Flags of the task's own, where it brings some; see `tasks.registry.TaskRecord`."""

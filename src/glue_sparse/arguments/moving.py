@@ -47,7 +47,7 @@ class MovingArguments:
         "For fish, random, magnitude and score: train so many steps, below 1 a fraction of the run, with the mask "
         "chosen at the start, then choose for good; weights that leave the mask get their first value back. 0: choose "
         "at the start alone.",
-        methods=SCORED, least=0,
+        methods=SCORED, rare=True, least=0,
     )  # fmt: skip
     update_until: float | None = arg(
         None,

@@ -277,7 +277,7 @@ def test_bad_tokenizers_and_models(tmp_path: Path):
     tokenizer.save_pretrained(tmp_path / "words")
     with pytest.raises(ValueError, match="has no mask token, which masked_lm needs: give another `tokenizer`"):
         load("bert_tiny", data_dir=folder, tokenizer=str(tmp_path / "words"))
-    with pytest.raises(ValueError, match="resnet9, resnet34 are networks for images"):
+    with pytest.raises(ValueError, match="resnet9, resnet9_narrow, resnet34 are networks for images"):
         load("resnet9", data_dir=folder)
 
 

@@ -62,6 +62,9 @@ class Blocks:
         _called("claims", ["--runs", str(self.unpacked / "runs"), "--format", "md", "--out", str(out), *words])
         return out.read_text()
 
+    def _where(self, page: Path, words: list[str]) -> str:
+        return _called("diff", ["where", str(self.unpacked / "runs" / _grid(words)), *words[1:]])
+
     def _made(self, page: Path, words: list[str]) -> str:
         return "\n".join(made.lines([one for one in self.entries if one.grid.partition("/")[0] in words]))
 
@@ -74,7 +77,7 @@ class Blocks:
 
 _RENDER: dict[str, Callable[[Blocks, Path, list[str]], str]] = {
     "table": Blocks._table, "figure": Blocks._figure, "claims": Blocks._claims, "made": Blocks._made,
-    "pages": Blocks._pages,
+    "where": Blocks._where, "pages": Blocks._pages,
 }  # fmt: skip
 
 
@@ -84,15 +87,16 @@ def _grid(words: Sequence[str]) -> str:
     return Path(words[0]).stem
 
 
-def _called(name: str, words: Sequence[str]) -> None:
-    """Do what `glue-sparse NAME ...` does; ValueError where it fails, whose reason it has told."""
-    with redirect_stdout(StringIO()):
+def _called(name: str, words: Sequence[str]) -> str:
+    """Do what `glue-sparse NAME ...` does, and give what it prints; ValueError where it fails, which it has told."""
+    with redirect_stdout(StringIO()) as printed:
         try:
             status = command.call(command.COMMANDS[name][0], words, f"glue-sparse {name}")
         except SystemExit as ended:
             status = ended.code
     if status:
         raise ValueError("it failed, as is said above")
+    return printed.getvalue()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ stand between <!-- results: COMMAND --> and <!-- end -->, from these files alone
     table GRID ...     what `table show` prints, with its flags
     figure GRID ...    what `figure` draws, as PAGE_GRID.png and .svg
     claims ...         what `claims` says, with its flags
+    where GRID ...     what `diff where` says of --rows: in which parts of the model their entries lie
     made GRID ...      dates, versions, models, seeds and hours of the runs
     pages              all pages, and what is generated in each
 

@@ -18,14 +18,15 @@ def of_rows(entries: Sequence[Entry], rows: Sequence[str], by: str) -> dict[str,
         entries: of one grid.
         by: `part`, `layer` or `kind`.
     Raises:
-        ValueError: there is no such row, or its runs are of before entries were counted by tensor.
+        ValueError: there is no such row, or all its runs are of before entries were counted by tensor; such runs do
+            not count.
     """
     found, known = dict[str, Counts](), dict.fromkeys(entry.row for entry in entries)
     for row in rows:
         check_one_of("row", row, known, otherwise="see `glue-sparse table show`")
-        runs = [entry.result for entry in entries if entry.row == row]
-        if not all(run.active_by_tensor for run in runs):
-            raise ValueError(f"a run of row {row} does not say where its entries lie, since it is older: give diffs")
+        runs = [entry.result for entry in entries if entry.row == row and entry.result.active_by_tensor]
+        if not runs:
+            raise ValueError(f"no run of row {row} says where its entries lie, since they are older: give diffs")
         found[row] = ordered((one for run in runs for one in _tensors(run)), by)
     return found
 

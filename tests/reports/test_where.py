@@ -53,7 +53,10 @@ def test_a_table_of_rows(runs: Path, capsys: pytest.CaptureFixture[str]):
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--rows", "randm"], "unknown row 'randm'; did you mean random?"), (["--rows", "long"], "since they are older: ")],
+    [
+        (["--rows", "randm"], "unknown row 'randm'; did you mean random?"),
+        (["--rows", "long"], "since they are older: "),
+    ],
 )
 def test_rows_that_cannot_be_told(words: list[str], message: str, runs: Path, capsys: pytest.CaptureFixture[str]):
     cell = next(cell for cell in small_grids.read(runs.parent).cells if (cell.row, cell.seed) == ("long", 0))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,8 @@ def _batch():
 
 @pytest.mark.parametrize("how", ["mean", "cls"])
 def test_reads_what_the_plain_formula_says(tiny_bert, how):
-    model, batch = load_classifier(tiny_bert, 2, ("a", "b"), pooling=how).eval(), _batch()
+    model: Any = load_classifier(tiny_bert, 2, ("a", "b"), pooling=how).eval()
+    batch = _batch()
     states = AutoModel.from_pretrained(tiny_bert).eval()(**batch).last_hidden_state
     mask = batch["attention_mask"][:, :, None]
     read = states[:, 0] if how == "cls" else (states * mask).sum(1) / mask.sum(1)
@@ -53,11 +55,11 @@ def test_padding_changes_nothing(tiny_bert):
 
 def test_auto_is_what_the_checkpoint_was_trained_with(said, tiny_bert, tmp_path):
     mean = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
-    model = load_classifier(said(**mean), 2, ("a", "b"))
+    model: Any = load_classifier(said(**mean), 2, ("a", "b"))
     assert isinstance(model, PooledBertForSequenceClassification) and model.config.classifier_pooling == "mean"
     assert type(load_classifier(tiny_bert, 2, ("a", "b"))) is BertForSequenceClassification
     model.save_pretrained(tmp_path / "saved")
-    again = load_classifier(str(tmp_path / "saved"), 2, ("a", "b"))
+    again: Any = load_classifier(str(tmp_path / "saved"), 2, ("a", "b"))
     assert again.config.classifier_pooling == "mean" and torch.equal(again.classifier.weight, model.classifier.weight)
 
 

@@ -195,7 +195,7 @@ class MergeArguments:
 
 @dataclass
 class OutputArguments:
-    """Where a run goes, and what it leaves."""
+    """Where a run goes, what it leaves, and what transformers' Trainer does not know."""
 
     config: str | None = arg(
         None,
@@ -218,4 +218,10 @@ class OutputArguments:
         "Whenever a checkpoint is saved, also write OUTPUT_DIR/deltas/step-N: what changed since the one before. "
         "`glue-sparse diff restore` makes the model of any of these steps from them.",
     )
+    head_learning_rate: float | None = arg(
+        None,
+        "Learning rate of the head, which is new for the task and often wants larger steps than what is pretrained. "
+        "Default: that of all.",
+        rare=True, above=0,
+    )  # fmt: skip
     overwrite: bool = arg(False, "Replace an earlier run in the output folder, as soon as this one trains.")

@@ -49,6 +49,11 @@ class DiffInfo:
     """Digest of the diff that this one was pruned from."""
 
 
+def base_named_by(model: Any) -> str:
+    """Where a model was loaded from, if it says so."""
+    return getattr(getattr(model, "config", None), "_name_or_path", "") or DiffInfo.base_model
+
+
 def facts_of(model: Any) -> dict[str, Any]:
     """What a model says of itself, by the names of `DiffInfo`."""
     config = getattr(model, "config", None)

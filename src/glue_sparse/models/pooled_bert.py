@@ -50,7 +50,7 @@ class PooledBertForSequenceClassification(BertForSequenceClassification):
         config.classifier_pooling = classifier_pooling or getattr(config, "classifier_pooling", POOLINGS[0])
         if config.classifier_pooling not in POOLINGS:
             raise ValueError(f"`pooling` is one of {', '.join(POOLINGS)}, not {config.classifier_pooling}")
-        self.bert.pooler = _Pooled(config.classifier_pooling)
+        self.bert.add_module("pooler", _Pooled(config.classifier_pooling))
         self.bert.register_forward_pre_hook(_hand_on_mask, with_kwargs=True)
 
 

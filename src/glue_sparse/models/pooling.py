@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from glue_sparse.core.options import Pooling
 from glue_sparse.models.pooled_bert import POOLINGS, PooledBertForSequenceClassification

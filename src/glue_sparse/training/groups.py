@@ -1,5 +1,6 @@
 """A method's own groups of parameters: in the optimizer, under the schedule of rates, and in clipping."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -16,6 +17,16 @@ def add(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> None:
             other["params"] = [p for p in other["params"] if id(p) not in own]
         foreign = [key for key, value in optimizer.defaults.items() if not isinstance(value, int | float)]
         optimizer.add_param_group({key: value for key, value in group.items() if key not in foreign})
+
+
+def give_rate(optimizer: torch.optim.Optimizer, params: Iterable[nn.Parameter], rate: float) -> None:
+    """Move parameters into groups with a learning rate of their own; all else about them, decay too, stays."""
+    own = set(map(id, params))
+    for group in list(optimizer.param_groups):
+        moved = [p for p in group["params"] if id(p) in own]
+        if moved:
+            group["params"] = [p for p in group["params"] if id(p) not in own]
+            optimizer.add_param_group({**group, "params": moved, "lr": rate})
 
 
 def keep_constant(scheduler: LRScheduler, kind: str) -> None:

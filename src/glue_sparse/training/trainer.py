@@ -24,7 +24,7 @@ from glue_sparse.core.params import head_names
 from glue_sparse.core.reindexing import take_over
 from glue_sparse.costs.cost import Cost, cost_of
 from glue_sparse.diffs.diff import SparseDiff
-from glue_sparse.diffs.identity import DiffInfo, facts_of
+from glue_sparse.diffs.identity import DiffInfo, base_named_by, facts_of
 from glue_sparse.methods.base import Moment, SparseMethod
 from glue_sparse.training import groups, half_speed, probes, samples, support
 from glue_sparse.training.agreement import Agreement
@@ -77,9 +77,8 @@ class SparseTrainer(ResumableTrainer):
         self.add_callback(self.divergence)  # before the method hears of the step
         self.add_callback(MethodHooks(method, lambda: self.network, self.moment))
         self.head = head_names(model) if head is None else head
-        config = getattr(model, "config", None)
         self.info = replace(
-            info or DiffInfo(base_model=getattr(config, "_name_or_path", "") or DiffInfo.base_model),
+            info or DiffInfo(base_model=base_named_by(model)),
             **facts_of(model),
             base_digest=model_digest(self.network, self.head),
         )
@@ -214,6 +213,8 @@ class SparseTrainer(ResumableTrainer):
         for values in empty:
             values.requires_grad_(False)
         groups.add(optimizer, self.method.param_groups(self.network))
+        if (rate := getattr(self.args, "head_learning_rate", None)) is not None:  # transformers' arguments have none
+            groups.give_rate(optimizer, [p for n, p in self.network.named_parameters() if n in self.head], rate)
         return optimizer
 
     def create_scheduler(

@@ -94,7 +94,8 @@ def test_scripts_run_by_their_digest_alone_and_nothing_is_loaded(monkeypatch: py
                for one in runs()]  # fmt: skip
     told: Any = dict.fromkeys(("id", "paper", "claim", "source", "why"), HOSTILE)
     claim = Claim(**told, cells=(Place(grid=HOSTILE, sides=(HOSTILE,)),), expect="rises", matters=1.0)
-    evidence = Evidence(claim.cells[0], {0: 1.0}, {(HOSTILE, HOSTILE, HOSTILE): 1.0}, HOSTILE, (entries[0].result,), (HOSTILE,))
+    strata = {(HOSTILE, HOSTILE, HOSTILE): 1.0}
+    evidence = Evidence(claim.cells[0], {0: 1.0}, strata, HOSTILE, (entries[0].result,), (HOSTILE,))
     found = page(entries, monkeypatch, HOSTILE, decisions=[Decision(claim, "undetermined", evidence, 1.0)])
     ours = [text for attributes, text in found.scripts if attributes.get("type") != "application/json"]
     digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in ours]

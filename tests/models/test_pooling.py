@@ -1,17 +1,20 @@
 """What a classifier reads, the mean over tokens that are no padding, the first one or the pooler."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModel, BertConfig, BertForSequenceClassification, RobertaConfig
+from transformers import AutoModel, BertForSequenceClassification, RobertaConfig
 
 from glue_sparse import DiffInfo, load_base
 from glue_sparse.diffs.identity import facts_of
 from glue_sparse.models.loading import load_classifier
-from glue_sparse.models.pooled_bert import PooledBertForSequenceClassification
+from glue_sparse.models.pooled_bert import PooledBertConfig, PooledBertForSequenceClassification
 
 
 @pytest.fixture
@@ -89,7 +92,32 @@ def folder_of_roberta(tmp_path):
     return str(folder)
 
 
-def test_a_tuned_config_says_mean_or_cls():
-    config = BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+def test_a_configuration_says_mean_or_cls():
+    sizes = {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     with pytest.raises(ValueError, match="one of mean, cls"):
-        PooledBertForSequenceClassification(config, "max")
+        PooledBertForSequenceClassification(PooledBertConfig("max", **sizes, intermediate_size=8))
+
+
+ALONE = """
+import sys, torch
+from transformers import AutoModelForSequenceClassification
+folder, ids = sys.argv[1], torch.tensor([[7, 9, 11]])
+try:
+    AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=False)
+except ValueError as error:
+    print("refused" if "trust_remote_code" in str(error) else error)
+model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True).eval()
+assert not any(name.startswith("glue_sparse") for name in sys.modules)
+print(model(ids).logits.tolist())
+"""
+
+
+@pytest.mark.slow
+def test_others_load_what_is_saved_or_are_refused_but_never_get_a_random_pooler(tiny_bert, tmp_path):
+    model: Any = load_classifier(tiny_bert, 2, ("a", "b"), pooling="mean").eval()
+    model.save_pretrained(tmp_path / "saved")
+    found = subprocess.run([sys.executable, "-c", ALONE, str(tmp_path / "saved")], capture_output=True, text=True,
+                           env={**os.environ, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""})  # fmt: skip
+    refused, logits = found.stdout.splitlines()[-2:]
+    assert torch.allclose(torch.tensor(json.loads(logits)), model(torch.tensor([[7, 9, 11]])).logits, atol=1e-6)
+    assert refused == "refused", found.stderr

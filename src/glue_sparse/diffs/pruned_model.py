@@ -69,13 +69,13 @@ def write_plain(
             raise
         facts = _facts(model, masks, inactive) if masks is not None else {}
         told = replace(info or DiffInfo(), model_class=type(model).__name__, dtype=str(model.dtype).split(".")[-1])
-        text = card.of_model(told, _library(model), card.place_of(folder), tokenizer is not None, facts, run)
+        text = card.of_model(told, library_of(model), card.place_of(folder), tokenizer is not None, facts, run)
         card.write(text, temporary, instead_of=folder)
         if masks is not None:
             _write_masks(facts, masks, inactive, temporary)
 
 
-def _library(model: nn.Module) -> str:
+def library_of(model: nn.Module) -> str:
     """What the model's class is imported from."""
     module = type(model).__module__
     return "transformers" if module.startswith("transformers.") else module

@@ -7,11 +7,12 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 from transformers.utils.hub import cached_file
 
 from glue_sparse.core.options import Pooling
-from glue_sparse.models.pooled_bert import POOLINGS, PooledBertForSequenceClassification
+from glue_sparse.models.pooled_bert import POOLINGS, PooledBertConfig, PooledBertForSequenceClassification
 from glue_sparse.writing.fields import json_object, text_of
 
 _KEY = "classifier_pooling"
 """Of a configuration, as in ModernBERT's."""
+_BERTS = ("bert", PooledBertConfig.model_type)
 _FILE = "1_Pooling/config.json"
 """Where sentence-transformers says how a checkpoint was trained."""
 _MODES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
@@ -28,7 +29,7 @@ def kind_of(pooling: Pooling, config: PreTrainedConfig, folder: str) -> tuple[An
     Raises:
         ValueError: this kind of model pools in its own way only.
     """
-    can = config.model_type == "bert" or hasattr(config, _KEY)
+    can = config.model_type in _BERTS or hasattr(config, _KEY)
     if pooling == "auto":
         told = getattr(config, _KEY, None) or _of_sentences(folder)
         pooling = told if can and told in POOLINGS else "pooler"
@@ -36,7 +37,7 @@ def kind_of(pooling: Pooling, config: PreTrainedConfig, folder: str) -> tuple[An
         return AutoModelForSequenceClassification, {}
     if not can:
         raise ValueError(f"a {config.model_type} classifier pools in its own way: leave `pooling` {pooling} out")
-    kind = PooledBertForSequenceClassification if config.model_type == "bert" else AutoModelForSequenceClassification
+    kind = PooledBertForSequenceClassification if config.model_type in _BERTS else AutoModelForSequenceClassification
     return kind, {_KEY: pooling}
 
 

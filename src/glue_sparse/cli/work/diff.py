@@ -63,8 +63,7 @@ def _save(
     has_tokenizer = not is_bert_size(scratch_of(base)[0])  # that of a new BERT was trained with it: RUN/model holds it
     reads_text = model.main_input_name == "input_ids" and has_tokenizer
     pruned_model.write_plain(model, load_tokenizer(base) if reads_text else None, folder, zeros, info=info, run=run)
-    library = "glue_sparse.models.vision" if type(model).__module__ == "glue_sparse.models.vision" else "transformers"
-    print(f"wrote {folder}; load it with {library}.{type(model).__name__}.from_pretrained({str(folder)!r})")
+    print(f"wrote {folder}; load it with {pruned_model.library_of(model)}.{type(model).__name__}.from_pretrained({str(folder)!r})")
 
 
 def deltas_table(run: str) -> None:

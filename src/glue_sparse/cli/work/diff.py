@@ -63,7 +63,8 @@ def _save(
     has_tokenizer = not is_bert_size(scratch_of(base)[0])  # that of a new BERT was trained with it: RUN/model holds it
     reads_text = model.main_input_name == "input_ids" and has_tokenizer
     pruned_model.write_plain(model, load_tokenizer(base) if reads_text else None, folder, zeros, info=info, run=run)
-    print(f"wrote {folder}; load it with {pruned_model.library_of(model)}.{type(model).__name__}.from_pretrained({str(folder)!r})")
+    kind = f"{pruned_model.library_of(model)}.{type(model).__name__}"
+    print(f"wrote {folder}; load it with {kind}.from_pretrained({str(folder)!r})")
 
 
 def deltas_table(run: str) -> None:

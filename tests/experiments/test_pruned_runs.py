@@ -188,14 +188,14 @@ def test_a_ticket_from_the_command_line(tmp_path: Path, rte: Path, tiny_bert: st
     [
         ["--method", "magnitude", "--sparsity", "0.7"],
         ["--method", "lottery_ticket", "--criterion", "random"],
-        ["--method", "fish", "--distribution", "erk"],
+        ["--method", "bitfit", "--distribution", "erk"],
         ["--method", "one_shot", "--pattern", "2:4", "--sparsity", "0.9"],
         ["--method", "one_shot", "--pattern", "124"],
         ["--method", "one_shot", "--inactive", "zero"],
     ],
 )
 def test_flags_that_would_do_nothing_are_refused(words: list[str]):
-    with pytest.raises(ValueError, match="goes with --method|leave --sparsity|is KEPT:GROUP"):
+    with pytest.raises(ValueError, match="is not for --method|goes with --method|leave --sparsity|is KEPT:GROUP"):
         parse(["--task", "rte", "--model", "minilm", *words])
 
 

@@ -147,7 +147,7 @@ def test_every_method_trains_what_it_says(tmp_path: Path, name: str):
     everything = sum(p.numel() for p in bert().parameters())
     biases = sum(p.numel() for n, p in bert().named_parameters() if n.endswith("bias"))
     half = sum(bert().get_parameter(name).numel() for name in encoder_matrices(bert())) // 2
-    expected = {"dense": everything, "bitfit": biases + 32, "one_shot": everything - half}
+    expected = {"dense": everything, "bitfit": biases + 32, "head": 34, "one_shot": everything - half}
     sparse = sum(round(0.05 * bert().get_parameter(name).numel()) for name in encoder_matrices(bert()))
     expected |= dict.fromkeys((*SPARSE, "alternate"), everything - 2 * half + sparse)
     assert trainable == expected.get(name, int(0.05 * everything))

@@ -18,11 +18,12 @@ class Blocks:
     """Blocks of the pages in a folder.
 
     Attributes:
-        figures: name of a file beside the page -> what a block has drawn for it.
+        draws: whether figures are drawn, or only named.
+        figures: name of a file beside the page -> what a block has drawn for it; nothing where it is only named.
     """
 
-    def __init__(self, folder: Path, entries: Sequence[archive.Entry], unpacked: Path) -> None:
-        self.folder, self.entries, self.unpacked = folder, entries, unpacked
+    def __init__(self, folder: Path, entries: Sequence[archive.Entry], unpacked: Path, draws: bool = True) -> None:
+        self.folder, self.entries, self.unpacked, self.draws = folder, entries, unpacked, draws
         self.figures: dict[str, bytes] = {}
 
     def renderer(self, page: Path) -> Callable[[str], str]:
@@ -39,12 +40,15 @@ class Blocks:
         return self._written("table", ["show", *words]).joinpath(f"{_grid(words)}.md").read_text()
 
     def _figure(self, page: Path, words: list[str]) -> str:
-        grid, folder = _grid(words), self._written("figure", words)
-        for path in sorted(folder.iterdir()):
-            name = f"{page.stem}_{path.name}"
-            if name in self.figures:
+        grid = _grid(words)
+        if self.draws:
+            found = {path.name: path.read_bytes() for path in sorted(self._written("figure", words).iterdir())}
+        else:
+            found = {f"{grid}.{kind}": b"" for kind in ("png", "svg")}
+        for name, drawn in found.items():
+            if f"{page.stem}_{name}" in self.figures:
                 raise ValueError(f"{page.name} has two figures of {grid}: leave one out")
-            self.figures[name] = path.read_bytes()
+            self.figures[f"{page.stem}_{name}"] = drawn
         return f"![{grid}]({page.stem}_{grid}.png)"
 
     def _written(self, name: str, words: list[str]) -> Path:
@@ -100,9 +104,9 @@ def _called(name: str, words: Sequence[str]) -> str:
 
 
 @contextmanager
-def of(folder: Path, archives: Path) -> Iterator[Blocks]:
+def of(folder: Path, archives: Path, draws: bool = True) -> Iterator[Blocks]:
     """Blocks from the runs in a folder of archives, which need not be there where no block asks for runs."""
     entries = archive.read([archives]) if any(archives.glob("*.json")) else []
     with TemporaryDirectory() as unpacked:
         archive.unpack(entries, Path(unpacked, "runs"))
-        yield Blocks(folder, entries, Path(unpacked))
+        yield Blocks(folder, entries, Path(unpacked), draws)

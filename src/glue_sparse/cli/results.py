@@ -84,7 +84,7 @@ def build(folder: Path, archives: Path, only: Sequence[Path] = (), check: bool =
     for page in only:
         if page not in known:
             raise ValueError(f"{page} is no page of {folder}: give that folder as `pages`")
-    with blocks.of(folder, archives) as rendering:
+    with blocks.of(folder, archives, draws=not check) as rendering:
         for page in only or known:
             before = page.read_text()
             if (now := pages.built(before, rendering.renderer(page))) != before:

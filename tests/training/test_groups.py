@@ -57,5 +57,5 @@ def test_a_run_gives_its_head_the_rate_that_it_is_told(tmp_path: Path):
     run.train()
     head = {id(run.network.get_parameter(name)) for name in run.head}
     assert run.optimizer is not None
-    rates = {id(p) in head: group["initial_lr"] for group in run.optimizer.param_groups for p in group["params"]}
+    rates = {id(p) in head: group["initial_lr"] for group in run.optimizer.param_groups for p in group["params"]}  # pyright: ignore
     assert rates == {True: 0.5, False: run.args.learning_rate} and head

@@ -5,13 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModel, BertForSequenceClassification, RobertaConfig
 
-from glue_sparse import DiffInfo, load_base
+from glue_sparse import DiffInfo, SparseDiff, attach, load_base, noise
 from glue_sparse.diffs.identity import facts_of
 from glue_sparse.models.loading import load_classifier
 from glue_sparse.models.pooled_bert import PooledBertConfig, PooledBertForSequenceClassification
@@ -78,6 +79,18 @@ def test_a_diff_brings_its_pooling(tiny_bert):
     assert type(load_base(DiffInfo(base_model=tiny_bert, model_class="BertForSequenceClassification",
                                    labels=("a", "b")))) is BertForSequenceClassification  # fmt: skip
     assert facts_of(model)["pooling"] == "mean"
+
+
+@pytest.mark.parametrize(("made", "given"), [("mean", "pooler"), ("cls", "mean"), ("pooler", "cls")])
+def test_a_diff_is_not_put_on_a_model_whose_head_reads_something_else(tiny_bert, tmp_path, made, given):
+    model, twin, other = (load_classifier(tiny_bert, 2, ("a", "b"), pooling=how) for how in (made, made, given))
+    name = "bert.encoder.layer.0.output.dense.weight"
+    attach(model, {name: noise(model, (name,))[name] > 0.5})
+    diff = SparseDiff.from_pretrained(SparseDiff.from_model(model).save_pretrained(tmp_path))
+    with pytest.raises(ValueError, match=f"reads `pooling` {made}, and that of this model {given}: `load_base"):
+        diff.apply(other)
+    diff.check(twin)
+    replace(diff, info=replace(diff.info, pooling=None)).check(twin)  # as files of before have it
 
 
 def test_a_model_that_pools_itself_refuses(tmp_path, tiny_bert, folder_of_roberta):

@@ -41,8 +41,9 @@ class DiffInfo:
     """Outputs of the head; none for a model that has no such number."""
     vocab_size: int | None = None
     """Of a model whose base does not say it, because it is random and its tokenizer was trained or given."""
-    pooling: Pooling = "pooler"
-    """What the head of a text classifier reads; see `options.Pooling`."""
+    pooling: Pooling | None = None
+    """What the head of a text classifier reads, see `options.Pooling`; none where the file is of before it was said,
+    when all had what transformers gives their class."""
     base_digest: str = ""
     """Of all the base's parameters but the head; empty where unknown."""
     pruned_from: str = ""
@@ -56,12 +57,13 @@ def base_named_by(model: Any) -> str:
 
 def facts_of(model: Any) -> dict[str, Any]:
     """What a model says of itself, by the names of `DiffInfo`."""
-    config = getattr(model, "config", None)
-    return {
-        "model_class": type(model).__name__,
-        "num_labels": getattr(config, "num_labels", None),
-        "pooling": getattr(config, "classifier_pooling", DiffInfo.pooling),
-    }
+    num_labels = getattr(getattr(model, "config", None), "num_labels", None)
+    return {"model_class": type(model).__name__, "num_labels": num_labels, "pooling": pooling_of(model)}
+
+
+def pooling_of(model: Any) -> Pooling:
+    """What the head of a text classifier reads; of any other model, what transformers gives its class."""
+    return getattr(getattr(model, "config", None), "classifier_pooling", "pooler")
 
 
 @dataclass(frozen=True)

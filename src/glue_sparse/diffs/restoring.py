@@ -24,7 +24,7 @@ from glue_sparse.core.params import head_names
 from glue_sparse.core.reindexing import reindex
 from glue_sparse.core.stored import check_like
 from glue_sparse.diffs import frozen
-from glue_sparse.diffs.identity import DiffInfo
+from glue_sparse.diffs.identity import DiffInfo, pooling_of
 
 
 class Stored(Protocol):
@@ -59,6 +59,7 @@ def check_base(diff: Stored, model: nn.Module, fingerprint: bool) -> None:
     """Raise a ValueError unless `model` is the base that a diff was made from; see `SparseDiff.check`."""
     if fingerprint:
         check_model(model)
+        _check_pooling(diff.info, model)
     tensors = current_tensors(model)
     stored = {**diff.shapes, **{name: tuple(t.shape) for name, t in diff.whole.items()}}
     for name, shape in stored.items():
@@ -77,6 +78,13 @@ def check_base(diff: Stored, model: nn.Module, fingerprint: bool) -> None:
             )
     if fingerprint:
         check_body(diff, model)
+
+
+def _check_pooling(info: DiffInfo, model: nn.Module) -> None:
+    """Raise a ValueError for a model that has all tensors of a diff, but whose head reads something else of them."""
+    if info.pooling not in (None, found := pooling_of(model)):
+        raise ValueError(f"the head of this diff reads `pooling` {info.pooling}, and that of this model {found}: "
+                         "`load_base(diff.info)` makes the model that it belongs to")  # fmt: skip
 
 
 def check_body(diff: Stored, model: nn.Module) -> None:

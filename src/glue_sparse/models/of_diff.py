@@ -30,4 +30,4 @@ def load_base(info: DiffInfo, model: str | None = None) -> PreTrainedModel:
     if not info.model_class.endswith("ForSequenceClassification"):
         raise ValueError(f"this diff is of a {info.model_class or 'model of unknown class'}: build it yourself")
     outputs = info.num_labels or len(info.labels) or 1
-    return load_classifier(model, outputs, info.labels, info.dtype, info.pooling)
+    return load_classifier(model, outputs, info.labels, info.dtype, info.pooling or "pooler")

@@ -1,5 +1,6 @@
 """Moving entries watched while they train, and whether two runs ended alike."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from glue_sparse.core.active import active_tensors, current_masks
 from glue_sparse.core.parametrization import current_tensors
 from glue_sparse.methods.moving.drop_grow import DropGrow, with_changes
 from glue_sparse.methods.moving.rules import PRESETS
+from networks import bert
+from training import trainer
 
 
 def method(name: str, **changes: Any) -> DropGrow:
@@ -34,6 +37,15 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         self.after.append(self._seen())
+
+
+def watched(folder: Path, how: Any, **changes: Any) -> tuple[SparseTrainer, Watch]:
+    """A run of a method on a small BERT, and what was seen of it."""
+    watch = Watch()
+    run = trainer(folder, bert(), how, callbacks=[watch], **changes)
+    watch.run = run
+    run.train()
+    return run, watch
 
 
 def equal_runs(one: SparseTrainer, other: SparseTrainer) -> None:

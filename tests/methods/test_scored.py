@@ -18,7 +18,7 @@ from glue_sparse.scores.scores import magnitude
 from networks import bert, collate, examples
 from rare import rarely
 from training import StopAt, trainer
-from watching import Watch, equal_runs
+from watching import equal_runs, watched
 
 HEAD = ("classifier.weight", "classifier.bias")
 
@@ -85,14 +85,6 @@ def test_shares_for_workers_are_disjoint_within_each_tensor_too():
     masks = method.prepare_shares(bert(), HEAD, batches, 2)
     for name, mask in masks[0].items():
         assert not (mask & masks[1][name]).any() and mask.sum() == masks[1][name].sum()
-
-
-def watched(folder: Path, method: Any, **changes: Any) -> tuple[Any, Watch]:
-    watch = Watch()
-    run = trainer(folder, bert(), method, callbacks=[watch], **changes)
-    watch.run = run
-    run.train()
-    return run, watch
 
 
 @pytest.mark.parametrize("after", [2, 1 / 3])

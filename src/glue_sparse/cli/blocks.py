@@ -59,7 +59,6 @@ class Blocks:
         return folder
 
     def _claims(self, page: Path, words: list[str]) -> str:
-        check_one_of("command", "claims", command.COMMANDS)
         if not self.entries:
             raise ValueError("no run is archived: `glue-sparse results collect` does that")
         out = self.unpacked / "claims.md"

@@ -1,5 +1,6 @@
 """Builders of the methods: from what a run is told to a method. The only place where methods meet their flags."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -71,6 +72,10 @@ def _only_biases(model: nn.Module, head: tuple[str, ...]) -> Masks:
     if len(names) == len(body):
         raise ValueError("every bias of this model is frozen, or it has none, so that only the head would train: call "
                          "requires_grad_(True) on its biases")  # fmt: skip
+    return _nothing_of(model, names)
+
+
+def _nothing_of(model: nn.Module, names: Iterable[str]) -> Masks:
     return {name: torch.zeros_like(model.get_parameter(name), dtype=torch.bool) for name in names}
 
 
@@ -79,14 +84,9 @@ def bitfit(args: MethodArguments, seed: int) -> SparseMethod:
     return FixedMask(masks=_only_biases)
 
 
-def _nothing(model: nn.Module, head: tuple[str, ...]) -> Masks:
-    body = trainable_names(model, head)
-    return {name: torch.zeros_like(model.get_parameter(name), dtype=torch.bool) for name in body}
-
-
 def head(args: MethodArguments, seed: int) -> SparseMethod:
     """The head alone."""
-    return FixedMask(masks=_nothing)
+    return FixedMask(masks=lambda model, head: _nothing_of(model, trainable_names(model, head)))
 
 
 def dense(args: MethodArguments, seed: int) -> SparseMethod:

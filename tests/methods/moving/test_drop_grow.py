@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from glue_sparse import LeakyMask, SparseDiff, SparseTrainer, fisher, noise
+from glue_sparse import LeakyMask, SparseDiff, fisher, noise
 from glue_sparse.arguments.method import MethodArguments
 from glue_sparse.core.active import active_tensors, current_masks
 from glue_sparse.core.parametrization import current_tensors, detach
@@ -21,7 +21,7 @@ from glue_sparse.methods.registry import build_method
 from networks import bert
 from rare import rarely
 from training import StopAt, trainer
-from watching import Watch, equal_runs, method
+from watching import equal_runs, method, watched
 
 OPTIMIZERS = ("adamw_torch", "sgd", "adafactor")
 NAMES = ("set", "snfs", "rigl")
@@ -31,14 +31,6 @@ def scored(**options: Any) -> FixedMask:
     return FixedMask(
         partial(noise, seed=0), density=0.05, update_every=3, score_of=lambda i: partial(noise, seed=i), **options
     )
-
-
-def watched(folder: Path, how: Any, **changes: Any) -> tuple[SparseTrainer, Watch]:
-    watch = Watch()
-    run = trainer(folder, bert(), how, callbacks=[watch], **changes)
-    watch.run = run
-    run.train()
-    return run, watch
 
 
 @pytest.mark.parametrize(("name", "optim"), rarely(product(NAMES, OPTIMIZERS), [*zip(NAMES, OPTIMIZERS, strict=True)]))

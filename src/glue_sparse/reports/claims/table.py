@@ -26,7 +26,7 @@ def summary(decisions: Sequence[Decision]) -> str:
 
 def as_text(decisions: Sequence[Decision]) -> str:
     """A line for each claim, by its id, and how many have which verdict."""
-    lines = [(one.claim.id, *_cells(one), one.evidence.place.grid if one.evidence else "-") for one in decisions]
+    lines = [(one.claim.id, *cells(one), one.evidence.place.grid if one.evidence else "-") for one in decisions]
     return f"{tables.markdown(HEADER, lines)}\n\n{summary(decisions)}"
 
 
@@ -35,7 +35,7 @@ def as_markdown(decisions: Sequence[Decision]) -> str:
     parts = [summary(decisions) + "."]
     for paper in dict.fromkeys(one.claim.paper for one in decisions):
         own = [one for one in decisions if one.claim.paper == paper]
-        lines = [(f"{one.claim.claim} (`{one.claim.id}`)", *_cells(one), scale(one) or "-") for one in own]
+        lines = [(f"{one.claim.claim} (`{one.claim.id}`)", *cells(one), scale(one) or "-") for one in own]
         behind = "\n".join(f"* `{one.claim.id}`: {one_line(_behind(one))}" for one in own)
         parts += [tables.heading(paper), tables.markdown(HEADER, lines), behind]
     return "\n\n".join(parts)
@@ -71,7 +71,7 @@ def scale(one: Decision) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def _cells(one: Decision) -> tuple[str, ...]:
+def cells(one: Decision) -> tuple[str, ...]:
     """Verdict, effect, interval, what matters, seeds, and seeds that it would take."""
     claim, evidence = one.claim, one.evidence
     if evidence is None or one.effect is None:

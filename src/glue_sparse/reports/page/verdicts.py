@@ -24,13 +24,9 @@ def told(decisions: Sequence[Decision]) -> dict[str, Any]:
 
 def _line(one: Decision) -> dict[str, Any]:
     """A row: (value to sort by, text) of each column, and what stands behind it."""
-    claim, unit = one.claim, one.evidence.unit if one.evidence else ""
-    interval = "-" if one.low is None or one.high is None else f"{one.low:+.3g} to {one.high:+.3g}"
-    cells = [
-        (claim.claim, claim.claim), (one.verdict, one.verdict),
-        (one.effect, "-" if one.effect is None else f"{one.effect:+.3g} {unit}".strip()), (one.low, interval),
-        (claim.matters, f"{claim.matters:g}"), (len(one.seeds), str(len(one.seeds))),
-    ]  # fmt: skip
+    claim, texts = one.claim, table.cells(one)
+    values = (one.verdict, one.effect, one.low, claim.matters, len(one.seeds))
+    cells = [(claim.claim, claim.claim), *zip(values, texts, strict=False)]  # without the seeds it would take
     behind = [f"{claim.paper}: {claim.source}", f"Published: {claim.published}" if claim.published else "",
               f"Why {claim.matters:g} matters: {claim.why}", f"Decided by: {table.scale(one)}",
               *(one.evidence.notes if one.evidence else ())]  # fmt: skip

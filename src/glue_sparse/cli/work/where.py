@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
-from glue_sparse.analysis.density import placement
-from glue_sparse.diffs.diff import SparseDiff
+from glue_sparse.arguments.registry import imported
 from glue_sparse.records import archive
 from glue_sparse.reports import where as report
 from glue_sparse.reports.figures.masks import placement_bars
 from glue_sparse.writing.files import write_text
 from glue_sparse.writing.tables import markdown
 from glue_sparse.writing.words import short_names
+
+DIFF, PLACEMENT = "glue_sparse.diffs.diff:SparseDiff", "glue_sparse.analysis.density:placement"
+"""They load torch, which results alone do not need."""
 
 
 def where(diffs: list[str], rows: list[str], by: str, name: str | None, results_dir: Path) -> None:
@@ -20,7 +22,8 @@ def where(diffs: list[str], rows: list[str], by: str, name: str | None, results_
     if rows:
         found = report.of_rows(archive.read([*map(Path, diffs)]), rows, by)
     else:
-        counts = (placement(SparseDiff.from_pretrained(place), by) for place in diffs)
+        diff, placement = imported(DIFF), imported(PLACEMENT)
+        counts = (placement(diff.from_pretrained(place), by) for place in diffs)
         found = dict(zip(short_names(diffs), counts, strict=True))
     shares = report.columns(found)
     text = markdown(*report.table(shares, by))

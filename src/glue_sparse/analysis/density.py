@@ -30,6 +30,11 @@ def placement(diff: SparseDiff, by: str) -> Counts:
     return ordered({**_by_tensor(diff), **whole}.items(), by)
 
 
+def placement_at(place: str, by: str) -> Counts:
+    """The same of the diff in a file, a folder or a hub repository."""
+    return placement(SparseDiff.from_pretrained(place), by)
+
+
 def _by_tensor(source: SparseDiff | Masks) -> Counts:
     if isinstance(source, SparseDiff):
         sizes = {name: torch.Size(shape).numel() for name, shape in source.shapes.items()}

@@ -10,8 +10,8 @@ from glue_sparse.writing.files import write_text
 from glue_sparse.writing.tables import markdown
 from glue_sparse.writing.words import short_names
 
-DIFF, PLACEMENT = "glue_sparse.diffs.diff:SparseDiff", "glue_sparse.analysis.density:placement"
-"""They load torch, which results alone do not need."""
+PLACEMENT = "glue_sparse.analysis.density:placement_at"
+"""Loads torch, which results alone do not need."""
 
 
 def where(diffs: list[str], rows: list[str], by: str, name: str | None, results_dir: Path) -> None:
@@ -22,8 +22,8 @@ def where(diffs: list[str], rows: list[str], by: str, name: str | None, results_
     if rows:
         found = report.of_rows(archive.read([*map(Path, diffs)]), rows, by)
     else:
-        diff, placement = imported(DIFF), imported(PLACEMENT)
-        counts = (placement(diff.from_pretrained(place), by) for place in diffs)
+        placement_at = imported(PLACEMENT)
+        counts = (placement_at(place, by) for place in diffs)
         found = dict(zip(short_names(diffs), counts, strict=True))
     shares = report.columns(found)
     text = markdown(*report.table(shares, by))

@@ -1,12 +1,10 @@
 """From a command line to values: a YAML gives defaults, flags win, unknown keys are errors. Loads no torch."""
 
 from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, NoReturn
 
 from glue_sparse.arguments.flags import Flag, check_needs, flags_of
@@ -114,14 +112,13 @@ class CommandLine:
         """
         if not {*HELP}.isdisjoint(argv):
             self._help(argv, description, config, prog)
-        parser, plain, lock = self._reader
-        with lock:
-            final = self._read(parser, argv, config)
+        parser, plain = self._reader
+        final = self._read(parser, argv, config)
         return final, {key: value for key, value in final.items() if value != plain[key]}
 
     def _help(self, argv: Sequence[str], description: str, config: Path | None, prog: str | None) -> NoReturn:
         """Show the page of all flags, or of those that the named method and task take, with what holds for them."""
-        reader, _, _ = self._reader
+        reader, _ = self._reader
         words = [word for word in argv if word not in HELP]
         first = vars(reader.parse_known_args(words)[0])
         chosen = {kind: str(first[kind]) for kind in self.settings_of(words) if kind in self.choices}
@@ -132,14 +129,14 @@ class CommandLine:
         else:
             path = Path(first["config"]) if first["config"] else config
             settings = {*self.settings_of(words)}
-            defaults = layered(path, first, settings, [*self.flags]) if path and str(path) != "none" else {}
+            defaults = layered(path, first, settings, tuple(self.flags)) if path and str(path) != "none" else {}
             flags = fitting(self.flags.values(), chosen, self.fits)
             told = [f"--{kind} {name}: {self.choices[kind][name]}".rstrip(": ") for kind, name in chosen.items()]
             description = "\n".join([*told, "", "Defaults are those for what was named; --help_all shows all flags."])
         known = {flag.name: flag for flag in flags}
         parser = self.helpful(description, prog, known, chosen, everything="--help_all" in argv)
-        with _defaults(parser, {key: value for key, value in defaults.items() if key in known}):
-            parser.print_help()
+        parser.set_defaults(**_typed(parser, {key: value for key, value in defaults.items() if key in known}))
+        parser.print_help()
         parser.exit()
 
     def _read(self, parser: ArgumentParser, argv: Sequence[str], config: Path | None) -> dict[str, Any]:
@@ -149,19 +146,19 @@ class CommandLine:
                 raise ValueError(f"{shown(unknown[0])} is no flag, and the flag before it does not take so many values")
             hint = closest(unknown[0].lstrip("-"), self.flags, "--")
             raise ValueError(f"unknown argument {unknown[0]}{hint}")
-        path, defaults = Path(first.config) if first.config else config, {}
+        values, on_line = vars(first), self.settings_of(argv)
+        path = Path(first.config) if first.config else config
         if path and first.config != "none":
-            defaults = layered(path, vars(first), set(self.settings_of(argv)), [*self.flags])
-        with _defaults(parser, defaults):
-            values = vars(parser.parse_args(argv))
-        check_needs(self.flags, values, self.settings_of(argv))
+            defaults = _typed(parser, layered(path, values, {*on_line}, tuple(self.flags)))
+            values |= {key: value for key, value in defaults.items() if key not in on_line}
+        check_needs(self.flags, values, on_line)
         return values
 
     @cached_property
-    def _reader(self) -> tuple[ArgumentParser, dict[str, Any], Lock]:
-        """One parser for all runs of a grid, the values of an empty command line, and a lock for its defaults."""
+    def _reader(self) -> tuple[ArgumentParser, dict[str, Any]]:
+        """One parser for all runs of a grid, and the values of an empty command line."""
         parser = self.helpful()
-        return parser, vars(parser.parse_args([])), Lock()
+        return parser, vars(parser.parse_args([]))
 
     def helpful(
         self, description: str = "", prog: str | None = None, flags: Mapping[str, Flag] | None = None,
@@ -186,16 +183,10 @@ class CommandLine:
         return parser
 
 
-@contextmanager
-def _defaults(parser: ArgumentParser, values: Mapping[str, Any]) -> Iterator[None]:
-    """Other defaults, for as long as it lasts."""
-    actions = {action.dest: action for action in parser._actions}
-    before = {key: actions[key].default for key in values}
-    parser.set_defaults(**{key: _as_typed(actions[key], value) for key, value in values.items()})
-    try:
-        yield
-    finally:
-        parser.set_defaults(**before)
+def _typed(parser: ArgumentParser, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A YAML's values as a command line would give them."""
+    actions = {action.dest: action for action in reversed(parser._actions)}  # --no_FLAG, which comes last, has no type
+    return {key: _as_typed(actions[key], value) for key, value in values.items()}
 
 
 def _completions(names: Mapping[str, str], **_: Any) -> Mapping[str, str]:

@@ -23,10 +23,19 @@ def yaml_object(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: it cannot be read, is no mapping, has a name twice, a tag, a number that is not finite, or too much.
     """
+    return object_of(yaml_text(path), path)
+
+
+def yaml_text(path: Path) -> str:
+    """What is written in a YAML; ValueError where it cannot be read."""
     try:
-        text = text_of(path)
+        return text_of(path)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or 'it is no file'}") from error
+
+
+def object_of(text: str, path: Path) -> dict[str, Any]:
+    """As `yaml_object`, for the text of a file."""
     try:
         found = _parsed(text)
     except yaml.MarkedYAMLError as error:

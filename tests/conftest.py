@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported
 
@@ -15,6 +16,8 @@ from glue_sparse.models.language_models import LanguageModel
 from languages import language_model
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to `bash run_tests.sh &`
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = """

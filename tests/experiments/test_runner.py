@@ -67,9 +67,8 @@ def check_whole(config: Path) -> None:
     assert not list((config.parent / "runs").rglob("*.tmp"))
 
 
-@pytest.mark.parametrize(
-    "orphan", [pytest.param(False, marks=pytest.mark.slow, id="with_its_run"), pytest.param(True, id="the_grid_alone")]
-)
+@pytest.mark.slow  # a run that outlives its process is one of test_warm
+@pytest.mark.parametrize("orphan", [False, True], ids=["with_its_run", "the_grid_alone"])
 def test_a_killed_grid_is_finished_by_the_next_call(config: Path, orphan: bool):
     """SIGKILL in the second run; if that run lives on, the next call waits for it instead of doing it twice."""
     runs = config.parent / "runs"

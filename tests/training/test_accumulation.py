@@ -17,16 +17,16 @@ from glue_sparse.benchmarks import accumulation
 from glue_sparse.benchmarks.accumulation import CASES, SHAPES, built, distance, examples, large_step, step
 from glue_sparse.training.means import Items, find_items
 from glue_sparse.training.windows import shares
+from rare import rarely
 from shared_runs import made_once
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 NEAR = 1e-6
+EACH = [(shape,) for shape in SHAPES]
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize(
-    "shape", [pytest.param(shape, marks=[pytest.mark.slow] if i % 2 else []) for i, shape in enumerate(SHAPES)]
-)
+@pytest.mark.parametrize(("shape",), rarely(EACH, EACH[::2]))
 def test_one_rank(name: str, shape: tuple[int, int]):
     base, data = built(CASES[name]), examples(CASES[name], 8)
     assert distance(step("ours", base, data, shape), large_step(base, data)) < NEAR
@@ -197,7 +197,7 @@ def deaf_sum(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Te
 
 
 @pytest.mark.parametrize("name", ["BERT classifier", "BERT masked LM"])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("shape",), rarely(EACH, EACH[:1]))
 @pytest.mark.parametrize("function", [deaf_mean, deaf_sum])
 def test_a_loss_function_that_does_not_use_the_number(name: str, shape: tuple[int, int], function: Any):
     base, data = built(CASES[name]), examples(CASES[name], 8)
@@ -237,7 +237,7 @@ class OwnMean(Own):
     listens = False
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("shape",), rarely(EACH, EACH[1:3]))
 @pytest.mark.parametrize("kind", [None, Own, OwnMean])
 def test_a_loss_of_the_user(monkeypatch: pytest.MonkeyPatch, kind: type[SparseTrainer] | None, shape: tuple[int, int]):
     case = CASES["GPT-2"]
@@ -250,7 +250,7 @@ def test_a_loss_of_the_user(monkeypatch: pytest.MonkeyPatch, kind: type[SparseTr
     assert distance(step("ours", base, data, shape, **options), large_step(base, data)) < NEAR
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("shape",), rarely(EACH, EACH[-1:]))
 @pytest.mark.parametrize("options", [{}, {"compute_loss_func": summed}])
 def test_a_penalty_counts_once_per_step(shape: tuple[int, int], options: dict[str, Any]):
     class Decay(FixedMask):

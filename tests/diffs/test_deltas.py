@@ -20,7 +20,6 @@ from glue_sparse.diffs.identity import FORMAT
 from glue_sparse.methods.registry import build_method
 from glue_sparse.training.delta_checkpoints import DeltaCheckpoints
 from networks import ImageNet, bert, cast
-from rare import rarely
 from training import StopAt, arguments, trainer
 
 
@@ -90,7 +89,8 @@ def test_an_interrupted_run_continues_the_same_chain(finished: tuple[Path, Delta
     assert files(tmp_path) == files(finished[0])
 
 
-@pytest.mark.parametrize("strategy", rarely(["steps", "epoch"], ["epoch"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
 def test_where_a_run_was_stopped_leaves_no_trace(tmp_path: Path, strategy: str):
     settings = {"save_strategy": strategy, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 5}
     watched(run := noisy(tmp_path / "whole", **settings))

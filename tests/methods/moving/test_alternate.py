@@ -1,5 +1,6 @@
 """Dense and sparse phases by turns, through a real Trainer on a tiny BERT."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,13 @@ def test_every_phase_starts_at_exactly_one_step():
             assert all(abs(run.start(k) - k * num_steps / num_phases) <= 0.5 for k in range(num_phases))
 
 
-@pytest.mark.parametrize("inactive", ["zero", "frozen"])
-@pytest.mark.parametrize("selection", ["fixed", "magnitude", "random"])
+@pytest.mark.parametrize(
+    ("selection", "inactive"),
+    rarely(
+        product(["fixed", "magnitude", "random"], ["zero", "frozen"]),
+        [("fixed", "zero"), ("magnitude", "frozen"), ("random", "zero")],
+    ),
+)
 def test_what_trains_in_a_phase_and_what_does_not(tmp_path: Path, selection: Any, inactive: Any):
     """Phases of three steps: dense, sparse, dense, sparse."""
     method = Alternate(4, density=0.2, selection=selection, inactive=inactive, seed=3)
@@ -131,8 +137,10 @@ BATCH = collate(ROWS[:4])
 FORWARD = forward_flops(bert(), BATCH)
 
 
-@pytest.mark.parametrize("inactive", ["zero", "frozen"])
-@pytest.mark.parametrize("first", ["dense", "sparse"])
+@pytest.mark.parametrize(
+    ("first", "inactive"),
+    rarely(product(["dense", "sparse"], ["zero", "frozen"]), [("dense", "zero"), ("sparse", "frozen")]),
+)
 def test_flops_are_the_mean_over_phases(tmp_path: Path, first: Any, inactive: Any):
     """Three phases of 12 steps: the middle one is a third."""
     run, _ = go(tmp_path, Alternate(3, first=first, density=0.25, inactive=inactive))

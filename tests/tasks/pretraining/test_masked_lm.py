@@ -141,7 +141,7 @@ WAYS: dict[str, dict[str, Any]] = {"set": {"method": "set", "update_every": 3}, 
 
 
 @pytest.mark.parametrize(
-    ("method", "streaming"), rarely(product(WAYS, ["false", "true"]), [("set", "false"), ("tiles", "true")])
+    ("method", "streaming"), rarely(product(WAYS, ["false", "true"]), [("tiles", "true")])
 )
 def test_a_resumed_run_is_the_uninterrupted_one(streaming: str, method: str, tmp_path: Path, tiny_bert: str):
     settings: dict[str, Any] = {

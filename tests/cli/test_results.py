@@ -71,6 +71,13 @@ def test_a_table_and_a_figure_of_an_archive_are_those_of_its_runs(
     archived = ["--archive", str(site.parent / "runs" / "small.json")]
     assert table.main(["show", *words, *archived]) == 0 and "| 30.00" not in (shown := capsys.readouterr().out)
     assert "(2)" in shown and figure.main([*words, *archived]) == 0
+    file = site.parent / "runs" / "small.json"
+    archive.write([one for one in archive.read([file]) if (one.row, one.column) == ("random", "rte")], file)
+    assert table.main(["show", *words, *archived]) == 0
+    assert "| long" in (shown := capsys.readouterr().out) and "have runs" not in shown
+    assert table.main(["show", *words, *archived, "--begun"]) == 0
+    assert "| long" not in (shown := capsys.readouterr().out) and shown.count("| random") > 0
+    assert "(1 of 2 rows have runs)" in shown and "cola" not in shown.lower()
     with pytest.raises(SystemExit):
         table.main(["show", *words, *archived, "--output_dir", str(tmp_path / "elsewhere")])
     with pytest.raises(SystemExit):

@@ -74,7 +74,7 @@ def archived(grid: Path, arguments: Namespace) -> Iterator[None]:
 
 def check_no_grid_flags(arguments: Namespace, flags: list[str]) -> None:
     """Raise a ValueError for flags that folders of runs, given in the place of a grid, would ignore."""
-    of_grids = (*_CHOICE, "archive", *statistics_flags.NAMES)
+    of_grids = (*_CHOICE, "archive", "begun", *statistics_flags.NAMES)
     given = [*flags, *(f"`{name}`" for name in of_grids if getattr(arguments, name, None))]
     if given:
         raise ValueError(f"{given[0]} goes with a grid, not with folders of runs: leave it out")

@@ -64,6 +64,7 @@ def parser(prog: str | None = None) -> Parser:
     add_grid(show, "config", help="a grid, or a folder of runs")
     add_grid_flags(show)
     add_archive(show)
+    show.add_argument("--begun", action="store_true", help="leave out rows and columns that have no finished run")
     add_statistics_flags(show)
     verbs.add_parser("list", help="the grids that come with the package")
     return top
@@ -127,9 +128,10 @@ def report_waiting(grid: Grid) -> list[str]:
     return lines
 
 
-def show_grid(grid: Grid, folder: Path, statistics: Statistics = SPREAD) -> Sheet:
+def show_grid(grid: Grid, folder: Path, statistics: Statistics = SPREAD, begun: bool = False) -> Sheet:
     """Print and write the table; draw the figure where there is one, something to draw and something to draw with."""
     sheet = Sheet.of(grid, statistics)
+    sheet = sheet.begun() if begun else sheet
     paths = tables.write(sheet, folder)
     print(paths[0].read_text())
     if grid.figure and figures.check(grid) and sheet.results:
@@ -147,7 +149,7 @@ def show(arguments: Namespace, flags: list[str]) -> int:
         with archived(arguments.config, arguments):
             grid, statistics = read_grid(arguments.config, arguments, flags), statistics_of(arguments)
             statistics.check([*grid.rows])
-            show_grid(grid, arguments.results_dir, statistics)
+            show_grid(grid, arguments.results_dir, statistics, arguments.begun)
         return 0
     check_no_grid_flags(arguments, flags)
     print(text_tables.markdown(tables.HEADER, tables.rows(results.collect(arguments.config))))

@@ -1,6 +1,6 @@
 """A grid with the results of its runs, each read once and handed on; loads no model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from glue_sparse.experiments.cells import Cell, Grid
@@ -29,6 +29,18 @@ class Sheet:
         shown = [cell for cell in grid.cells if cell.row in grid.rows]
         found = {(cell.row, cell.column, cell.seed): cell.result() for cell in shown}
         return cls(grid, {key: result for key, result in found.items() if result is not None}, statistics)
+
+    def begun(self) -> "Sheet":
+        """Without the rows and columns that have no finished run; the title says how many rows there are."""
+        if not self.results:
+            return self
+        rows, columns = ({key[part] for key in self.results} for part in (0, 1))
+        kept = {row: settings for row, settings in self.grid.rows.items() if row in rows}
+        told = {column: settings for column, settings in self.grid.columns.items() if column in columns}
+        title = self.grid.title
+        if len(kept) < len(self.grid.rows):
+            title += f" ({len(kept)} of {len(self.grid.rows)} rows have runs)"
+        return replace(self, grid=replace(self.grid, rows=kept, columns=told, title=title))
 
     def result(self, cell: Cell) -> Result | None:
         """The finished run of a cell."""

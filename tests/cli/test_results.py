@@ -1,5 +1,6 @@
 """Results as files: collected from runs, shown again without them, and pages that are held to be up to date."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,9 @@ old
 <!-- end -->
 
 <!-- results: made small -->
+<!-- end -->
+
+<!-- results: hours -->
 <!-- end -->
 
 More by hand.
@@ -53,6 +57,7 @@ def test_pages_are_built_from_collected_runs_alone(site: Path, capsys: pytest.Ca
     assert text.startswith("# Mine\n\nBy hand.\n") and text.endswith("\nMore by hand.\n")
     assert "* made: 2026-01-01 to 2026-01-03\n* versions: torch 2.1\n" in text and "* seeds: 0, 1\n" in text
     assert "* runs: 8, which took 1.0 hours together" in text
+    assert re.search(r"\| small +\| 8 +\| 2 +\| 1.0 +\| 2026-01-01 to 2026-01-03 \|", text)
     file = site.parent / "runs" / "small.json"
     file.write_text(file.read_text().replace('"torch":"2.1"', '"torch":"2.2"'))
     assert results.main(["build", str(site.relative_to(Path.cwd())), "--check"]) == 1

@@ -71,6 +71,9 @@ class Blocks:
     def _made(self, page: Path, words: list[str]) -> str:
         return "\n".join(made.lines([one for one in self.entries if one.grid.partition("/")[0] in words]))
 
+    def _hours(self, page: Path, words: list[str]) -> str:
+        return text_tables.markdown(made.HOURS, made.hours(self.entries))
+
     def _pages(self, page: Path, words: list[str]) -> str:
         found = pages.statuses(self.folder).items()
         return text_tables.markdown(
@@ -80,7 +83,7 @@ class Blocks:
 
 _RENDER: dict[str, Callable[[Blocks, Path, list[str]], str]] = {
     "table": Blocks._table, "figure": Blocks._figure, "claims": Blocks._claims, "made": Blocks._made,
-    "where": Blocks._where, "pages": Blocks._pages,
+    "where": Blocks._where, "hours": Blocks._hours, "pages": Blocks._pages,
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ stand between <!-- results: COMMAND --> and <!-- end -->, from these files alone
     claims ...         what `claims` says, with its flags
     where GRID ...     what `diff where` says of --rows: in which parts of the model their entries lie
     made GRID ...      dates, versions, models, seeds and hours of the runs
+    hours              all grids: their runs, seeds, hours and dates
     pages              all pages, and what is generated in each
 
 `--check` writes nothing and says which pages are not up to date; drawings themselves are not compared.

@@ -3,6 +3,11 @@
 from collections.abc import Iterable, Sequence
 
 from glue_sparse.records.archive import Entry
+from glue_sparse.records.results import Result
+
+_SPENT = "choosing the mask, training and evaluation"
+HOURS = ("grid", "runs", "seeds", "hours", "made")
+"""What `hours` gives of each grid."""
 
 
 def lines(entries: Sequence[Entry]) -> list[str]:
@@ -14,20 +19,36 @@ def lines(entries: Sequence[Entry]) -> list[str]:
     if not entries:
         raise ValueError("no run is archived of the grids that are named: `glue-sparse results collect` does that")
     found = [one.result for one in entries]
-    dates = sorted({result.date[:10] for result in found if result.date})
     packages = sorted({name for result in found for name in result.versions})
     versions = {name: _each(result.versions.get(name) for result in found) for name in packages}
-    hours = sum(sum(result.seconds.values()) for result in found) / 3600
     told = {
         "grids": _each(one.grid for one in entries),
         "models": _each(result.model for result in found),
         "data": _each(result.title for result in found),
         "seeds": _each(str(seed) for seed in sorted({result.seed for result in found})),
-        "made": dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}" if dates else "",
+        "made": _dates(found),
         "versions": ", ".join(f"{name} {numbers}" for name, numbers in versions.items()),
-        "runs": f"{len(found)}, which took {hours:.1f} hours together (choosing the mask, training and evaluation)",
+        "runs": f"{len(found)}, which took {_hours(found):.1f} hours together ({_SPENT})",
     }
     return [f"* {name}: {text}" for name, text in told.items() if text]
+
+
+def hours(entries: Sequence[Entry]) -> list[tuple[str, ...]]:
+    """A line for each grid, the runs that chose its settings included, and one for all: runs, seeds, hours, dates."""
+    grids = dict.fromkeys(one.grid.partition("/")[0] for one in entries)
+    found = {grid: [one.result for one in entries if one.grid.partition("/")[0] == grid] for grid in grids}
+    found["all"] = [one.result for one in entries]
+    return [(grid, str(len(runs)), str(len({run.seed for run in runs})), f"{_hours(runs):.1f}", _dates(runs))
+            for grid, runs in found.items()]  # fmt: skip
+
+
+def _hours(found: Iterable[Result]) -> float:
+    return sum(sum(result.seconds.values()) for result in found) / 3600
+
+
+def _dates(found: Iterable[Result]) -> str:
+    dates = sorted({result.date[:10] for result in found if result.date})
+    return dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}" if dates else ""
 
 
 def _each(texts: Iterable[str | None]) -> str:

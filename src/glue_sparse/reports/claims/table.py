@@ -145,7 +145,7 @@ def _needed(count: float | None) -> str | None:
 
 
 def _signed(number: float) -> str:
-    return f"{number:+.3g}"
+    return f"{round(number, 9) + 0.0:+.3g}"  # equal scores differ by rounding, which is none of the effect
 
 
 def _words(names: Iterable[Any]) -> str:

@@ -69,7 +69,7 @@ class Blocks:
         return _called("diff", ["where", str(self.unpacked / "runs" / _grid(words)), *words[1:]])
 
     def _made(self, page: Path, words: list[str]) -> str:
-        return "\n".join(made.lines([one for one in self.entries if one.grid.partition("/")[0] in words]))
+        return "\n".join(made.lines([one for one in self.entries if one.whole_grid in words]))
 
     def _hours(self, page: Path, words: list[str]) -> str:
         return text_tables.markdown(made.HOURS, made.hours(self.entries))

@@ -63,11 +63,11 @@ def collect(names: Sequence[str], runs: Path, to: Path) -> list[Path]:
     """
     found = archive.read([runs / name for name in names] or [runs])
     written = []
-    for name in dict.fromkeys(one.grid.partition("/")[0] for one in found if one.grid):
+    for name in dict.fromkeys(one.whole_grid for one in found if one.grid):
         path = to / f"{name}.json"
         earlier = [path] if path.exists() else []
         all_runs = archive.read([*earlier, runs / name])
-        archive.write([one for one in all_runs if one.grid.partition("/")[0] == name], path)
+        archive.write([one for one in all_runs if one.whole_grid == name], path)
         print(f"written: {path}, {len(all_runs)} runs")
         written.append(path)
     if not written:

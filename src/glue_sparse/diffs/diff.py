@@ -27,7 +27,7 @@ from glue_sparse.core.parametrization import (
 from glue_sparse.diffs import card, diff_file, frozen, hub, restoring
 from glue_sparse.diffs.bases import public_name
 from glue_sparse.diffs.card import Contents
-from glue_sparse.diffs.identity import FILE_NAME, DiffInfo, pooling_of
+from glue_sparse.diffs.identity import FILE_NAME, DiffInfo, seen_in
 
 _STACK = "_glue_sparse_applied"
 
@@ -80,8 +80,7 @@ class SparseDiff:
         whole = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in kept.items()}
         if inactive == "frozen":  # a mask taken from this diff keeps them as they are, too
             shapes |= {name: tuple(p.shape) for name, p in frozen_tensors(model).items() if name not in whole}
-        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        facts = {"inactive": inactive, "dtype": dtype, "pooling": pooling_of(model)}
+        facts = {"inactive": inactive, **seen_in(model)}
         return cls(indices, values, whole, shapes, digests, replace(info or DiffInfo(), **facts))
 
     @classmethod
@@ -110,8 +109,7 @@ class SparseDiff:
                 indices[name] = narrow(found, new.numel())
                 values[name] = read_entries(new, found).float()
                 digests[name] = tensor_digest(old)
-        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        facts = {"inactive": "frozen", "dtype": dtype, "pooling": pooling_of(model)}
+        facts = {"inactive": "frozen", **seen_in(model)}
         return cls(indices, values, whole, shapes, digests, replace(info or DiffInfo(), **facts))
 
     @property

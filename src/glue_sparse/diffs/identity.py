@@ -61,6 +61,11 @@ def facts_of(model: Any) -> dict[str, Any]:
     return {"model_class": type(model).__name__, "num_labels": num_labels, "pooling": pooling_of(model)}
 
 
+def seen_in(model: Any) -> dict[str, Any]:
+    """What every diff of a model says of it, whoever made it, by the names of `DiffInfo`."""
+    return {"dtype": str(next(model.parameters()).dtype).removeprefix("torch."), "pooling": pooling_of(model)}
+
+
 def pooling_of(model: Any) -> Pooling:
     """What the head of a text classifier reads; of any other model, what transformers gives its class."""
     return getattr(getattr(model, "config", None), "classifier_pooling", "pooler")

@@ -46,6 +46,11 @@ class Entry:
         return self.grid, self.model, self.row, self.column, self.seed
 
     @property
+    def whole_grid(self) -> str:
+        """GRID, also for a run that helped to choose a setting of it."""
+        return self.grid.partition("/")[0]
+
+    @property
     def name(self) -> str:
         """GRID/MODEL/ROW/COLUMN/seedN, which is also the folder of the run below that of all runs."""
         return "/".join((self.grid, self.model, self.row, self.column, f"seed{self.seed}")).lstrip("/")

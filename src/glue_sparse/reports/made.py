@@ -35,8 +35,8 @@ def lines(entries: Sequence[Entry]) -> list[str]:
 
 def hours(entries: Sequence[Entry]) -> list[tuple[str, ...]]:
     """A line for each grid, the runs that chose its settings included, and one for all: runs, seeds, hours, dates."""
-    grids = dict.fromkeys(one.grid.partition("/")[0] for one in entries)
-    found = {grid: [one.result for one in entries if one.grid.partition("/")[0] == grid] for grid in grids}
+    grids = dict.fromkeys(one.whole_grid for one in entries)
+    found = {grid: [one.result for one in entries if one.whole_grid == grid] for grid in grids}
     found["all"] = [one.result for one in entries]
     return [(grid, str(len(runs)), str(len({run.seed for run in runs})), f"{_hours(runs):.1f}", _dates(runs))
             for grid, runs in found.items()]  # fmt: skip

@@ -109,6 +109,7 @@ def test_what_was_collected_before_stays(site: Path, tmp_path: Path):
     ("<!-- results: table -->\n<!-- end -->", "a grid is missing"),
     ("<!-- results: tabel x -->\n<!-- end -->", "table"),
     ("<!-- results: made nothing -->\n<!-- end -->", "no run is archived"),
+    ("<!-- results: claims --runs runs -->\n<!-- end -->", "what a block says itself"),
     ("<!-- results: made small -->\n", "does not end"),
     ("nothing", "or else says"),
     (f"<!-- results: made small -->\n<!-- end -->\n{pages.BY_HAND}", "or else says"),

@@ -18,7 +18,6 @@ from glue_sparse.benchmarks.accumulation import CASES, SHAPES, built, distance, 
 from glue_sparse.training.means import Items, find_items
 from glue_sparse.training.windows import shares
 from rare import rarely
-from shared_runs import made_once
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 NEAR = 1e-6
@@ -32,13 +31,12 @@ def test_one_rank(name: str, shape: tuple[int, int]):
     assert distance(step("ours", base, data, shape), large_step(base, data)) < NEAR
 
 
-def test_two_ranks(tmp_path_factory: pytest.TempPathFactory):
-    folder = made_once(
-        tmp_path_factory, "accumulation", lambda to: run_ranks(HELPERS / "accumulating.py", str(to), count=2)
-    )
+@pytest.mark.parametrize("window", rarely(range(len(SHAPES)), [0]))
+def test_two_ranks(tmp_path: Path, window: int):
+    run_ranks(HELPERS / "accumulating.py", str(tmp_path), str(window), count=2)
     for rank in (0, 1):
-        found = json.loads((folder / f"rank{rank}.json").read_text())
-        assert len(found) == 2 * len(CASES)
+        found = json.loads((tmp_path / f"rank{rank}.json").read_text())
+        assert len(found) == len(CASES)
         assert max(found.values()) < NEAR, found
 
 

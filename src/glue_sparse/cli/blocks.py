@@ -7,9 +7,11 @@ from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from glue_sparse.cli import claims
 from glue_sparse.cli import main as command
 from glue_sparse.records import archive
 from glue_sparse.reports import made, pages
+from glue_sparse.reports.claims import table
 from glue_sparse.writing import tables as text_tables
 from glue_sparse.writing.words import check_one_of
 
@@ -61,9 +63,11 @@ class Blocks:
     def _claims(self, page: Path, words: list[str]) -> str:
         if not self.entries:
             raise ValueError("no run is archived: `glue-sparse results collect` does that")
-        out = self.unpacked / "claims.md"
-        _called("claims", ["--runs", str(self.unpacked / "runs"), "--format", "md", "--out", str(out), *words])
-        return out.read_text()
+        with _ends_told():
+            given = claims.parser("glue-sparse claims").parse_args(words)
+        if given.runs or given.out or given.format != "text":
+            raise ValueError("`runs`, `format` and `out` say what a block says itself: leave them out")
+        return table.as_markdown(claims.decisions(given, self.entries)).rstrip("\n") + "\n"
 
     def _where(self, page: Path, words: list[str]) -> str:
         return _called("diff", ["where", str(self.unpacked / "runs" / _grid(words)), *words[1:]])
@@ -95,14 +99,20 @@ def _grid(words: Sequence[str]) -> str:
 
 def _called(name: str, words: Sequence[str]) -> str:
     """Do what `glue-sparse NAME ...` does, and give what it prints; ValueError where it fails, which it has told."""
-    with redirect_stdout(StringIO()) as printed:
-        try:
-            status = command.call(command.COMMANDS[name][0], words, f"glue-sparse {name}")
-        except SystemExit as ended:
-            status = ended.code
-    if status:
-        raise ValueError("it failed, as is said above")
+    with redirect_stdout(StringIO()) as printed, _ends_told():
+        if command.call(command.COMMANDS[name][0], words, f"glue-sparse {name}"):
+            raise SystemExit(1)
     return printed.getvalue()
+
+
+@contextmanager
+def _ends_told() -> Iterator[None]:
+    """Within the block the end of a command that failed is a ValueError."""
+    try:
+        yield
+    except SystemExit as ended:
+        if ended.code:
+            raise ValueError("it failed, as is said above") from None
 
 
 @contextmanager

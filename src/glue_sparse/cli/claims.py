@@ -50,11 +50,12 @@ def parser(prog: str | None = None) -> Parser:
     return found
 
 
-def decisions(arguments: Namespace) -> list[Decision]:
-    """The verdicts that a command line asks for."""
-    places = arguments.runs or [place for place in PLACES if place.exists()]
+def decisions(arguments: Namespace, entries: Sequence[archive.Entry] | None = None) -> list[Decision]:
+    """The verdicts that a command line asks for, of the runs that it names or of those at hand."""
     wanted = claims.chosen(claims.read(arguments.files), arguments.ids)
-    return decided(wanted, archive.read(places))
+    if entries is None:
+        entries = archive.read(arguments.runs or [place for place in PLACES if place.exists()])
+    return decided(wanted, entries)
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:

@@ -3,14 +3,14 @@
 from collections import Counter
 from collections.abc import Callable
 from itertools import product
-from math import sqrt
+from math import log, sqrt
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from entries import scored
+from entries import entry, scored
 from glue_sparse.records.claims import Claim, Place
 from glue_sparse.reports.claims.evidence import LEAST_SEEDS
 from glue_sparse.reports.claims.verdicts import PERCENT, Decision, decided, seeds_needed, verdict
@@ -39,6 +39,22 @@ def test_effect_and_interval_are_those_of_the_paired_t_test():
     assert found.effect == pytest.approx(2.0)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert found.verdict == "holds" and found.seeds == [0, 1, 2, 3] and found.needed is None
+
+
+@pytest.mark.parametrize(("best", "half"), [((2e-3, 4e-3), log(2)), ((2e-3, 8e-3), None), ((1e-3, 4e-3), None)])
+def test_a_best_rate_is_known_to_half_of_the_way_to_its_neighbours(best: tuple[float, float], half: float | None):
+    """Both sides may be off by half of log 2; where one did best at an end of its sweep, nothing is known."""
+    runs = [entry(f"{row}-{rate:g}", seed, 50 + (rate == found), learning_rate=rate)
+            for row, found in zip("ab", best, strict=True) for rate in (1e-3, 2e-3, 4e-3, 8e-3)
+            for seed in range(3)]  # fmt: skip
+    place = Place(grid="g", sides=("a", "b"), at="own best")
+    (found,) = decided([claim(cells=(place,), measure="log_rate", expect="near", matters=0.9)], runs)
+    effect = log(best[1] / best[0])
+    assert found.effect == pytest.approx(effect) and found.verdict == "undetermined" and found.needed is None
+    if half is None:
+        assert found.low is found.high is None and "first or last" in found.notes[-1]
+    else:
+        assert (found.low, found.high) == pytest.approx((effect - half, effect + half))
 
 
 CASES = {  # effect, half of the interval, where 1 matters -> rises, does not fall, near

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from math import inf
 from statistics import mean
 
 from glue_sparse.records.claims import Claim, Place
@@ -25,6 +27,7 @@ class Evidence:
         unit: of all of these.
         runs: that were compared.
         notes: what was left out, and why.
+        coarseness: how far each difference may be from what finer sweeps would give, see `Stratum.coarseness`.
     """
 
     place: Place
@@ -33,6 +36,7 @@ class Evidence:
     unit: str
     runs: tuple[Result, ...]
     notes: tuple[str, ...] = ()
+    coarseness: float = 0.0
 
 
 def gathered(claim: Claim, runs: Runs) -> Evidence | None:
@@ -58,6 +62,7 @@ def of_place(claim: Claim, place: Place, runs: Runs) -> Evidence | None:
         notes.append("no seed has runs of every side in every column")
     by_stratum: dict[tuple[str, str, str], list[float]] = {}
     compared: list[Result] = []
+    coarse = [0.0]
     for part in parts:
         lines = part.lines(seeds)
         values = [_rise(claim, line) for line in lines.values()]
@@ -66,6 +71,8 @@ def of_place(claim: Claim, place: Place, runs: Runs) -> Evidence | None:
             notes.append(reason)
             continue
         by_stratum[part.key] = told
+        if claim.measure in measures.TRIED:
+            coarse += [part.coarseness(line, partial(measures.value, claim.measure)) for line in lines.values()]
         compared += [run for line in lines.values() for run in line]
     units = {measures.unit(claim.measure, run) for run in compared}
     if len(units) > 1:
@@ -76,7 +83,15 @@ def of_place(claim: Claim, place: Place, runs: Runs) -> Evidence | None:
     found = [*zip(*by_stratum.values(), strict=True)]
     differences = {seed: mean(values) for seed, values in zip(seeds, found, strict=False)}
     means = {key: mean(values) for key, values in by_stratum.items() if values}
-    return Evidence(place, differences, means, "".join(units), tuple(compared), tuple(notes))
+    if max(coarse):
+        notes.append(_coarse(max(coarse)))
+    return Evidence(place, differences, means, "".join(units), tuple(compared), tuple(notes), max(coarse))
+
+
+def _coarse(by: float) -> str:
+    if by == inf:
+        return "a side did best at the first or last value that was tried, so its best is not known"
+    return f"values were tried so far apart that the interval is wider by {by:.2g} on either side"
 
 
 def _left_out(part: Stratum, lines: dict[int, tuple[Result, ...]], lacks: bool) -> str | None:

@@ -58,6 +58,8 @@ NAMED: Mapping[str, tuple[str, Callable[[Result], float]]] = {
     "log_rate_by_rule": ("of log(rate)", lambda run: log(learning_rates.factor(_sparsity(run)))),
 }  # fmt: skip
 """Measure -> its unit, and the number of a run."""
+TRIED = ("log_rate",)
+"""Measures that are a setting which was tried at some values, so that the best is known to a part of their distance."""
 
 _PARTS = {one.name for one in fields(Result)}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import mean
 
 from glue_sparse.experiments.sweeps import row_name
@@ -86,6 +87,26 @@ class Stratum:
             return dict.fromkeys(seeds, ())
         pick = _CHOICES[self.at]
         return {seed: tuple(side[pick(side, seed, seeds)][seed] for side in kept) for seed in seeds}
+
+    def coarseness(self, line: Sequence[Result], number: Callable[[Result], float | None]) -> float:
+        """How far the best values may be from those of a line, all sides together: half of the way to the next ones.
+
+        Args:
+            number: what was tried, of a run.
+        Returns:
+            Infinity where a side did best at an end of what was tried, 0 where it tried one value.
+        """
+        found = 0.0
+        for side, best in zip(self.sides, line, strict=True):
+            told = (number(run) for seeds in side.values() for run in seeds.values())
+            tried = sorted({one for one in told if one is not None})
+            place = tried.index(number(best))  # pyright: ignore[reportArgumentType]
+            if len(tried) == 1:
+                continue
+            if place in (0, len(tried) - 1):
+                return inf
+            found += max(tried[place] - tried[place - 1], tried[place + 1] - tried[place]) / 2
+        return found
 
     def at_each_value(self) -> list["Stratum"]:
         """One for each value of the sweeps that all sides have."""

@@ -13,7 +13,7 @@ where the usual one is that of 90 %), and does not where either is there. All el
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import inf
+from math import inf, isinf
 from statistics import mean, stdev
 from typing import Literal
 
@@ -42,9 +42,9 @@ class Decision:
     Attributes:
         evidence: none where nothing was run.
         effect: mean over seeds, in the evidence's unit.
-        low, high: its interval; none for a single seed.
-        needed: of what is undetermined, seeds that it would take; none where the runs do not say, infinite where they
-            are more than `MOST_SEEDS`.
+        low, high: its interval; none for a single seed, or where the best value of a sweep is not known.
+        needed: of what is undetermined, seeds that it would take; none where the runs do not say or finer sweeps would
+            tell more, infinite where they are more than `MOST_SEEDS`.
     """
 
     claim: Claim
@@ -63,7 +63,7 @@ class Decision:
     @cached_property
     def needed(self) -> float | None:
         """Of what is undetermined, the seeds that it would take; see `seeds_needed`."""
-        if self.evidence is None or self.verdict != "undetermined":
+        if self.evidence is None or self.verdict != "undetermined" or self.evidence.coarseness:
             return None
         return seeds_needed([*self.evidence.differences.values()], self.claim.matters, self.claim.expect)
 
@@ -89,8 +89,9 @@ def _decision(claim: Claim, evidence: Evidence | None) -> Decision:
         return Decision(claim, "not run", notes=notes)
     differences = [*evidence.differences.values()]
     effect, half = mean(differences), half_width(differences, PERCENT)
-    if half is None:
+    if half is None or isinf(evidence.coarseness):
         return Decision(claim, "undetermined", evidence, effect, notes=notes)
+    half += evidence.coarseness
     low, high = effect - half, effect + half
     found = verdict(claim.expect, effect, low, high, claim.matters) if len(differences) >= LEAST_SEEDS else None
     return Decision(claim, found or "undetermined", evidence, effect, low, high, notes)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from glue_sparse.core.block_layer import BlockSparseLinear as BlockSparseLinear
     from glue_sparse.core.masks import select as select
     from glue_sparse.core.parametrization import detach as detach
+    from glue_sparse.core.reference import disabled as disabled
+    from glue_sparse.core.reference import reference as reference
     from glue_sparse.core.reindexing import reindex as reindex
     from glue_sparse.costs.trainable import count_trainable_parameters as count_trainable_parameters
     from glue_sparse.costs.trainable import print_trainable_parameters as print_trainable_parameters
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from glue_sparse.tasks.by_name import load_task as load_task
     from glue_sparse.tasks.registry import TaskRecord as TaskRecord
     from glue_sparse.tasks.registry import register_task as register_task
+    from glue_sparse.training.save_diff import SaveDiff as SaveDiff
+    from glue_sparse.training.save_diff import save_diffs as save_diffs
     from glue_sparse.training.trainer import SparseTrainer as SparseTrainer
 
 __version__ = "0.1.0"
@@ -58,6 +62,7 @@ _MODULES = {
     "core.block_layer": ("BlockSparseLinear",),
     "core.masks": ("select",),
     "core.parametrization": ("detach",),
+    "core.reference": ("disabled", "reference"),
     "core.reindexing": ("reindex",),
     "costs.trainable": ("count_trainable_parameters", "print_trainable_parameters"),
     "diffs.diff": ("SparseDiff",),
@@ -82,6 +87,7 @@ _MODULES = {
     "scores.synflow": ("synflow",),
     "tasks.by_name": ("load_task",),
     "tasks.registry": ("TaskRecord", "register_task"),
+    "training.save_diff": ("SaveDiff", "save_diffs"),
     "training.trainer": ("SparseTrainer",),
 }
 _PLACES = {name: module for module, names in _MODULES.items() for name in names}

@@ -23,27 +23,6 @@ from glue_sparse.core.parametrization import (
 )
 
 
-class _Gather(torch.autograd.Function):
-    """Hands a weight on in the forward pass; the gradient of `values` is the dense one read at `indices`.
-
-    The one with the token, if there is one, is told of the dense one.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, indices: Tensor, weight: Tensor, token: Tensor | None) -> Tensor:
-        ctx.save_for_backward(indices, token)
-        ctx.dtype = values.dtype
-        return weight.view_as(weight)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        (indices, token), grad = ctx.saved_tensors, grad_outputs[0]
-        dense = grad.to_dense() if grad.is_sparse else grad
-        if token is not None:
-            operators.note(token, dense)
-        return dense.reshape(-1)[indices].to(ctx.dtype), None, None, None
-
-
 class ActiveEntries(Parametrization):
     """Parametrization of one tensor whose active entries are the only ones that train.
 
@@ -57,11 +36,15 @@ class ActiveEntries(Parametrization):
         inactive: what an inactive entry holds, its old value (`frozen`) or `zero`.
         block_size: side of the square tiles that are active as a whole.
         explored: entries that have been active so far, a bool tensor of the weight's shape; none before the first move.
+        base_values: [k] of the tensor's type, what the base has at the active positions; none once these have moved.
+        is_off: whether the tensor holds the base's values instead, see `reference.disabled`.
         dense_gradient: with `watch`, the gradient of the whole tensor, float32, summed over backward passes as
             `values.grad` is.
     """
 
     explored: Tensor | None = None
+    base_values: Tensor | None = None
+    is_off = False
     dense_gradient: Tensor | None = None
 
     def __init__(self, weight: Tensor, mask: Tensor, inactive: Inactive, block_size: int = 1):
@@ -75,7 +58,8 @@ class ActiveEntries(Parametrization):
         self._watch: Any = None
         self._token: Tensor | None = None
         self._passing: Tensor | None = None
-        values = read_entries(weight, self.indices).float()
+        self.base_values = read_entries(weight, self.indices).clone()
+        values = self.base_values.float().clone()
         self.values = nn.Parameter(values, requires_grad=len(values) > 0)
         if inactive == "zero":
             _zero_except(weight, self.indices)
@@ -88,7 +72,7 @@ class ActiveEntries(Parametrization):
         self.write(weight)
         if not len(self.indices):
             return weight
-        return _Gather.apply(self.values, self.indices, weight, self._token)  # pyright: ignore[reportReturnType]
+        return sampled.Gather.apply(self.values, self.indices, weight, self._token)  # pyright: ignore[reportReturnType]
 
     @property
     def num_active(self) -> int:
@@ -113,7 +97,8 @@ class ActiveEntries(Parametrization):
         """Write the values into their tensor. Always: an optimizer need not bump the version of what it changes."""
         if not weight.is_contiguous():  # after model.to(memory_format=...)
             weight.data = weight.data.contiguous()
-        operators.write(weight.data, self.indices, self.values.detach())  # .data: autograd may have saved the weight
+        values = self.base_values if self.is_off and self.base_values is not None else self.values.detach()
+        operators.write(weight.data, self.indices, values)  # .data: autograd may have saved the weight
 
     def keep(self, make: Callable[[Entries], Any]) -> None:
         """See `Entries.keep`; layers have here what they arrange by the active positions.
@@ -142,7 +127,7 @@ class ActiveEntries(Parametrization):
             tiles.gathered(self._mask_of(indices), self.block_size)
         if self.explored is None:
             self.explored = self.mask()
-        may_train = self.may_train
+        may_train, self.base_values = self.may_train, None
         self._place(indices)
         self.explored.view(-1)[indices] = True
         if values.shape != self.values.shape:
@@ -198,6 +183,11 @@ class ActiveEntries(Parametrization):
             self.dense_gradient = self._passing
         self._passing = None
 
+    def fill_state(self, state: dict[str, Any], prefix: str, full: Tensor) -> None:
+        """See `Parametrization.fill_state`: what a tensor has at the active positions are its values."""
+        found = state.setdefault(f"{prefix}_extra_state", self.get_extra_state())
+        state.setdefault(f"{prefix}values", read_entries(full, found.to(full.device)).float())
+
     def get_extra_state(self) -> Tensor:
         """Flat positions of the active entries, for `state_dict`; explored ones are no part of it."""
         return self.indices.cpu()
@@ -217,6 +207,7 @@ class ActiveEntries(Parametrization):
         super()._apply(fn, recurse)
         self._place(_moved(fn, self.indices))
         self.explored = None if self.explored is None else _moved(fn, self.explored)
+        self.base_values = None if self.base_values is None else fn(self.base_values)
         return self
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from glue_sparse.core import support
+from glue_sparse.core import plain_keys, support
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.options import Inactive
 
@@ -47,6 +47,9 @@ class Parametrization(nn.Module):
 
     def installed(self, module: nn.Module, attribute: str) -> None:
         """Called when it has been put before `module.attribute`."""
+
+    def fill_state(self, state: dict[str, Any], prefix: str, full: Tensor) -> None:
+        """Add to a `state_dict` what it lacks of this part and the full tensor says; keys begin with `prefix`."""
 
 
 T = TypeVar("T")
@@ -117,7 +120,9 @@ def install(model: nn.Module, builders: Mapping[str, Callable[[Tensor], Parametr
         parametrization = build(weight)
         for module, attribute in owners[name]:
             parametrize.register_parametrization(module, attribute, parametrization, unsafe=True)
+            plain_keys.install(module)
             parametrization.installed(module, attribute)
+    plain_keys.leave_out(model)
 
 
 def detach(model: nn.Module) -> None:
@@ -142,6 +147,7 @@ def release(model: nn.Module) -> None:
         ValueError: as `detach`.
     """
     _check_alone(model)
+    plain_keys.leave_out_no_more(model)
     for name, held in list(held_tensors(model)):
         original(model, name).requires_grad_(held.may_train)
     for module in list(model.modules()):
@@ -215,8 +221,11 @@ def current_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
     """Buffers that `state_dict` saves."""
-    saved = model.state_dict(keep_vars=True)
-    return {name: buffer for name, buffer in model.named_buffers() if name in saved}
+    passing = {
+        f"{path}.{name}".lstrip(".") for path, module in model.named_modules(remove_duplicate=False)
+        for name in module._non_persistent_buffers_set
+    }  # fmt: skip
+    return {name: buffer for name, buffer in model.named_buffers() if name not in passing}
 
 
 def wholly_active(model: nn.Module) -> dict[str, nn.Parameter]:

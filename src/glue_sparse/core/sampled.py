@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from glue_sparse.core import block_sparse
-from glue_sparse.core.operators import is_transformed, operator, owned
+from glue_sparse.core.operators import is_transformed, note, operator, owned
 from glue_sparse.core.parametrization import Entries
 
 _MAX_LINEAR_DENSITY = 0.05  # above it the dense product, which uses the processor better, is as fast
@@ -88,6 +88,27 @@ def _announced() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         torch.zeros(1, 1).to_sparse_csr()
+
+
+class Gather(torch.autograd.Function):
+    """Hands a weight on in the forward pass; the gradient of `values` is the dense one read at `indices`.
+
+    The one with the token, if there is one, is told of the dense one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, indices: Tensor, weight: Tensor, token: Tensor | None) -> Tensor:
+        ctx.save_for_backward(indices, token)
+        ctx.dtype = values.dtype
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        (indices, token), grad = ctx.saved_tensors, grad_outputs[0]
+        dense = grad.to_dense() if grad.is_sparse else grad
+        if token is not None:
+            note(token, dense)
+        return dense.reshape(-1)[indices].to(ctx.dtype), None, None, None
 
 
 class _SampledLinear(torch.autograd.Function):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from glue_sparse.methods.base import SparseMethod as SparseMethod
     from glue_sparse.methods.fixed_mask import FixedMask as FixedMask
     from glue_sparse.methods.gates.diff_gates import DiffGates as DiffGates
+    from glue_sparse.methods.keep_zeros import KeepZeros as KeepZeros
+    from glue_sparse.methods.keep_zeros import attach_zeros as attach_zeros
     from glue_sparse.methods.leaky_mask import LeakyMask as LeakyMask
     from glue_sparse.methods.moving.alternate import Alternate as Alternate
     from glue_sparse.methods.moving.drop_grow import DropGrow as DropGrow
@@ -70,6 +72,7 @@ _MODULES = {
     "methods.base": ("SparseMethod",),
     "methods.fixed_mask": ("FixedMask",),
     "methods.gates.diff_gates": ("DiffGates",),
+    "methods.keep_zeros": ("KeepZeros", "attach_zeros"),
     "methods.leaky_mask": ("LeakyMask",),
     "methods.moving.alternate": ("Alternate",),
     "methods.moving.drop_grow": ("DropGrow",),

@@ -66,8 +66,9 @@ class _ChoiceArguments:
         methods=(*SCORED, *PRUNED, *SPARSE),
     )
     pattern: str | None = arg(
-        None, "For one_shot, instead of a sparsity: KEPT:GROUP, so 2:4 keeps 2 of every 4 consecutive inputs.",
-        methods=("one_shot",),
+        None, "For one_shot, instead of a sparsity: KEPT:GROUP, so 2:4 keeps 2 of every 4 consecutive inputs. For "
+        "keep_zeros: what the pruned matrices must have.",
+        methods=("one_shot", "keep_zeros"),
     )  # fmt: skip
     inactive: Literal["frozen", "zero"] | None = arg(
         None,
@@ -76,8 +77,9 @@ class _ChoiceArguments:
         methods=("fixed_mask", *SPARSE, "alternate"),
     )
     mask_file: str | None = arg(
-        None, "For fixed_mask: a mask file, or a run's folder or diff to take the mask from.",
-        methods=("fixed_mask",), reads=True,
+        None, "For fixed_mask: a mask file, or a run's folder or diff to take the mask from. For keep_zeros: a model "
+        "folder with bitmasks of compressed-tensors.",
+        methods=("fixed_mask", "keep_zeros"), reads=True,
     )  # fmt: skip
     start_diff: str | None = arg(
         None,

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from glue_sparse.arguments.method import MethodArguments
+from glue_sparse.core import bitmasks, budgets
 from glue_sparse.core.mask_file import load
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.names import is_bias
@@ -20,6 +21,7 @@ from glue_sparse.methods.base import SparseMethod
 from glue_sparse.methods.fixed_mask import FixedMask
 from glue_sparse.methods.gates.diff_gates import DiffGates
 from glue_sparse.methods.gates.hard_concrete import HardConcrete
+from glue_sparse.methods.keep_zeros import KeepZeros
 from glue_sparse.methods.leaky_mask import LeakyMask
 from glue_sparse.methods.moving.alternate import Alternate
 from glue_sparse.methods.moving.drop_grow import DropGrow, with_changes
@@ -115,6 +117,13 @@ def fixed_mask(args: MethodArguments, seed: int) -> SparseMethod:
         )
     masks, inactive = load(path)
     return FixedMask(masks=masks, inactive=args.inactive or inactive, block_size=args.block_size)
+
+
+def keep_zeros(args: MethodArguments, seed: int) -> SparseMethod:
+    """What is not zero."""
+    pattern = budgets.pattern_of(args.pattern) if args.pattern else None
+    masks = bitmasks.read(args.mask_file) if args.mask_file else None
+    return KeepZeros(tensors=args.tensors, pattern=pattern, masks=masks)
 
 
 def _small_diff(path: str) -> SparseDiff:

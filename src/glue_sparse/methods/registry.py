@@ -171,6 +171,8 @@ for _method in (
            ignores=("density",), check=_check_pruned),
     Method("lottery_ticket", f"{_BUILDERS}:lottery_ticket", "one_shot by what an earlier round left",
            folder=_ticket_folder, ignores=("density",), check=_check_pruned),
+    Method("keep_zeros", f"{_BUILDERS}:keep_zeros", "what is not zero in a model that is pruned already",
+           ignores=("density",)),
     Method("static", help="sparse from the start, always with the same weights", **_SPARSE),
     Method("set", help="sparse from the start; weights move to random places: SET", **_SPARSE),
     Method("snfs", help="sparse from the start; weights move to where momentum is large: SNFS", **_SPARSE),

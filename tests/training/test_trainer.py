@@ -12,6 +12,7 @@ from transformers import (
     TrainerCallback,
 )
 
+from decoders import pruned
 from glue_sparse import FixedMask, SparseDiff, SparseTrainer, attach, detach, noise, select
 from glue_sparse.arguments.method import SPARSE, MethodArguments
 from glue_sparse.core.active import active_tensors, current_masks
@@ -145,7 +146,7 @@ def test_best_model_is_the_best_checkpoint(tmp_path: Path):
 
 @pytest.mark.parametrize("name", sorted(METHODS.keys() - {"fixed_mask", "diff_gates", "lottery_ticket"}))
 def test_every_method_trains_what_it_says(tmp_path: Path, name: str):
-    model = bert()
+    model = pruned(bert()) if name == "keep_zeros" else bert()
     num_updates = 2 if name == "dynsparse" else None
     arguments = MethodArguments(method=name, density=0.05, num_samples=8, num_updates=num_updates)
     run = trainer(tmp_path, model, build_method(arguments, seed=0), max_steps=2)
@@ -155,6 +156,7 @@ def test_every_method_trains_what_it_says(tmp_path: Path, name: str):
     biases = sum(p.numel() for n, p in bert().named_parameters() if n.endswith("bias"))
     half = sum(bert().get_parameter(name).numel() for name in encoder_matrices(bert())) // 2
     expected = {"dense": everything, "bitfit": biases + 32, "head": 34, "one_shot": everything - half}
+    expected["keep_zeros"] = everything - half
     sparse = sum(round(0.05 * bert().get_parameter(name).numel()) for name in encoder_matrices(bert()))
     expected |= dict.fromkeys((*SPARSE, "alternate"), everything - 2 * half + sparse)
     assert trainable == expected.get(name, int(0.05 * everything))

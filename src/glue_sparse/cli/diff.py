@@ -8,10 +8,14 @@
     glue-sparse diff storage runs/quickstart/minilm/{fish,random}/tweets/seed0
     glue-sparse diff deltas runs/my_run
     glue-sparse diff restore runs/my_run model_of_step_400 --step 400
+    glue-sparse diff between path/to/base path/to/fine_tuned my_diff
+    glue-sparse diff patch my_diff patches.safetensors
     glue-sparse diff push runs/quickstart/minilm/fish/tweets/seed0 me/tweets-fish --private true
     glue-sparse diff pull me/tweets-fish tweets_fish
 
-`deltas` and `restore` are for runs with --delta_checkpoints true, one small file per checkpoint.
+`between` makes a diff of what any other program has fine-tuned, and `patch` the values and positions that a serving
+engine writes into the base it holds. `deltas` and `restore` are for runs with --delta_checkpoints true, one small file
+per checkpoint.
 """
 
 from collections.abc import Sequence
@@ -31,7 +35,8 @@ WORK, WHERE, HUB = (f"glue_sparse.cli.work.{name}" for name in ("diff", "where",
 def parser(prog: str | None = None) -> Parser:
     """The command line."""
     top = Parser(prog, description=__doc__)
-    top.set_defaults(checks={**dict.fromkeys(("diff", "other", "diffs", "run"), check_there), "folder": check_empty})
+    places = dict.fromkeys(("diff", "other", "diffs", "run", "base", "tuned"), check_there)
+    top.set_defaults(checks={**places, "folder": check_empty})
     verbs = top.add_subparsers(dest="verb", required=True)
     verb = doing.add_verb(verbs, "show", f"{WORK}:show", "what is in a diff: facts, and density per layer")
     verb.add_argument("diff", help="folder, file or hub repository")
@@ -40,6 +45,7 @@ def parser(prog: str | None = None) -> Parser:
     verb.add_argument("folder", type=Path, help="where to write the model; must be empty or absent")
     verb.add_argument("--model", help="the base, where it is not what the diff names")
     add_trust_flag(verb)
+    _add_exchange_verbs(verbs)
     verb = doing.add_verb(verbs, "compare", f"{WORK}:compare", "overlap of two diffs")
     verb.add_argument("diff", help="folder, file or hub repository")
     verb.add_argument("other", help="folder, file or hub repository")
@@ -62,6 +68,16 @@ def parser(prog: str | None = None) -> Parser:
     add_trust_flag(verb)
     _add_hub_verbs(verbs)
     return top
+
+
+def _add_exchange_verbs(verbs: Any) -> None:
+    verb = doing.add_verb(verbs, "between", f"{WORK}:between", "the diff of two model folders, whoever made them")
+    verb.add_argument("base", help="folder of a model in safetensors format")
+    verb.add_argument("tuned", help="folder of a model that was trained from it")
+    verb.add_argument("folder", type=Path, help="where to write the diff; must be empty or absent")
+    verb = doing.add_verb(verbs, "patch", f"{WORK}:patch", "write what a serving engine patches into its base")
+    verb.add_argument("diff", help="folder, file or hub repository")
+    verb.add_argument("file", type=Path, help="where to write them, a safetensors file")
 
 
 def _add_where(verbs: Any) -> None:

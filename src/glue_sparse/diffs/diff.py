@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from glue_sparse.core import tensor_files
 from glue_sparse.core.active import ActiveEntries, active_tensors
-from glue_sparse.core.digests import bits, tensor_digest
 from glue_sparse.core.masks import Masks, narrow
 from glue_sparse.core.parametrization import (
     current_tensors,
@@ -24,7 +23,7 @@ from glue_sparse.core.parametrization import (
     wholly_active,
     write_entries,
 )
-from glue_sparse.diffs import card, diff_file, frozen, hub, restoring
+from glue_sparse.diffs import between, card, diff_file, frozen, hub, patches, restoring
 from glue_sparse.diffs.bases import public_name
 from glue_sparse.diffs.card import Contents
 from glue_sparse.diffs.identity import FILE_NAME, DiffInfo, seen_in
@@ -85,32 +84,27 @@ class SparseDiff:
 
     @classmethod
     def between(
-        cls, base: dict[str, Tensor], model: nn.Module, head: tuple[str, ...] = (), info: DiffInfo | None = None
-    ) -> "SparseDiff":
+        cls, base: dict[str, Tensor] | str | Path, model: nn.Module | str | Path, head: tuple[str, ...] = (),
+        info: DiffInfo | None = None,
+    ) -> "SparseDiff":  # fmt: skip
         """What differs, bit for bit, between a base and a model trained from it, however that was done.
 
         A tensor of which more than half differs is stored whole, since indices would cost more than they save.
 
         Args:
-            base: what `current_tensors` gave for the base, copied to the CPU.
-            model: plain or attached.
-            head: names to store whole in any case.
+            base: what `current_tensors` gave for the base, copied to the CPU; or a model folder.
+            model: plain or attached; or a model folder, which is then read tensor by tensor.
+            head: names to store whole in any case; tensors that the folder of the base lacks are so.
+        Raises:
+            ValueError: folders that are not of one model, see `between.folders`.
         """
-        indices, values, shapes, digests, whole = {}, {}, {}, {}, {}
-        tensors, always = current_tensors(model), {*head, *persistent_buffers(model)}
-        for name, old in base.items():
-            new = tensors[name].detach().cpu().contiguous()
-            found = bits(new).ne(bits(old)).flatten().nonzero().squeeze(1)
-            if name in always or len(found) > new.numel() // 2:
-                whole[name] = new.clone()
-                continue
-            shapes[name] = tuple(new.shape)
-            if len(found):
-                indices[name] = narrow(found, new.numel())
-                values[name] = read_entries(new, found).float()
-                digests[name] = tensor_digest(old)
-        facts = {"inactive": "frozen", **seen_in(model)}
-        return cls(indices, values, whole, shapes, digests, replace(info or DiffInfo(), **facts))
+        if isinstance(base, dict) and isinstance(model, nn.Module):
+            told = replace(info or DiffInfo(), inactive="frozen", **seen_in(model))
+            return cls(*between.models(base, model, head), told)
+        if isinstance(base, dict) or isinstance(model, nn.Module):
+            raise ValueError("give two folders, or the base's tensors and a model")
+        found, told = between.folders(Path(base), Path(model), head)
+        return cls(*found, info or told)
 
     @property
     def parts(self) -> diff_file.Parts:
@@ -278,6 +272,16 @@ class SparseDiff:
             ValueError: not found, truncated, or not a diff of this library.
         """
         return cls(**diff_file.read(tensor_files.locate(source, FILE_NAME, revision))[0])
+
+    def checkpoint_patches(self) -> patches.Patches:
+        """The diff for a serving engine: absolute values at flat positions of the checkpoint's tensors.
+
+        Returns:
+            Sparse patches, and dense ones, which are whole tensors: a head, buffers, and every pruned tensor.
+        Raises:
+            ValueError: a value is not finite in the checkpoint's type.
+        """
+        return patches.of(self)
 
     def push_to_hub(self, repo_id: str, *, readme: str = "", **options: Unpack[hub.Options]) -> str:
         """Upload the diff with a model card; a base that is a folder is named there by the last part of its path alone.

@@ -49,10 +49,12 @@ def write_plain(
     inactive: Inactive = "zero",
     info: DiffInfo | None = None,
     run: Measured | None = None,
+    shard_size: int | str = "50GB",
 ) -> None:
     """The same for a model that is detached; the folder is whole or as it was.
 
     Args:
+        shard_size: bytes, or what they are called, that no file of weights exceeds.
         info: for the card: base, method and task, where they are known.
         run: for the card: what was measured with just this model.
     Raises:
@@ -60,7 +62,7 @@ def write_plain(
     """
     with replacing_folder(folder) as temporary:
         try:
-            model.save_pretrained(temporary)
+            model.save_pretrained(temporary, max_shard_size=shard_size)
             if tokenizer is not None:
                 tokenizer.save_pretrained(temporary)
         except Exception as error:  # tokenizers raises nothing more special, and has no number of the system's

@@ -70,6 +70,11 @@ def load_question_answerer(model: str, dtype: str = "float32") -> PreTrainedMode
     return _load(AutoModelForQuestionAnswering, model, dtype, num_labels=2)
 
 
+def load_as(kind: type[PreTrainedModel], model: str, dtype: str = "float32") -> PreTrainedModel:
+    """The model as a class of transformers has it, a decoder for instance; raises ValueError as `load_classifier`."""
+    return _load(kind, model, dtype)
+
+
 def _load(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:
     """The model with the head that `kind`, an Auto class, adds to it; `options` go to its configuration."""
     if dtype not in DTYPES:

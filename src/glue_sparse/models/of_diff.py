@@ -1,11 +1,12 @@
 """The model that a diff belongs to, of any kind."""
 
+import transformers
 from transformers import PreTrainedModel
 
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.models import bert_pretraining as pretraining
 from glue_sparse.models import vision
-from glue_sparse.models.loading import load_classifier, load_question_answerer
+from glue_sparse.models.loading import load_as, load_classifier, load_question_answerer
 from glue_sparse.models.names import is_resnet
 
 
@@ -27,7 +28,10 @@ def load_base(info: DiffInfo, model: str | None = None) -> PreTrainedModel:
         return load_question_answerer(model, info.dtype)
     if info.model_class == pretraining.BertForPreTraining.__name__:
         return pretraining.load_base(model, info.vocab_size, info.dtype)
-    if not info.model_class.endswith("ForSequenceClassification"):
+    if info.model_class.endswith("ForSequenceClassification"):
+        outputs = info.num_labels or len(info.labels) or 1
+        return load_classifier(model, outputs, info.labels, info.dtype, info.pooling or "pooler")
+    kind = getattr(transformers, info.model_class, None)
+    if not isinstance(kind, type) or not issubclass(kind, PreTrainedModel):
         raise ValueError(f"this diff is of a {info.model_class or 'model of unknown class'}: build it yourself")
-    outputs = info.num_labels or len(info.labels) or 1
-    return load_classifier(model, outputs, info.labels, info.dtype, info.pooling or "pooler")
+    return load_as(kind, model, info.dtype)

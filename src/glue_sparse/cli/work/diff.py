@@ -1,6 +1,7 @@
 """What the verbs of `glue-sparse diff` do."""
 
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -8,7 +9,7 @@ from transformers import PreTrainedModel
 from glue_sparse.analysis import similarity
 from glue_sparse.analysis.density import density_by_kind, density_by_layer
 from glue_sparse.core.masks import Masks
-from glue_sparse.diffs import deltas, pruned_model
+from glue_sparse.diffs import deltas, patches, pruned_model
 from glue_sparse.diffs.card import Measured
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo
@@ -16,6 +17,7 @@ from glue_sparse.diffs.storage import storage
 from glue_sparse.experiments import cards
 from glue_sparse.models.names import is_bert_size, scratch_of
 from glue_sparse.models.of_diff import load_base
+from glue_sparse.models.sources import resolve
 from glue_sparse.models.tokenizers import load_tokenizer
 from glue_sparse.reports.figures.masks import density_bars
 from glue_sparse.writing.tables import markdown
@@ -47,6 +49,23 @@ def apply(diff: str, folder: Path, model: str | None) -> None:
     _save(whole, replace(found.info, base_model=name), folder, zeros, cards.beside(diff))
 
 
+def between(base: str, tuned: str, folder: Path) -> None:
+    """Write what differs between two model folders."""
+    found = SparseDiff.between(base, tuned)
+    found.save_pretrained(folder)
+    changed = found.num_entries
+    total = sum(map(prod, found.shapes.values())) + sum(tensor.numel() for tensor in found.whole.values())
+    print(f"wrote {folder}: {changed:,} of {total:,} entries differ ({changed / total:.3%}), {found.nbytes:,} bytes")
+
+
+def patch(diff: str, file: Path) -> None:
+    """Write the patches of a diff."""
+    found = SparseDiff.from_pretrained(diff).checkpoint_patches()
+    patches.save(found, file)
+    entries = sum(one.values.numel() for one in found.sparse)
+    print(f"wrote {file}: {len(found.sparse)} sparse patches with {entries:,} values, {len(found.dense)} dense ones")
+
+
 def restore(run: str, folder: Path, step: int | None, model: str | None) -> None:
     """Write the model of a step of a run, from the base and the run's deltas."""
     info = deltas.delta(run, step).info
@@ -62,9 +81,16 @@ def _save(
     base = info.base_model
     has_tokenizer = not is_bert_size(scratch_of(base)[0])  # that of a new BERT was trained with it: RUN/model holds it
     reads_text = model.main_input_name == "input_ids" and has_tokenizer
-    pruned_model.write_plain(model, load_tokenizer(base) if reads_text else None, folder, zeros, info=info, run=run)
+    tokenizer = load_tokenizer(base) if reads_text else None
+    pruned_model.write_plain(model, tokenizer, folder, zeros, info=info, run=run, shard_size=_shard_size(base))
     kind = f"{pruned_model.library_of(model)}.{type(model).__name__}"
     print(f"wrote {folder}; load it with {kind}.from_pretrained({str(folder)!r})")
+
+
+def _shard_size(base: str) -> int | str:
+    """That of the base's files, where they are on this machine and there are several."""
+    files = list(Path(resolve(scratch_of(base)[0])).glob("model-*.safetensors"))
+    return max((path.stat().st_size for path in files), default="50GB")
 
 
 def deltas_table(run: str) -> None:

@@ -1,0 +1,134 @@
+"""What differs between a base and a model trained from it, in memory or in two folders read tensor by tensor."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from glue_sparse.core.digests import bits, tensor_digest
+from glue_sparse.core.masks import narrow
+from glue_sparse.core.parametrization import current_tensors, persistent_buffers, read_entries
+from glue_sparse.diffs.identity import DiffInfo
+from glue_sparse.writing.fields import json_object, text_of
+
+INDEX = "model.safetensors.index.json"
+
+
+class Found(NamedTuple):
+    """The parts of a diff, see `SparseDiff`."""
+
+    indices: dict[str, Tensor]
+    values: dict[str, Tensor]
+    whole: dict[str, Tensor]
+    shapes: dict[str, tuple[int, ...]]
+    digests: dict[str, str]
+
+
+def models(base: dict[str, Tensor], model: nn.Module, head: tuple[str, ...]) -> Found:
+    """See `SparseDiff.between`."""
+    found = Found({}, {}, {}, {}, {})
+    tensors, always = current_tensors(model), {*head, *persistent_buffers(model)}
+    for name, old in base.items():
+        new = tensors[name].detach().cpu().contiguous()
+        if name in always:
+            found.whole[name] = new.clone()
+        else:
+            _compare(name, old, new, found)
+    return found
+
+
+def folders(base: Path, tuned: Path, head: tuple[str, ...] = ()) -> tuple[Found, DiffInfo]:
+    """See `SparseDiff.between`: in memory are two tensors and what has been found so far.
+
+    Raises:
+        ValueError: a folder holds no weights in safetensors format, or the two are not of one model: a tensor is in
+            the base alone, or has another shape or type.
+    """
+    olds, news = _Folder(base), _Folder(tuned)
+    found = Found({}, {}, {}, {}, {})
+    if lost := sorted(olds.files.keys() - news.files.keys() - _tied(tuned)):
+        raise ValueError(f"{tuned} lacks {lost[0]}, which {base} has: they are not of one model")
+    for name in news.files:
+        new = news.tensor(name)
+        if name in head or name not in olds.files:
+            if name not in _tied(tuned):
+                found.whole[name] = new
+            continue
+        old = olds.tensor(name)
+        if old.shape != new.shape or old.dtype != new.dtype:
+            told = [f"{str(one.dtype).removeprefix('torch.')} {list(one.shape)}" for one in (old, new)]
+            raise ValueError(f"{name} is {told[0]} in the base and {told[1]} in the other: save both in one type")
+        _compare(name, old, new, found)
+    return found, _info(base, tuned, news)
+
+
+def _compare(name: str, old: Tensor, new: Tensor, found: Found) -> None:
+    """Note what differs in one tensor."""
+    changed = bits(new).ne(bits(old)).flatten().nonzero().squeeze(1)
+    if len(changed) > new.numel() // 2 or not new.is_floating_point():
+        found.whole[name] = new.clone()
+        return
+    found.shapes[name] = tuple(new.shape)
+    if len(changed):
+        found.indices[name] = narrow(changed, new.numel())
+        found.values[name] = read_entries(new, changed).float()
+        found.digests[name] = tensor_digest(old)
+
+
+class _Folder:
+    """The tensors of a model folder by name, whichever files they are in."""
+
+    def __init__(self, folder: Path):
+        self.files = dict(_names(folder))
+        if not self.files:
+            raise ValueError(f"{folder} holds no weights in safetensors format: give the folder of a saved model")
+
+    def tensor(self, name: str) -> Tensor:
+        """One of them, read from its file."""
+        path = self.files[name]
+        try:
+            with safe_open(path, "pt") as file:
+                return file.get_tensor(name)
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def _names(folder: Path) -> Iterator[tuple[str, Path]]:
+    index = folder / INDEX
+    files = [folder / "model.safetensors"]
+    if index.exists():
+        listed: Any = json_object(text_of(index), str(index)).get("weight_map")
+        if not isinstance(listed, dict):
+            raise ValueError(f"{index} has no `weight_map`")
+        files = sorted({folder / Path(str(name)).name for name in listed.values()})
+    for path in files:
+        if not path.is_file():
+            continue
+        try:
+            with safe_open(path, "pt") as file:
+                yield from ((name, path) for name in file.keys())  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def _tied(folder: Path) -> set[str]:
+    """Names that one program saves and another leaves out, since they are another tensor's."""
+    return {"lm_head.weight"} if _config(folder).get("tie_word_embeddings", True) else set()
+
+
+def _info(base: Path, tuned: Path, news: _Folder) -> DiffInfo:
+    dtype = str(next((t.dtype for n in news.files if (t := news.tensor(n)).is_floating_point()), torch.float32))
+    names = _config(tuned).get("architectures") or [""]
+    return DiffInfo(str(base), str(names[0]), dtype=dtype.removeprefix("torch."), method="between")

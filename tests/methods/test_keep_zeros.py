@@ -42,6 +42,22 @@ def test_fifty_steps_with_decay_leave_every_zero(make, tmp_path: Path):
     attach_zeros(found, pattern=(2, 4))
 
 
+def test_zero_rows_of_an_embedding_stay_and_have_no_pattern():
+    model = pruned(causal())
+    table = model.model.embed_tokens.weight
+    table.data[7] = 0
+    attach_zeros(model, pattern=(2, 4))
+    ids = torch.tensor([[7, 8, 7, 9]])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    model(ids, labels=ids).loss.backward()
+    optimizer.step()
+    assert not model.state_dict()["model.embed_tokens.weight"][7].any()
+    unpruned = causal()
+    unpruned.model.embed_tokens.weight.data[7] = 0
+    with pytest.raises(ValueError, match="no matrix of this model holds a zero"):
+        attach_zeros(unpruned)
+
+
 def test_a_killed_run_goes_on_and_keeps_them(tmp_path: Path):
     settings = {"weight_decay": 0.1, "save_strategy": "steps", "save_steps": 5}
     whole = trainer(tmp_path / "whole", pruned(bert()), KeepZeros(pattern=(2, 4)), **settings)
@@ -56,7 +72,7 @@ def test_a_killed_run_goes_on_and_keeps_them(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("prepare", "options", "reason"), [
-    (lambda model: model, {}, "no tensor of this model holds a zero"),
+    (lambda model: model, {}, "no matrix of this model holds a zero"),
     (lambda model: pruned(model, 3), {"pattern": (2, 4)}, "keeps 3 of a group of 4"),
     (lambda model: pruned(model), {"pattern": (2, 5)}, "do not divide"),
     (lambda model: pruned(model), {"tensors": ("nothing*",)}, "nothing"),

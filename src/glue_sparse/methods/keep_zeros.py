@@ -40,10 +40,10 @@ def zeros(
     """Masks of what is not zero, for the tensors of a model that were pruned.
 
     Args:
-        model: any module. Pruned are its tensors of two dimensions or more that hold a zero and train; a bias or a
-            norm may well be zero before it has trained.
+        model: any module. Kept are the zeros of its tensors of two dimensions or more that train; a bias or a norm may
+            well be zero before it has trained. Embeddings alone do not make a model pruned.
         tensors: shell patterns of those to look at instead.
-        pattern: (kept, group) that each pruned tensor must have along its inputs: (2, 4) for 2:4.
+        pattern: (kept, group) that each pruned matrix, so no embedding, must have along its inputs: (2, 4) for 2:4.
         masks: what a pruning tool says is kept, as `core.bitmasks.read` does, instead of the weights themselves.
     Raises:
         ValueError: there is no such tensor, one does not have the pattern, or a mask has weights that are not zero
@@ -51,20 +51,25 @@ def zeros(
     """
     names = match(body_names(model, ()), tuple(tensors)) if tensors else body_names(model, ())
     parameters = {name: p for name, p in model.named_parameters() if name in set(names) and p.requires_grad}
+    tables = _tables(model)
     if masks is None:
         found = {n: p.detach() != 0 for n, p in parameters.items() if tensors or p.dim() > 1}
-        _take_padding_out(model, found)
+        for name, padding in tables.items():
+            if name in found and padding is not None:
+                found[name][padding] = True  # nobody has pruned it
         found = {name: mask for name, mask in found.items() if not mask.all()}
     else:
         found = {name: mask for name, mask in masks.items() if not tensors or name in parameters}
         for name, mask in found.items():
             _check_kept(name, mask, parameters)
-    if not found:
-        raise ValueError("no tensor of this model holds a zero: prune it first, or name the pruned ones by `tensors`")
+    pruned = [name for name in found if tensors or name not in tables]
+    if not pruned:
+        raise ValueError("no matrix of this model holds a zero: prune it first, or name the pruned tensors by "
+                         "`tensors`")  # fmt: skip
     if pattern is not None:
         axes = _input_axes(model)
-        for name, mask in found.items():
-            check_pattern(name, mask.movedim(axes.get(name, -1), -1), pattern)
+        for name in pruned:
+            check_pattern(name, found[name].movedim(axes.get(name, -1), -1), pattern)
     return found
 
 
@@ -80,12 +85,10 @@ def check_pattern(name: str, mask: Tensor, pattern: Pattern) -> None:
                          "was pruned otherwise, or leave it out by `tensors`")  # fmt: skip
 
 
-def _take_padding_out(model: nn.Module, masks: Masks) -> None:
-    """The row of an embedding that stands for padding is zero in models that nobody has pruned."""
-    for path, module in model.named_modules():
-        mask = masks.get(f"{path}.weight".lstrip("."))
-        if isinstance(module, nn.Embedding) and module.padding_idx is not None and mask is not None:
-            mask[module.padding_idx] = True
+def _tables(model: nn.Module) -> dict[str, int | None]:
+    """Embeddings -> the row that stands for padding. Rows of tokens that nobody uses may be zero in any model."""
+    found = ((path, module) for path, module in model.named_modules() if isinstance(module, nn.Embedding))
+    return {f"{path}.weight".lstrip("."): module.padding_idx for path, module in found}
 
 
 def _input_axes(model: nn.Module) -> dict[str, int]:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from decoders import causal, gpt2_causal, logits, masks, shift, tokenizer
-from glue_sparse import SparseDiff, attach, detach
+from glue_sparse import DiffInfo, SparseDiff, attach, detach, load_base
 from glue_sparse.cli import diff as command
 from glue_sparse.diffs import patches
 from rare import rarely
@@ -127,3 +127,8 @@ def test_a_decoder_and_its_diff_become_a_folder_like_the_base(kind: str, shard: 
     assert torch.equal(logits(found), logits(model)) and found.dtype == base.dtype
     sizes = [len(list((tmp_path / folder).glob("model*.safetensors"))) for folder in ("base", "merged")]
     assert (sizes[0] > 1) == (sizes[1] > 1) == (shard == "20KB")
+
+
+def test_a_head_of_another_class_has_its_outputs(tiny_bert: str):
+    info = DiffInfo(tiny_bert, "BertForTokenClassification", num_labels=5)
+    assert load_base(info).get_parameter("classifier.weight").shape[0] == 5

@@ -58,7 +58,7 @@ class ActiveEntries(Parametrization):
         self._watch: Any = None
         self._token: Tensor | None = None
         self._passing: Tensor | None = None
-        self.base_values = read_entries(weight, self.indices).clone()
+        self.base_values = read_entries(weight, self.indices)
         values = self.base_values.float().clone()
         self.values = nn.Parameter(values, requires_grad=len(values) > 0)
         if inactive == "zero":

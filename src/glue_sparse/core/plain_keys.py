@@ -23,7 +23,7 @@ def install(module: nn.Module) -> None:
 
 def own_keys(model: nn.Module) -> set[str]:
     """What a plain model does not have of the `state_dict` of one with parts that train."""
-    return {key for key in model.state_dict() if ".parametrizations." in f".{key}"}
+    return {key for key in model.state_dict() if _is_own(key)}
 
 
 def leave_out(model: nn.Module) -> None:
@@ -35,7 +35,11 @@ def leave_out(model: nn.Module) -> None:
 def leave_out_no_more(model: nn.Module) -> None:
     """Undo `leave_out`."""
     if isinstance(ignored := getattr(model, "_keys_to_ignore_on_save", None), set):
-        ignored -= {key for key in ignored if ".parametrizations." in f".{key}"}
+        ignored -= {key for key in ignored if _is_own(key)}
+
+
+def _is_own(key: str) -> bool:
+    return ".parametrizations." in f".{key}"
 
 
 def _held(module: Any) -> Iterator[tuple[str, str, Any, Tensor]]:

@@ -1,6 +1,5 @@
 """What differs between a base and a model trained from it, in memory or in two folders read tensor by tensor."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,8 @@ from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.writing.fields import json_object, text_of
 
 INDEX = "model.safetensors.index.json"
+_OUTPUT = "lm_head.weight"
+"""Where it is tied, one program saves it and another leaves it out, since it is another tensor's."""
 
 
 class Found(NamedTuple):
@@ -48,14 +49,15 @@ def folders(base: Path, tuned: Path, head: tuple[str, ...] = ()) -> tuple[Found,
         ValueError: a folder holds no weights in safetensors format, or the two are not of one model: a tensor is in
             the base alone, or has another shape or type.
     """
-    olds, news = _Folder(base), _Folder(tuned)
+    olds, news, config = _Folder(base), _Folder(tuned), _config(tuned)
+    tied = {_OUTPUT} if config.get("tie_word_embeddings", True) else set[str]()
     found = Found({}, {}, {}, {}, {})
-    if lost := sorted(olds.files.keys() - news.files.keys() - _tied(tuned)):
+    if lost := sorted(olds.files.keys() - news.files.keys() - tied):
         raise ValueError(f"{tuned} lacks {lost[0]}, which {base} has: they are not of one model")
     for name in news.files:
         new = news.tensor(name)
         if name in head or name not in olds.files:
-            if name not in _tied(tuned):
+            if name not in tied:
                 found.whole[name] = new
             continue
         old = olds.tensor(name)
@@ -63,7 +65,7 @@ def folders(base: Path, tuned: Path, head: tuple[str, ...] = ()) -> tuple[Found,
             told = [f"{str(one.dtype).removeprefix('torch.')} {list(one.shape)}" for one in (old, new)]
             raise ValueError(f"{name} is {told[0]} in the base and {told[1]} in the other: save both in one type")
         _compare(name, old, new, found)
-    return found, _info(base, tuned, news)
+    return found, _info(base, config, news)
 
 
 def _compare(name: str, old: Tensor, new: Tensor, found: Found) -> None:
@@ -117,18 +119,10 @@ def _names(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    try:
-        return json.loads(path.read_text()) if path.is_file() else {}
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    return json_object(text_of(path), str(path)) if path.is_file() else {}
 
 
-def _tied(folder: Path) -> set[str]:
-    """Names that one program saves and another leaves out, since they are another tensor's."""
-    return {"lm_head.weight"} if _config(folder).get("tie_word_embeddings", True) else set()
-
-
-def _info(base: Path, tuned: Path, news: _Folder) -> DiffInfo:
+def _info(base: Path, config: dict[str, Any], news: _Folder) -> DiffInfo:
     dtype = str(next((t.dtype for n in news.files if (t := news.tensor(n)).is_floating_point()), torch.float32))
-    names = _config(tuned).get("architectures") or [""]
+    names = config.get("architectures") or [""]
     return DiffInfo(str(base), str(names[0]), dtype=dtype.removeprefix("torch."), method="between")

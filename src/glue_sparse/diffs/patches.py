@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from glue_sparse.core import tensor_files
-from glue_sparse.diffs.identity import DiffInfo
+from glue_sparse.diffs.restoring import Stored
 
 FORMAT = "glue_sparse checkpoint patches"
 
@@ -36,21 +36,6 @@ class Patches(NamedTuple):
 
     sparse: list[CheckpointPatch]
     dense: list[CheckpointPatch]
-
-
-class Stored(Protocol):
-    """What is read of a `SparseDiff`."""
-
-    @property
-    def indices(self) -> dict[str, Tensor]: ...
-    @property
-    def values(self) -> dict[str, Tensor]: ...
-    @property
-    def whole(self) -> dict[str, Tensor]: ...
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]: ...
-    @property
-    def info(self) -> DiffInfo: ...
 
 
 def of(diff: Stored) -> Patches:

@@ -70,9 +70,15 @@ def load_question_answerer(model: str, dtype: str = "float32") -> PreTrainedMode
     return _load(AutoModelForQuestionAnswering, model, dtype, num_labels=2)
 
 
-def load_as(kind: type[PreTrainedModel], model: str, dtype: str = "float32") -> PreTrainedModel:
-    """The model as a class of transformers has it, a decoder for instance; raises ValueError as `load_classifier`."""
-    return _load(kind, model, dtype)
+def load_as(
+    kind: type[PreTrainedModel], model: str, num_labels: int | None, dtype: str = "float32"
+) -> PreTrainedModel:
+    """The model as a class of transformers has it, a decoder for instance; raises ValueError as `load_classifier`.
+
+    Args:
+        num_labels: outputs of its head, where it has such a number.
+    """
+    return _load(kind, model, dtype, **({} if num_labels is None else {"num_labels": num_labels}))
 
 
 def _load(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:

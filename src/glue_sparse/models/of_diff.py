@@ -34,4 +34,4 @@ def load_base(info: DiffInfo, model: str | None = None) -> PreTrainedModel:
     kind = getattr(transformers, info.model_class, None)
     if not isinstance(kind, type) or not issubclass(kind, PreTrainedModel):
         raise ValueError(f"this diff is of a {info.model_class or 'model of unknown class'}: build it yourself")
-    return load_as(kind, model, info.dtype)
+    return load_as(kind, model, info.num_labels, info.dtype)

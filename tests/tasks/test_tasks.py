@@ -19,7 +19,7 @@ from glue_sparse.tasks.text import describe
         ({"task": "SST-2"}, "unknown task 'SST-2'; did you mean sst2"),
         ({"task": "glue/rte"}, "did you mean rte"),
         ({"task": "zzzzzz"}, r"unknown task 'zzzzzz'; there are cola, mnli"),
-        ({"task": "rte", "train_file": "x.csv"}, "--train_file goes with --task file or masked_lm, not with rte"),
+        ({"task": "rte", "train_file": "x.csv"}, "--train_file goes with --task file or .* or sft, not with rte"),
         ({"task": "rte", "test_file": "x.csv"}, "--test_file goes with --task file"),
         ({"task": "tweets", "data_dir": "x"}, "--data_dir is not for --task tweets"),
         ({"task": "file", "data_dir": "x"}, "--data_dir is not for --task file"),

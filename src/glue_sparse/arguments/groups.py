@@ -8,6 +8,8 @@ from glue_sparse.core.options import Dtype, Pooling
 
 GLUE = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli")
 """Tasks in GLUE's layout."""
+LANGUAGE = ("masked_lm", "causal_lm", "sft")
+"""Tasks of language models."""
 
 
 @dataclass
@@ -18,7 +20,8 @@ class ModelArguments:
         None,
         "Hub id, folder, `minilm` (the model inside the `offline` extra; no network needed), or for cifar10 also "
         "`resnet9`, `resnet9_narrow` or `resnet34`, from random weights (`resnet9@7`: those of seed 7), for masked_lm "
-        "`bert_tiny`, `bert_mini`, `bert_small`, `bert_medium` or `bert_base`, likewise.",
+        "`bert_tiny`, `bert_mini`, `bert_small`, `bert_medium` or `bert_base`, and for causal_lm `llama_tiny`, "
+        "`llama_mini` or `llama_small`, likewise.",
         reads=True,
     )
     dtype: Dtype = arg(
@@ -52,17 +55,19 @@ class TaskArguments:
         None,
         "Folder with the task in GLUE's TSV layout (RTE/train.tsv, ...), or with SQuAD's train-v1.1.json and "
         "dev-v1.1.json, or CIFAR-10's train.parquet and test.parquet. Default: the hub. For masked_lm: a folder of "
-        ".txt files, of which those with valid, dev or test in their names are scored.",
-        tasks=(*GLUE, "squad", "cifar10", "masked_lm"), reads=True,
+        ".txt files, of which those with valid, dev or test in their names are scored, for causal_lm too. For sft: "
+        "with train.jsonl and validation.jsonl.",
+        tasks=(*GLUE, "squad", "cifar10", *LANGUAGE), reads=True,
     )  # fmt: skip
     train_file: str | None = arg(
         None,
         "Your own training data: .csv, .tsv, .jsonl/.json or .parquet. For masked_lm: text with a sentence a line and "
-        "blank lines between documents, or a folder of .txt files.",
-        tasks=("file", "masked_lm"), reads=True,
+        "blank lines between documents, or a folder of .txt files, for causal_lm too. For sft: rows with `messages`, "
+        "with `prompt` and `completion`, or with `text`.",
+        tasks=("file", *LANGUAGE), reads=True,
     )  # fmt: skip
     validation_file: str | None = arg(
-        None, "Your own validation data, same columns.", tasks=("file", "masked_lm"), reads=True
+        None, "Your own validation data, same columns.", tasks=("file", *LANGUAGE), reads=True
     )
     test_file: str | None = arg(None, "Your own unlabelled data for --do_predict.", tasks=("file",), reads=True)
     text_columns: list[str] = arg(["text"], "One or two text columns of your own files.", tasks=("file",))
@@ -111,8 +116,8 @@ class TaskArguments:
     )
     hub_dataset: str | None = arg(
         None,
-        "For masked_lm: NAME or NAME:CONFIG of a data set on the hub; each row's `text` is a document.",
-        tasks=("masked_lm",), rare=True, reads=True,
+        "NAME or NAME:CONFIG of a data set on the hub; for masked_lm and causal_lm each row's `text` is a document.",
+        tasks=LANGUAGE, rare=True, reads=True,
     )  # fmt: skip
     streaming: bool = arg(
         False,
@@ -121,10 +126,10 @@ class TaskArguments:
     )  # fmt: skip
     tokenizer: str | None = arg(
         None,
-        "For masked_lm: hub id or folder. Default: the model's own, or a WordPiece one trained on the text.",
-        tasks=("masked_lm",), rare=True, reads=True,
+        "Hub id or folder. Default: the model's own; for bert and llama sizes one that is trained on the text.",
+        tasks=("masked_lm", "causal_lm"), rare=True, reads=True,
     )  # fmt: skip
-    vocab_size: int = arg(30522, "For masked_lm: tokens of a tokenizer trained on the text.", tasks=("masked_lm",),
+    vocab_size: int = arg(30522, "Tokens of a tokenizer trained on the text.", tasks=("masked_lm", "causal_lm"),
                           least=256)  # fmt: skip
     hold_out: int = arg(
         0,

@@ -12,6 +12,7 @@ from glue_sparse.writing.words import check_one_of
 
 COMMANDS = {
     "train": ("train", "train, evaluate and save one model"),
+    "sft": ("sft", "the same for a decoder, on conversations or on prompts and completions"),
     "table": ("table", "run a grid of experiments, print its table, or list the grids"),
     "tune": ("tune", "try values of one setting on held-out training data, and say which is best"),
     "figure": ("figure", "draw a grid, or how runs went"),

@@ -210,6 +210,7 @@ def _trainer(settled: Settled, method: Any, task: Task) -> SparseTrainer:
         eval_dataset=task.evals,  # pyright: ignore[reportArgumentType]
         data_collator=task.collate,
         compute_metrics=task.metrics,
+        preprocess_logits_for_metrics=task.preprocess_logits_for_metrics,
     )
     trainer.agreement.splits.update(task.tests)
     return trainer
@@ -248,8 +249,7 @@ def _train(
 ) -> dict[str, float]:
     """Choose and train; seconds of both. After the first step an earlier run that stands aside is deleted."""
     started, args = time.perf_counter(), trainer.args
-    begun = Begun(lambda: aside.drop(folder) if args.should_save else None)
-    trainer.add_callback(begun)
+    trainer.add_callback(begun := Begun(lambda: aside.drop(folder) if args.should_save else None))
     training.start(checkpoint)
     masks = current_masks(trainer.network) if checkpoint is None else {}
     if masks and trainer.method.inactive == "zero" and args.should_save:

@@ -21,6 +21,8 @@ from transformers.models.auto.modeling_auto import (
 from glue_sparse.core.batches import evaluating
 from glue_sparse.core.finite import check_model
 from glue_sparse.core.options import Kind
+from glue_sparse.models.loading import load_as
+from glue_sparse.models.names import scratch_of
 from glue_sparse.models.positions import max_tokens
 from glue_sparse.models.sources import DTYPES, explained, quiet, resolve
 from glue_sparse.models.strangers import loaded, loaded_model
@@ -85,9 +87,25 @@ def load_language_model(
         check_model(network)
     network.config.use_cache = False  # nothing is generated, so keys and values need not be kept
     network = _moved(network, device)
-    if kind == "causal" and _reads_ahead(network):
-        raise ValueError(f"{model} is not a causal model: what it predicts depends on tokens that come later")
+    if kind == "causal":
+        _check_causal(network, model)
     return LanguageModel(model, network, load_tokenizer(model), kind)
+
+
+def load_decoder(model: str, dtype: str = "float32", vocab_size: int | None = None) -> PreTrainedModel:
+    """A causal language model to train, pretrained or, as `llama_tiny@scratch7`, with random weights.
+
+    Args:
+        vocab_size: of random weights; by default that of their architecture.
+    Raises:
+        ValueError: see `load_language_model`.
+    """
+    if scratch_of(model)[1] is None:
+        return load_language_model(model, "causal", dtype=dtype, device="cpu").network
+    network = load_as(AutoModelForCausalLM, model, dtype, vocab_size=vocab_size)
+    network.config.use_cache = False
+    _check_causal(network, model)
+    return network
 
 
 def num_words(network: PreTrainedModel) -> int:
@@ -118,6 +136,11 @@ def _moved(network: PreTrainedModel, device: str) -> PreTrainedModel:
     return network
 
 
+def _check_causal(network: PreTrainedModel, model: str) -> None:
+    if _reads_ahead(network):
+        raise ValueError(f"{model} is not a causal model: what it predicts depends on tokens that come later")
+
+
 def _reads_ahead(network: PreTrainedModel) -> bool:
     """Whether what is predicted after the first token changes with later ones, as in an encoder."""
     later = torch.linspace(0, num_words(network) - 1, 8, device=network.device).long()
@@ -126,6 +149,16 @@ def _reads_ahead(network: PreTrainedModel) -> bool:
     with evaluating(network), torch.no_grad():
         one, other = logits_of(network, both)[:, 0].float()
     return bool((one - other).abs().max() > 0.1 * one.std())
+
+
+def mixes_packed(network: PreTrainedModel) -> bool:
+    """Whether what is predicted within a row depends on another row packed before it, in spite of `position_ids`."""
+    ids = torch.linspace(0, num_words(network) - 1, 8, device=network.device).long()[None]
+    positions = torch.arange(4, device=network.device).repeat(2)[None]
+    with evaluating(network), torch.no_grad():
+        packed = network(input_ids=ids, position_ids=positions).logits[:, 4:].float()
+        alone = network(input_ids=ids[:, 4:], position_ids=positions[:, 4:]).logits.float()
+    return bool((packed - alone).abs().max() > 0.01 * alone.std())
 
 
 def logits_of(network: nn.Module, ids: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from glue_sparse.core.names import block_of
 from glue_sparse.core.options import Pooling
 from glue_sparse.core.params import outside_base
 from glue_sparse.core.randomness import new_weights
-from glue_sparse.models import bert_family
+from glue_sparse.models import bert_family, llama_family
 from glue_sparse.models.label_rows import fit_rows
-from glue_sparse.models.names import is_bert_size, scratch_of
+from glue_sparse.models.names import BERTS, LLAMAS, is_size, scratch_of
 from glue_sparse.models.padding import follow_tokenizer
 from glue_sparse.models.pooling import kind_of
 from glue_sparse.models.sources import DTYPES, OFFLINE, explained, quiet, resolve
@@ -70,15 +71,13 @@ def load_question_answerer(model: str, dtype: str = "float32") -> PreTrainedMode
     return _load(AutoModelForQuestionAnswering, model, dtype, num_labels=2)
 
 
-def load_as(
-    kind: type[PreTrainedModel], model: str, num_labels: int | None, dtype: str = "float32"
-) -> PreTrainedModel:
+def load_as(kind: Any, model: str, dtype: str = "float32", **options: Any) -> PreTrainedModel:
     """The model as a class of transformers has it, a decoder for instance; raises ValueError as `load_classifier`.
 
     Args:
-        num_labels: outputs of its head, where it has such a number.
+        options: for its configuration, such as `num_labels`; what is None is left to it.
     """
-    return _load(kind, model, dtype, **({} if num_labels is None else {"num_labels": num_labels}))
+    return _load(kind, model, dtype, **{name: value for name, value in options.items() if value is not None})
 
 
 def _load(kind: Any, model: str, dtype: str, **options: Any) -> PreTrainedModel:
@@ -101,7 +100,7 @@ def _from_scratch(kind: Any, model: str, dtype: str, **options: Any) -> PreTrain
     architecture, _ = scratch_of(model)
     config = architecture_of(architecture, dtype=DTYPES[dtype], **options)
     config.update(options)  # a class of ours may ask for more than a configuration of this kind has
-    with explained(architecture, resolve(architecture)):
+    with nullcontext() if is_size(architecture) else explained(architecture, resolve(architecture)):
         return new_model(kind, config, model, dtype)
 
 
@@ -110,8 +109,10 @@ def architecture_of(model: str, offline: str = OFFLINE, **options: Any) -> PreTr
 
     Raises ValueError as `explained` does, with what to do `offline`.
     """
-    if is_bert_size(model):
+    if model in BERTS:
         return bert_family.config_of(model, **options)
+    if model in LLAMAS:
+        return llama_family.config_of(model, **options)
     folder = resolve(model)
     with explained(model, folder, offline):
         return loaded(AutoConfig, folder, **options)

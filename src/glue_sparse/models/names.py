@@ -4,13 +4,15 @@ import re
 
 BERTS = ("bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base")
 """Architectures of `bert_family`, without weights."""
+LLAMAS = ("llama_tiny", "llama_mini", "llama_small")
+"""The same of `llama_family`."""
 RESNETS = ("resnet9", "resnet9_narrow", "resnet34")
 """Networks of `vision` that start from random weights; NAME@SEED is one of them with its weights."""
 
 
-def is_bert_size(model: str) -> bool:
-    """Whether a name, without a seed, is one of `BERTS`."""
-    return model in BERTS
+def is_size(model: str) -> bool:
+    """Whether a name, without a seed, is one of `BERTS` or `LLAMAS`, to be trained on text from the start."""
+    return model in (*BERTS, *LLAMAS)
 
 
 def is_resnet(model: str) -> bool:
@@ -26,7 +28,7 @@ def scratch_of(model: str) -> tuple[str, int | None]:
 
 def base_name(model: str, seed: int, from_scratch: bool) -> str:
     """What a diff names as its base: `model` itself, or from scratch `minilm@scratch7`, which loads as that again."""
-    random = (from_scratch or is_bert_size(model)) and scratch_of(model)[1] is None
+    random = (from_scratch or is_size(model)) and scratch_of(model)[1] is None
     return f"{model}@scratch{seed}" if random else model
 
 

@@ -7,7 +7,7 @@ from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.models import bert_pretraining as pretraining
 from glue_sparse.models import vision
 from glue_sparse.models.loading import load_as, load_classifier, load_question_answerer
-from glue_sparse.models.names import is_resnet
+from glue_sparse.models.names import is_resnet, scratch_of
 
 
 def load_base(info: DiffInfo, model: str | None = None) -> PreTrainedModel:
@@ -34,4 +34,5 @@ def load_base(info: DiffInfo, model: str | None = None) -> PreTrainedModel:
     kind = getattr(transformers, info.model_class, None)
     if not isinstance(kind, type) or not issubclass(kind, PreTrainedModel):
         raise ValueError(f"this diff is of a {info.model_class or 'model of unknown class'}: build it yourself")
-    return load_as(kind, model, info.num_labels, info.dtype)
+    words = info.vocab_size if scratch_of(model)[1] is not None else None
+    return load_as(kind, model, info.dtype, num_labels=info.num_labels, vocab_size=words)

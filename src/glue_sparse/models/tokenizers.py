@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from glue_sparse.models.names import is_bert_size, scratch_of
+from glue_sparse.models.names import LLAMAS, is_size, scratch_of
 from glue_sparse.models.sources import explained, resolve
 from glue_sparse.models.strangers import loaded
 from glue_sparse.writing.sentences import sentence
@@ -23,8 +23,9 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
         ValueError: it is not to be had.
     """
     model, _ = scratch_of(model)
-    if is_bert_size(model):
-        raise ValueError(f"{model} is an architecture without a tokenizer: pre-train it with `task` masked_lm first, "
+    if is_size(model):
+        first = "causal_lm" if model in LLAMAS else "masked_lm"
+        raise ValueError(f"{model} is an architecture without a tokenizer: pre-train it with `task` {first} first, "
                          "and give the folder of the saved model as `model`")  # fmt: skip
     folder = resolve(model)
     with explained(model, folder):

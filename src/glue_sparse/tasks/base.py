@@ -46,6 +46,8 @@ class Task:
     """The one number a table shows; a key of what `metrics` returns."""
     metric_names: tuple[str, ...] = ()
     """All keys of what `metrics` returns, for `metric_for_best_model`; empty: the main one alone."""
+    preprocess_logits_for_metrics: Callable[[Any, Any], Any] | None = None
+    """(outputs, labels) of a batch -> what is kept of it for `metrics`, where keeping all outputs would be too much."""
     compared: Compared | None = None
     """What metrics that a user asks for compare; none: they cannot be asked for."""
     tests: Mapping[str, Examples] = field(default_factory=dict)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 from glue_sparse.arguments.flags import check_belongs, flags_of
 from glue_sparse.arguments.groups import GLUE, ModelArguments, TaskArguments
 from glue_sparse.arguments.registry import Registry, imported
-from glue_sparse.models.names import RESNETS, is_bert_size, is_resnet, scratch_of
+from glue_sparse.models.names import RESNETS, is_resnet, is_size, scratch_of
 from glue_sparse.models.strangers import trusted
+from glue_sparse.tasks.language.flags import SftFlags
 
 if TYPE_CHECKING:
     from glue_sparse.tasks.base import Task
@@ -79,7 +80,7 @@ def check(task: TaskArguments, model: ModelArguments) -> TaskRecord:
             raise ValueError(f"`task` {record.name} needs `{flag}`")
     if model.model is None:
         raise ValueError("a model is missing: give `model` a hub id, a folder, or minilm")
-    if is_bert_size(scratch_of(model.model)[0]) and record.inputs == "images":
+    if is_size(scratch_of(model.model)[0]) and record.inputs == "images":
         raise ValueError(f"{model.model} is a model for text; `task` {record.name} needs one for images, such as "
                          f"{RESNETS[0]}")  # fmt: skip
     if is_resnet(model.model) and record.inputs == "text":
@@ -111,6 +112,9 @@ for _record in (
     TaskRecord("cifar10", "glue_sparse.tasks.cifar10:load", inputs="images"),
     TaskRecord("masked_lm", "glue_sparse.tasks.pretraining.task:load", "pre-training on text",
                scales_learning_rate=True),
+    TaskRecord("sft", "glue_sparse.tasks.language.task:load_sft", "fine-tuning a decoder on conversations and answers",
+               own=SftFlags),
+    TaskRecord("causal_lm", "glue_sparse.tasks.language.task:load_causal_lm", "a decoder on plain text"),
     TaskRecord("file", "glue_sparse.tasks.files:load", "your own --train_file and --validation_file",
                is_official=False, needs=("train_file", "validation_file")),
 ):  # fmt: skip

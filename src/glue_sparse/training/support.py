@@ -13,6 +13,7 @@ from glue_sparse.arguments import sharding
 from glue_sparse.arguments.flags import check_bounds
 from glue_sparse.arguments.trainer_flags import trainer_flags
 from glue_sparse.core import support
+from glue_sparse.core.masks import Masks
 from glue_sparse.core.parametrization import frozen_tensors, is_attached
 from glue_sparse.methods.base import SparseMethod
 from glue_sparse.writing.ending import is_ours
@@ -69,6 +70,14 @@ def check(model: Any, args: Any, method: Any, head: Any = None) -> None:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("every parameter of this model is frozen, so that nothing would train: call "
                          "requires_grad_(True) on those that may")  # fmt: skip
+
+
+def attach(method: SparseMethod, model: nn.Module, masks: Masks) -> None:
+    """Let the method attach its masks; ValueError where nothing would train, as with a head alone and none there."""
+    method.attach(model, masks)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("nothing of this model would train: the method chose no weight of it, and the task adds no "
+                         "head; choose another method")  # fmt: skip
 
 
 def check_plain(model: nn.Module) -> None:

@@ -111,14 +111,14 @@ class SparseTrainer(ResumableTrainer):
         """Let the method choose the active entries and attach them; `train` does it unless it resumes.
 
         Raises:
-            ValueError: ranks that differ (`agreement`).
+            ValueError: ranks that differ (`agreement`), or nothing that would train.
             RuntimeError: ranks chose differently (a score that depends on the rank).
         """
         self.agreement.check()
         support.check_plain(self.network)
         batches = partial(self.sample_batches, share=self._share)
         masks = self.method.prepare(self.network, self.head, batches, self._add_over_ranks)
-        self.method.attach(self.network, masks)
+        support.attach(self.method, self.network, masks)
         self._has_chosen, self._was_attached = True, is_attached(self.network)
         if not ranks.agree(digest(masks)):
             raise RuntimeError("ranks differ in masks; scores may depend on data and seed alone")

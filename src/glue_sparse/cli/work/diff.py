@@ -15,7 +15,7 @@ from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.diffs.storage import storage
 from glue_sparse.experiments import cards
-from glue_sparse.models.names import is_bert_size, scratch_of
+from glue_sparse.models.names import is_size, scratch_of
 from glue_sparse.models.of_diff import load_base
 from glue_sparse.models.sources import resolve
 from glue_sparse.models.tokenizers import load_tokenizer
@@ -79,7 +79,7 @@ def _save(
     model: PreTrainedModel, info: DiffInfo, folder: Path, zeros: Masks | None = None, run: Measured | None = None
 ) -> None:
     base = info.base_model
-    has_tokenizer = not is_bert_size(scratch_of(base)[0])  # that of a new BERT was trained with it: RUN/model holds it
+    has_tokenizer = not is_size(scratch_of(base)[0])  # theirs were trained with them: RUN/model holds it
     reads_text = model.main_input_name == "input_ids" and has_tokenizer
     tokenizer = load_tokenizer(base) if reads_text else None
     pruned_model.write_plain(model, tokenizer, folder, zeros, info=info, run=run, shard_size=_shard_size(base))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -85,46 +85,52 @@ def sentences_of(text: str) -> Document:
     return [sentence for line in lines for sentence in line.splitlines() if sentence]
 
 
-def documents_of(lines: Iterable[str]) -> Iterator[Document]:
-    """Documents from lines with a sentence each, blank lines between documents; one of a single line is cut itself."""
-    found: Document = []
-    for line in lines:
-        if line := line.strip():
+def documents_of(lines: Iterable[str], whole: bool = False) -> Iterator[Document]:
+    """Documents from lines with a sentence each, blank lines between documents; one of a single line is cut itself.
+
+    Args:
+        whole: leave the text of each as it is, with its line breaks, in the place of its sentences.
+    """
+    found: list[str] = []
+    for line in chain(lines, [""]):
+        if line.strip():
             found.append(line)
         elif found:
-            yield _as_document(found)
+            yield _as_document(found, whole)
             found = []
-    if found:
-        yield _as_document(found)
 
 
-def _as_document(lines: list[str]) -> Document:
-    return sentences_of(lines[0]) if len(lines) == 1 else lines
+def _as_document(lines: list[str], whole: bool) -> Document:
+    if whole:
+        return ["".join(lines).rstrip("\r\n")]
+    return sentences_of(lines[0]) if len(lines) == 1 else [line.strip() for line in lines]
 
 
-def open_split(task: TaskArguments) -> Split:
+def open_split(task: TaskArguments, whole: bool = False) -> Split:
     """The text that the arguments name; without validation data the last documents, or first of a stream, validate.
 
+    Args:
+        whole: see `documents_of`.
     Raises:
         ValueError: no such text, contradicting arguments, or too few documents.
     """
     given = [name for name in ("data_dir", "train_file", "hub_dataset") if getattr(task, name) is not None]
     if len(given) != 1:
-        raise ValueError("masked_lm needs exactly one of `data_dir`, `train_file` and `hub_dataset`, got "
+        raise ValueError(f"{task.task} needs exactly one of `data_dir`, `train_file` and `hub_dataset`, got "
                          f"{' and '.join(f'`{name}`' for name in given) or 'none'}")  # fmt: skip
     if task.validation_file is not None and given == ["data_dir"]:
         raise ValueError("`validation_file` goes with `train_file`; a `data_dir` has its own files whose names say "
                          "valid, dev or test")  # fmt: skip
     if task.hub_dataset is not None:
-        train, validation = _of_hub(task.hub_dataset, task.streaming)
+        train, validation = _of_hub(task.hub_dataset, task.streaming, whole)
     elif task.data_dir is not None:
-        train, validation = _of_folder(Path(task.data_dir))
+        train, validation = _of_folder(Path(task.data_dir), whole)
     else:
-        train, validation = _of_files(_text_files(Path(task.train_file or ""))), None
+        train, validation = _of_files(_text_files(Path(task.train_file or "")), whole), None
     note = ""
     if task.validation_file is not None:
         scored, trained = (_text_files(Path(path)) if path else [] for path in (task.validation_file, task.train_file))
-        validation = _of_files(scored)
+        validation = _of_files(scored, whole)
         note = "validation text is trained on" if {*map(Path.resolve, scored)} & {*map(Path.resolve, trained)} else ""
     split = Split(train, validation, note) if validation else _held_out(train, task.streaming)
     return _of_training(split.train, task.hold_out, task.streaming) if task.hold_out else split
@@ -157,13 +163,13 @@ def _held_out(corpus: Corpus, streaming: bool) -> Split:
     return Split(corpus.part(0, count - held), corpus.part(count - held), f"last {HELD_OUT:.0%} held out")
 
 
-def _of_folder(folder: Path) -> tuple[Corpus, Corpus | None]:
+def _of_folder(folder: Path, whole: bool) -> tuple[Corpus, Corpus | None]:
     files = _text_files(folder)
     scored = [path for path in files if any(word in path.name.lower() for word in _VALIDATION)]
     train = [path for path in files if path not in scored]
     if not train:
         raise ValueError(f"all .txt files of {folder} are for validation, by their names: one to train on is needed")
-    return _of_files(train), _of_files(scored) if scored else None
+    return _of_files(train, whole), _of_files(scored, whole) if scored else None
 
 
 def _text_files(path: Path) -> list[Path]:
@@ -178,15 +184,15 @@ def _text_files(path: Path) -> list[Path]:
     return files
 
 
-def _of_files(paths: list[Path]) -> Corpus:
+def _of_files(paths: list[Path], whole: bool) -> Corpus:
     num_bytes = sum(path.stat().st_size for path in paths)
-    return Corpus(tuple(path.name for path in paths), partial(_read_files, paths), num_bytes)
+    return Corpus(tuple(path.name for path in paths), partial(_read_files, paths, whole), num_bytes)
 
 
-def _read_files(paths: list[Path]) -> Iterator[Document]:
+def _read_files(paths: list[Path], whole: bool) -> Iterator[Document]:
     for path in paths:
         with utf8(path), path.open(encoding="utf-8-sig") as file:
-            yield from documents_of(_checked(path, file))
+            yield from documents_of(_checked(path, file), whole)
 
 
 def _checked(path: Path, lines: Iterable[str]) -> Iterator[str]:
@@ -196,7 +202,12 @@ def _checked(path: Path, lines: Iterable[str]) -> Iterator[str]:
         yield line
 
 
-def _of_hub(dataset: str, streaming: bool) -> tuple[Corpus, Corpus | None]:
+def load_hub(dataset: str, streaming: bool = False) -> tuple[Any, tuple[str, str | None]]:
+    """The splits of NAME or NAME:CONFIG on the hub, and the names of those to train on and to score, if there is one.
+
+    Raises:
+        ValueError: it is not to be had, or has no split `train`.
+    """
     name, _, config = dataset.partition(":")
     try:
         splits: Any = load_dataset(name, config or None, streaming=streaming)
@@ -206,20 +217,24 @@ def _of_hub(dataset: str, streaming: bool) -> tuple[Corpus, Corpus | None]:
                          f"without a network give `data_dir` or `train_file` ({reason})") from error  # fmt: skip
     if "train" not in splits:
         raise ValueError(f"the data set {dataset} has no split `train`; found: {listed(splits)}")
-    validation = next((split for split in splits if any(word in split for word in _VALIDATION)), None)
-    found = [_of_rows(splits[split], f"{dataset} ({split})") for split in ("train", validation) if split]
+    return splits, ("train", next((split for split in splits if any(word in split for word in _VALIDATION)), None))
+
+
+def _of_hub(dataset: str, streaming: bool, whole: bool) -> tuple[Corpus, Corpus | None]:
+    splits, names = load_hub(dataset, streaming)
+    found = [_of_rows(splits[split], f"{dataset} ({split})", whole) for split in names if split]
     return found[0], found[1] if len(found) > 1 else None
 
 
-def _of_rows(rows: Any, name: str) -> Corpus:
-    return Corpus((name,), partial(_read_rows, rows, name))
+def _of_rows(rows: Any, name: str, whole: bool) -> Corpus:
+    return Corpus((name,), partial(_read_rows, rows, name, whole))
 
 
-def _read_rows(rows: Any, name: str) -> Iterator[Document]:
+def _read_rows(rows: Any, name: str, whole: bool) -> Iterator[Document]:
     for row in rows:
         if "text" not in row:
             raise ValueError(f"{name} has no column `text`; found: {listed(row)}")
         if not isinstance(text := row["text"] or "", str):
             raise ValueError(f"the column `text` of {name} holds {shown(text)}, which is no text")
-        if document := sentences_of(text):
+        if document := [text] * bool(text.strip()) if whole else sentences_of(text):
             yield document

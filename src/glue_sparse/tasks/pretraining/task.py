@@ -13,7 +13,7 @@ from glue_sparse.core.active import active_tensors
 from glue_sparse.core.names import block_of
 from glue_sparse.costs import bert_flops
 from glue_sparse.models import bert_pretraining as pretraining
-from glue_sparse.models.names import base_name, is_bert_size, scratch_of
+from glue_sparse.models.names import BERTS, base_name, scratch_of
 from glue_sparse.models.tokenizers import SpecialIds
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.pretraining import wordpiece
@@ -100,7 +100,7 @@ def _title(split: Split, trained: dict[str, Any], scored: dict[str, Any]) -> str
 
 def _tokenizer(task: TaskArguments, base: str, corpus: Corpus) -> PreTrainedTokenizerBase:
     """The tokenizer that was given, else the model's own, else one trained on the corpus."""
-    if task.tokenizer is None and is_bert_size(scratch_of(base)[0]):
+    if task.tokenizer is None and scratch_of(base)[0] in BERTS:
         return wordpiece.train(corpus, task.vocab_size)
     if task.vocab_size != TaskArguments.vocab_size:
         raise ValueError("`vocab_size` is for a tokenizer trained on the text, and this run has another: leave it out")

@@ -9,7 +9,7 @@ import pytest
 from glue_sparse.tasks import tweets
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-NAMES = ("swap_tasks", "prune_and_ship", "moving_weights")
+NAMES = ("swap_tasks", "prune_and_ship", "moving_weights", "small_decoder")
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +56,19 @@ def test_half_of_the_layers_is_zero_in_stock_transformers():
 def test_weights_move(capsys: pytest.CaptureFixture[str]):
     assert {*main_of("moving_weights")(seeds=1, epochs=1)} == {"dense", "static", "set", "rigl"}
     assert capsys.readouterr().out.count("| 2,004 |") == 3
+
+
+@pytest.mark.usefixtures("small")
+def test_a_decoder_is_made_and_fine_tuned():
+    losses = main_of("small_decoder")(steps=2, fine_steps=3)
+    assert {*losses} == {"dense", "fish", "random"} and len({*losses.values()}) == 3
+    assert Path("small_decoder/model/model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_a_decoder_learns():
+    losses = main_of("small_decoder")()
+    assert losses["dense"] < losses["random"] < 5.4
 
 
 @pytest.mark.slow

@@ -65,6 +65,14 @@ def load_language_model(
             perplexity), holds numbers that are not finite, or is not of the kind; an unknown dtype, or a device that
             cannot hold it.
     """
+    network, kind = load_network(model, kind, dtype=dtype, device=device)
+    return LanguageModel(model, network, load_tokenizer(model), kind)
+
+
+def load_network(
+    model: str, kind: Kind | None = None, *, dtype: str = "float32", device: str = "auto"
+) -> tuple[PreTrainedModel, Kind]:
+    """The same without the tokenizer, which may lie elsewhere, and of which kind it is."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype}")
     folder = resolve(model)
@@ -84,10 +92,10 @@ def load_language_model(
     with prefixed(model):
         check_model(network)
     network.config.use_cache = False  # nothing is generated, so keys and values need not be kept
-    network = _moved(network, device)
+    network = moved(network, device)
     if kind == "causal" and _reads_ahead(network):
         raise ValueError(f"{model} is not a causal model: what it predicts depends on tokens that come later")
-    return LanguageModel(model, network, load_tokenizer(model), kind)
+    return network, kind
 
 
 def num_words(network: PreTrainedModel) -> int:
@@ -107,7 +115,12 @@ def _kind_of(model: str, config: PretrainedConfig) -> Kind:
     )
 
 
-def _moved(network: PreTrainedModel, device: str) -> PreTrainedModel:
+def moved(network: PreTrainedModel, device: str) -> PreTrainedModel:
+    """The network on a device, as torch names it; `auto` is the accelerator where there is one.
+
+    Raises:
+        ValueError: it cannot be used, or not hold it.
+    """
     if device == "auto":
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         device = accelerator.type if accelerator else "cpu"

@@ -55,7 +55,8 @@ def main(steps: int = 150, fine_steps: int = 60) -> dict[str, float]:
     """Pretrain, fine-tune three times, print what each lost; returns method -> nats per token."""
     folder = Path("small_decoder")
     write(folder)
-    base: Any = load_task("causal_lm", model="llama_tiny", train_file=folder / "text.txt", vocab_size=2048, max_length=128)
+    text = folder / "text.txt"
+    base: Any = load_task("causal_lm", model="llama_tiny", train_file=text, vocab_size=2048, max_length=128)
     print(f"pretrained: {trained(base, None, 3e-3, steps):.3f} nats per token")
     for part in (base.model, base.tokenizer):
         part.save_pretrained(folder / "model")

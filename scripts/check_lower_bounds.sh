@@ -25,7 +25,7 @@ PYTHON
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 unset PYTHONPATH
 "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off --constraint "$scratch/lowest.txt" \
-  -e ".[offline,plots,report,vision,slurm,benchmark]" pytest pytest-xdist >"$scratch/pip.log" 2>&1 ||
+  -e ".[offline,plots,report,vision,slurm,benchmark,eval]" pytest pytest-xdist >"$scratch/pip.log" 2>&1 ||
   { tail -n 20 "$scratch/pip.log" >&2 && exit 1; }
 echo "at the lower bounds, on $("$venv/bin/python" --version):"
 "$venv/bin/python" -m pip list --disable-pip-version-check --format freeze | grep -iFf <(sed "s/==.*/==/" "$scratch/lowest.txt")

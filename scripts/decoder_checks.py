@@ -106,8 +106,8 @@ def line(name: str, make: Callable[[Path, Any], Any], setting: Setting) -> str:
         base = sum(p.numel() * p.element_size() for p in setting.base().parameters())
         files = {path.name: path.stat().st_size for path in (folder / "checkpoint-20").rglob("*") if path.is_file()}
         whole.save_pretrained(Path(place) / "saved")
-        stock: Any
-        stock, report = AutoModelForCausalLM.from_pretrained(Path(place) / "saved", output_loading_info=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(Path(place) / "saved", output_loading_info=True)
+        stock, report = loaded
         applied = setting.base()
         SparseDiff.from_pretrained(folder / "checkpoint-20").apply(applied)
         with torch.no_grad():

@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("data", help="folder with train.jsonl and validation.jsonl")
     parser.add_argument("file", type=Path)
-    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2])
+    parser.add_argument("--rates", type=float, nargs="+", default=[3e-3, 1e-2, 3e-2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rank", type=int, default=4)
     parser.add_argument("--modules", nargs="+", default=["q_proj", "v_proj"])

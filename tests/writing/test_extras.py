@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from glue_sparse.analysis import harness
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
 from glue_sparse.benchmarks import training
 from glue_sparse.experiments import grids, runner
@@ -28,6 +29,7 @@ def see() -> None:
         ("matplotlib", plots.pyplot, "a figure", "plots"),
         ("PIL", see, "`task` cifar10", "vision"),
         ("submitit", submit, "`launcher` slurm", "slurm"),
+        ("lm_eval", harness.version, "an evaluation by lm_eval", "eval"),
         ("peft", lambda: training.train(1, False), "a comparison with peft", "benchmark"),
     ],
 )

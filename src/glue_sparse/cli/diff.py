@@ -78,6 +78,9 @@ def _add_exchange_verbs(verbs: Any) -> None:
     verb = doing.add_verb(verbs, "patch", f"{WORK}:patch", "write what a serving engine patches into its base")
     verb.add_argument("diff", help="folder, file or hub repository")
     verb.add_argument("file", type=Path, help="where to write them, a safetensors file")
+    verb.add_argument("--model", help="the base, where it is not what the diff names; of models that are stored in "
+                      "another form, its config.json is read")  # fmt: skip
+    add_trust_flag(verb)
 
 
 def _add_where(verbs: Any) -> None:

@@ -8,7 +8,7 @@ from glue_sparse.experiments.told import command_line
 from glue_sparse.writing import aside, ending
 from glue_sparse.writing.files import paths, protecting
 
-_WRITTEN = ("out", "folder")
+_WRITTEN = ("out", "folder", "output")
 """What sub-commands call a file or folder that they write."""
 
 

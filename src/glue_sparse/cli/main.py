@@ -19,6 +19,7 @@ COMMANDS = {
     "report": ("report", "write one file of HTML about runs: tables, charts, claims and commands"),
     "results": ("results", "keep finished runs as small files, and write the pages that show them"),
     "diff": ("diff", "look at diffs, compare, prune, apply or restore them"),
+    "eval": ("eval", "evaluate a trained language model on tasks that people know, by lm-evaluation-harness"),
     "masks": ("masks", "choose the weights that pruning would keep, and compare masks"),
     "drop-point": ("essential_sparsity", "score over sparsity, and where it drops"),
     "claims": ("claims", "say which published claims hold in finished runs, which do not, and what is open"),

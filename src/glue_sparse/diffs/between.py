@@ -1,6 +1,7 @@
 """What differs between a base and a model trained from it, in memory or in two folders read tensor by tensor."""
 
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from glue_sparse.core.digests import bits, tensor_digest
 from glue_sparse.core.masks import narrow
 from glue_sparse.core.parametrization import current_tensors, persistent_buffers, read_entries
 from glue_sparse.diffs.identity import DiffInfo
+from glue_sparse.diffs.stored_names import Layout, layout_by
 from glue_sparse.writing.fields import json_object, text_of
 
 INDEX = "model.safetensors.index.json"
@@ -49,14 +51,16 @@ def folders(base: Path, tuned: Path, head: tuple[str, ...] = ()) -> tuple[Found,
         ValueError: a folder holds no weights in safetensors format, or the two are not of one model: a tensor is in
             the base alone, or has another shape or type.
     """
-    olds, news, config = _Folder(base), _Folder(tuned), _config(tuned)
+    config = _config(tuned)
+    layout = layout_by(config)
+    olds, news = _Folder(base, layout), _Folder(tuned, layout)
     tied = {_OUTPUT} if config.get("tie_word_embeddings", True) else set[str]()
     found = Found({}, {}, {}, {}, {})
-    if lost := sorted(olds.files.keys() - news.files.keys() - tied):
+    if lost := sorted(olds.names - news.names - tied):
         raise ValueError(f"{tuned} lacks {lost[0]}, which {base} has: they are not of one model")
-    for name in news.files:
+    for name in sorted(news.names):
         new = news.tensor(name)
-        if name in head or name not in olds.files:
+        if name in head or name not in olds.names:
             if name not in tied:
                 found.whole[name] = new
             continue
@@ -82,16 +86,46 @@ def _compare(name: str, old: Tensor, new: Tensor, found: Found) -> None:
 
 
 class _Folder:
-    """The tensors of a model folder by name, whichever files they are in."""
+    """The tensors of a model folder by the names that the model has for them, whichever files they are in.
 
-    def __init__(self, folder: Path):
-        self.files = dict(_names(folder))
-        if not self.files:
+    Args:
+        layout: of a model that is stored in another form.
+    Raises:
+        ValueError: there are no weights, or not all that a tensor of the model is made of.
+    """
+
+    def __init__(self, folder: Path, layout: Layout | None):
+        self._folder, self._layout = folder, layout
+        self._files = dict(_names(folder))
+        if not self._files:
             raise ValueError(f"{folder} holds no weights in safetensors format: give the folder of a saved model")
+        self.names, self._group_of = {*self._files}, dict[str, tuple[str, ...]]()
+        for group, stored in layout.groups.items() if layout else ():
+            if lacking := sorted(stored - self._files.keys()):
+                if len(lacking) == len(stored):  # tied to another, or left out as a whole
+                    continue
+                raise ValueError(f"{folder} lacks {lacking[0]}, and has {len(stored) - len(lacking)} of its kind")
+            self.names = (self.names - stored) | {*group}
+            self._group_of |= dict.fromkeys(group, group)
 
     def tensor(self, name: str) -> Tensor:
-        """One of them, read from its file."""
-        path = self.files[name]
+        """One of them, read from its files."""
+        if name not in self._group_of:
+            return self._read(name)
+        assert self._layout is not None
+        group, flat = self._group_of[name], torch.empty(0)
+        sizes = [prod(self._layout.shapes[one]) for one in group]
+        for stored, shape, positions in self._layout.places(group):
+            part = self._read(stored)
+            if part.shape != shape:
+                raise ValueError(f"{stored} of {self._folder} is {[*part.shape]}, and by config.json {[*shape]}")
+            if not len(flat):
+                flat = torch.empty(sum(sizes), dtype=part.dtype)
+            flat[positions.long()] = part.reshape(-1)
+        return flat.split(sizes)[group.index(name)].view(self._layout.shapes[name])
+
+    def _read(self, name: str) -> Tensor:
+        path = self._files[name]
         try:
             with safe_open(path, "pt") as file:
                 return file.get_tensor(name)
@@ -123,6 +157,6 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _info(base: Path, config: dict[str, Any], news: _Folder) -> DiffInfo:
-    dtype = str(next((t.dtype for n in news.files if (t := news.tensor(n)).is_floating_point()), torch.float32))
+    dtype = str(next((t.dtype for n in sorted(news.names) if (t := news.tensor(n)).is_floating_point()), torch.float32))
     names = config.get("architectures") or [""]
     return DiffInfo(str(base), str(names[0]), dtype=dtype.removeprefix("torch."), method="between")

@@ -8,6 +8,7 @@ from typing import Self, Unpack
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from glue_sparse.core import tensor_files
 from glue_sparse.core.active import ActiveEntries, active_tensors
@@ -273,15 +274,15 @@ class SparseDiff:
         """
         return cls(**diff_file.read(tensor_files.locate(source, FILE_NAME, revision))[0])
 
-    def checkpoint_patches(self) -> patches.Patches:
-        """The diff for a serving engine: absolute values at flat positions of the checkpoint's tensors.
+    def checkpoint_patches(self, model: PreTrainedModel | None = None) -> patches.Patches:
+        """For a serving engine: absolute values at flat positions of the checkpoint's tensors, or dense: whole tensors.
 
-        Returns:
-            Sparse patches, and dense ones, which are whole tensors: a head, buffers, and every pruned tensor.
+        Args:
+            model: of the diff's class, on the meta device too; needed where its checkpoint differs from it in form.
         Raises:
-            ValueError: a value is not finite in the checkpoint's type.
+            ValueError: a value is not finite in the checkpoint's type, or the form cannot be followed.
         """
-        return patches.of(self)
+        return patches.of(self, model)
 
     def push_to_hub(self, repo_id: str, *, readme: str = "", **options: Unpack[hub.Options]) -> str:
         """Upload the diff with a model card; a base that is a folder is named there by the last part of its path alone.

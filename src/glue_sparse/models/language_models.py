@@ -67,6 +67,14 @@ def load_language_model(
             perplexity), holds numbers that are not finite, or is not of the kind; an unknown dtype, or a device that
             cannot hold it.
     """
+    network, kind = load_network(model, kind, dtype=dtype, device=device)
+    return LanguageModel(model, network, load_tokenizer(model), kind)
+
+
+def load_network(
+    model: str, kind: Kind | None = None, *, dtype: str = "float32", device: str = "auto"
+) -> tuple[PreTrainedModel, Kind]:
+    """The same without the tokenizer, which may lie elsewhere, and of which kind it is."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {dtype}")
     folder = resolve(model)
@@ -86,10 +94,10 @@ def load_language_model(
     with prefixed(model):
         check_model(network)
     network.config.use_cache = False  # nothing is generated, so keys and values need not be kept
-    network = _moved(network, device)
+    network = moved(network, device)
     if kind == "causal":
         _check_causal(network, model)
-    return LanguageModel(model, network, load_tokenizer(model), kind)
+    return network, kind
 
 
 def load_decoder(model: str, dtype: str = "float32", vocab_size: int | None = None) -> PreTrainedModel:
@@ -101,7 +109,7 @@ def load_decoder(model: str, dtype: str = "float32", vocab_size: int | None = No
         ValueError: see `load_language_model`.
     """
     if scratch_of(model)[1] is None:
-        return load_language_model(model, "causal", dtype=dtype, device="cpu").network
+        return load_network(model, "causal", dtype=dtype, device="cpu")[0]
     network = load_as(AutoModelForCausalLM, model, dtype, vocab_size=vocab_size)
     network.config.use_cache = False
     _check_causal(network, model)
@@ -125,7 +133,12 @@ def _kind_of(model: str, config: PretrainedConfig) -> Kind:
     )
 
 
-def _moved(network: PreTrainedModel, device: str) -> PreTrainedModel:
+def moved(network: PreTrainedModel, device: str) -> PreTrainedModel:
+    """The network on a device, as torch names it; `auto` is the accelerator where there is one.
+
+    Raises:
+        ValueError: it cannot be used, or not hold it.
+    """
     if device == "auto":
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         device = accelerator.type if accelerator else "cpu"

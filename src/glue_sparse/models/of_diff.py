@@ -1,13 +1,18 @@
 """The model that a diff belongs to, of any kind."""
 
+from typing import Any
+
+import torch
 import transformers
 from transformers import PreTrainedModel
 
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.models import bert_pretraining as pretraining
 from glue_sparse.models import vision
-from glue_sparse.models.loading import load_as, load_classifier, load_question_answerer
+from glue_sparse.models.loading import architecture_of, load_as, load_classifier, load_question_answerer
 from glue_sparse.models.names import is_resnet, scratch_of
+from glue_sparse.models.sources import quiet
+from glue_sparse.models.strangers import made
 
 
 def load_base(info: DiffInfo, model: str | None = None) -> PreTrainedModel:
@@ -34,5 +39,27 @@ def load_base(info: DiffInfo, model: str | None = None) -> PreTrainedModel:
     kind = getattr(transformers, info.model_class, None)
     if not isinstance(kind, type) or not issubclass(kind, PreTrainedModel):
         raise ValueError(f"this diff is of a {info.model_class or 'model of unknown class'}: build it yourself")
-    words = info.vocab_size if scratch_of(model)[1] is not None else None
-    return load_as(kind, model, info.dtype, num_labels=info.num_labels, vocab_size=words)
+    return load_as(kind, model, info.dtype, num_labels=info.num_labels, vocab_size=_words(info, model))
+
+
+def without_weights(info: DiffInfo, model: str | None = None) -> PreTrainedModel:
+    """The model that a diff belongs to on the meta device: names and shapes alone, for which its configuration does.
+
+    Args:
+        info: `SparseDiff.info`, which names a class of transformers.
+        model: as `load_base` has it.
+    Raises:
+        ValueError: its configuration is not to be had.
+    """
+    kind: Any = getattr(transformers, info.model_class)
+    name = model or info.base_model
+    told: dict[str, Any] = {"num_labels": info.num_labels, "vocab_size": _words(info, name)}
+    told = {key: value for key, value in told.items() if value is not None}
+    config = architecture_of(scratch_of(name)[0], **told)
+    with torch.device("meta"), quiet():
+        return made(kind, config)
+
+
+def _words(info: DiffInfo, model: str) -> int | None:
+    """Tokens of random weights, which their architecture does not say; none where the weights do."""
+    return None if scratch_of(model)[1] is None else info.vocab_size

@@ -31,6 +31,11 @@ def trusted(trust_remote_code: bool) -> Iterator[None]:
         _TRUSTS.reset(before)
 
 
+def trusts() -> bool:
+    """Whether the user has said that code of others may run."""
+    return _TRUSTS.get()
+
+
 def loaded(kind: Any, place: str, **options: Any) -> Any:
     """What `kind`, an Auto class for instance, reads from a folder or the hub: a configuration or a tokenizer.
 

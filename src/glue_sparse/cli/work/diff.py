@@ -14,9 +14,10 @@ from glue_sparse.diffs.card import Measured
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.diffs.storage import storage
+from glue_sparse.diffs.stored_names import converts
 from glue_sparse.experiments import cards
 from glue_sparse.models.names import is_size, scratch_of
-from glue_sparse.models.of_diff import load_base
+from glue_sparse.models.of_diff import load_base, without_weights
 from glue_sparse.models.sources import resolve
 from glue_sparse.models.tokenizers import load_tokenizer
 from glue_sparse.reports.figures.masks import density_bars
@@ -58,12 +59,13 @@ def between(base: str, tuned: str, folder: Path) -> None:
     print(f"wrote {folder}: {changed:,} of {total:,} entries differ ({changed / total:.3%}), {found.nbytes:,} bytes")
 
 
-def patch(diff: str, file: Path) -> None:
-    """Write the patches of a diff."""
-    found = SparseDiff.from_pretrained(diff).checkpoint_patches()
-    patches.save(found, file)
-    entries = sum(one.values.numel() for one in found.sparse)
-    print(f"wrote {file}: {len(found.sparse)} sparse patches with {entries:,} values, {len(found.dense)} dense ones")
+def patch(diff: str, file: Path, model: str | None) -> None:
+    """Write the patches of a diff; a base is asked for where its checkpoint has another form than the model."""
+    found = SparseDiff.from_pretrained(diff)
+    made = found.checkpoint_patches(without_weights(found.info, model) if converts(found.info.model_class) else None)
+    patches.save(made, file)
+    entries = sum(one.values.numel() for one in made.sparse)
+    print(f"wrote {file}: {len(made.sparse)} sparse patches with {entries:,} values, {len(made.dense)} dense ones")
 
 
 def restore(run: str, folder: Path, step: int | None, model: str | None) -> None:

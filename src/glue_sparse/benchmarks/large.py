@@ -24,6 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from glue_sparse.benchmarks import memory
 from glue_sparse.benchmarks.training import DEVICE, on_device, peft_library
 from glue_sparse.core.active import attach
+from glue_sparse.core.batches import loss_of
 from glue_sparse.core.masks import select
 from glue_sparse.core.params import body_names
 from glue_sparse.diffs.diff import SparseDiff
@@ -33,7 +34,7 @@ from glue_sparse.training.half_speed import WORTH_SAYING, slowdown
 from glue_sparse.writing.files import json_text
 from glue_sparse.writing.tables import markdown
 
-SIZES: dict[str, dict[str, int]] = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2, "num_attention_heads": 2},
     "0.1b": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12},
     "1b": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 18, "num_attention_heads": 16},
@@ -112,13 +113,13 @@ def _adapted(model: Any, method: str, phase: Callable[[str], Any]) -> nn.Module:
         return peft.get_peft_model(model, peft.LoraConfig(**told) if method == "lora" else peft.ShiraConfig(**told))
 
 
-def _steps(model: nn.Module, count: int) -> float:
+def _steps(model: Any, count: int) -> float:
     """Median seconds of a step, of one example, after one that does not count."""
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer, one, times = torch.optim.AdamW(trained, lr=1e-4), batch(1), []
     for _ in range(1 + count):
         started = time.perf_counter()
-        model(**one).loss.backward()
+        loss_of(model(**one)).backward()
         optimizer.step()
         optimizer.zero_grad()
         if DEVICE.type == "cuda":
@@ -192,8 +193,8 @@ def run(size: str, dtype: str, steps: int, out: str | None) -> None:
     fast = multiplies(kind)
     methods = [method for method in METHODS if fast or method != "fish"]
     found = [_apart(method, size, kind, steps if fast else 0) for method in methods]
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
-                "peft": peft_library().__version__}  # fmt: skip
+    versions = {"python": platform.python_version(), "torch": torch.__version__,
+                "transformers": transformers.__version__, "peft": peft_library().__version__}  # fmt: skip
     base = found[0].base
     print(f"{found[0].entries:,} weights in {dtype} ({base / 1e9:.2f} GB) on {DEVICE.type}, "
           f"{torch.get_num_threads()} threads; seconds, and most memory above the model in % of it\n")  # fmt: skip
@@ -203,5 +204,6 @@ def run(size: str, dtype: str, steps: int, out: str | None) -> None:
     print("\n" + ", ".join(f"{name} {version}" for name, version in versions.items()))
     if out:
         facts = {"size": size, "dtype": dtype, "device": DEVICE.type, "threads": torch.get_num_threads(),
-                 "steps": steps, "density": DENSITY, "versions": versions, "methods": [asdict(one) for one in found]}  # fmt: skip
+                 "steps": steps, "density": DENSITY, "versions": versions,
+                 "methods": [asdict(one) for one in found]}  # fmt: skip
         Path(out).write_text(json_text(facts, out), encoding="utf-8")

@@ -1,12 +1,14 @@
 """Active entries of a model's tensors: held compactly, trained by any optimizer, moved by `reindex`."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from glue_sparse.core import operators, sampled, support, tiles
+from glue_sparse.core.chosen import Chosen, count_of, positions_of, shape_of, without
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.options import Inactive
@@ -30,7 +32,7 @@ class ActiveEntries(Parametrization):
     small updates survive a bfloat16 base. Inactive entries stay bit-identical because nothing ever writes them.
 
     Attributes:
-        shape: of the tensor.
+        shape, dtype: of the tensor.
         values: [k] float32 parameter.
         indices: [k] int64, sorted flat positions. Not a buffer: buffers are sent at every step under DDP.
         inactive: what an inactive entry holds, its old value (`frozen`) or `zero`.
@@ -47,14 +49,14 @@ class ActiveEntries(Parametrization):
     is_off = False
     dense_gradient: Tensor | None = None
 
-    def __init__(self, weight: Tensor, mask: Tensor, inactive: Inactive, block_size: int = 1):
+    def __init__(self, weight: Tensor, indices: Tensor, inactive: Inactive, block_size: int = 1):
         super().__init__()
         self.inactive: Inactive = inactive
         self.block_size = block_size
         self.base_digest = tensor_digest(weight)
-        self.shape = weight.shape
+        self.shape, self.dtype = weight.shape, weight.dtype
         self._derived: dict[Callable[..., Any], Any] = {}
-        self._place(mask.to(weight.device).flatten().nonzero().squeeze(1))
+        self._place(indices.to(weight.device))
         self._watch: Any = None
         self._token: Tensor | None = None
         self._passing: Tensor | None = None
@@ -205,6 +207,7 @@ class ActiveEntries(Parametrization):
 
     def _apply(self, fn, recurse: bool = True):
         super()._apply(fn, recurse)
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.indices.device)).dtype
         self._place(_moved(fn, self.indices))
         self.explored = None if self.explored is None else _moved(fn, self.explored)
         self.base_values = None if self.base_values is None else fn(self.base_values)
@@ -250,19 +253,24 @@ def attach(model: nn.Module, masks: Masks, inactive: Inactive = "frozen", block_
         raise ValueError("this model already has active entries; call detach(model) first")
     support.check_model(model)
     parameters = dict(model.named_parameters())
-    for name, mask in masks.items():
+    for name in masks:
         if name not in parameters:
             raise ValueError(f"the mask names {name}, which the model does not have")
-        if mask.shape != parameters[name].shape:
-            raise ValueError(f"the mask of {name} is {tuple(mask.shape)}, the tensor {tuple(parameters[name].shape)}")
+        shape = shape_of(masks, name)
+        if shape != parameters[name].shape:
+            raise ValueError(f"the mask of {name} is {tuple(shape)}, the tensor {tuple(parameters[name].shape)}")
         if not parameters[name].is_floating_point():
             raise ValueError(f"{name} holds {parameters[name].dtype}, and active entries are real numbers: leave its "
                              "mask out")  # fmt: skip
-        tiles.check(name, mask.shape, block_size)
-        tiles.gathered(mask, block_size)
+        tiles.check(name, shape, block_size)
+        if block_size > 1:
+            tiles.gathered(masks[name], block_size)
     masks = without_frozen(model, masks, inactive)
-    held = {name: lambda weight, m=mask: ActiveEntries(weight, m, inactive, block_size) for name, mask in masks.items()}
-    install(model, held)
+
+    def entries(name: str, weight: Tensor) -> ActiveEntries:
+        return ActiveEntries(weight, positions_of(masks, name), inactive, block_size)
+
+    install(model, {name: partial(entries, name) for name in masks})
 
 
 def without_frozen(model: nn.Module, masks: Masks, inactive: Inactive = "frozen") -> Masks:
@@ -272,12 +280,12 @@ def without_frozen(model: nn.Module, masks: Masks, inactive: Inactive = "frozen"
         ValueError: a mask would train entries of a frozen tensor, or overwrite them with zero.
     """
     frozen = frozen_tensors(model)
-    for name, mask in masks.items():
-        if name in frozen and (mask.any() or inactive == "zero"):
-            what = "active entries" if mask.any() else "zeros"
+    for name in masks:
+        if name in frozen and (count_of(masks, name) or inactive == "zero"):
+            what = "active entries" if count_of(masks, name) else "zeros"
             raise ValueError(f"the mask of {name} asks for {what}, but that tensor is frozen: call "
                              "requires_grad_(True) on it, or leave its mask out")  # fmt: skip
-    return {name: mask for name, mask in masks.items() if name not in frozen}
+    return without(masks, {*frozen})
 
 
 def active_tensors(model: nn.Module) -> Iterator[tuple[str, ActiveEntries]]:
@@ -287,4 +295,7 @@ def active_tensors(model: nn.Module) -> Iterator[tuple[str, ActiveEntries]]:
 
 def current_masks(model: nn.Module) -> Masks:
     """Masks of an attached model, on its device."""
-    return {name: entries.mask() for name, entries in active_tensors(model)}
+    masks = Chosen()
+    for name, entries in active_tensors(model):
+        masks.hold(name, entries.indices, entries.shape)
+    return masks

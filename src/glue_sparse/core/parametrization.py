@@ -74,6 +74,11 @@ class Entries(Protocol):
         ...
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the tensor."""
+        ...
+
+    @property
     def inactive(self) -> Inactive:
         """What the other entries hold."""
         ...

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from glue_sparse.core import tensor_files
 from glue_sparse.core.active import ActiveEntries, active_tensors
+from glue_sparse.core.chosen import Chosen
 from glue_sparse.core.masks import Masks, narrow
 from glue_sparse.core.parametrization import (
     current_tensors,
@@ -144,22 +145,20 @@ class SparseDiff:
 
     def own_masks(self) -> Masks:
         """Masks of the masked tensors alone, without a model at hand."""
-        masks = {}
+        masks = Chosen()
         for name, shape in self.shapes.items():
-            masks[name] = torch.zeros(shape, dtype=torch.bool)
-            masks[name].view(-1)[self.positions(name)] = True
+            masks.hold(name, self.positions(name), torch.Size(shape))
         return masks
 
     def masks(self, model: nn.Module) -> Masks:
         """Masks for `attach` that make exactly the stored entries of `model` active; ValueError where none fits."""
-        masks, parameters = {}, dict(model.named_parameters())
+        masks, parameters = Chosen(), dict(model.named_parameters())
         for name, shape in self.shapes.items():
             if name not in parameters or tuple(parameters[name].shape) != shape:
                 raise ValueError(f"{name} {shape} of this diff is not in the model: it is of {self.info.base_model}")
         frozen.check(self.whole, model)
         for name, parameter in frozen.to_mask(parameters, self.shapes, self.whole, self.info.inactive).items():
-            masks[name] = torch.zeros(parameter.shape, dtype=torch.bool)
-            masks[name].view(-1)[self.positions(name)] = True
+            masks.hold(name, self.positions(name), parameter.shape)
         return masks
 
     def check(self, model: nn.Module, *, fingerprint: bool = True) -> None:

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from glue_sparse.core import ranks
 from glue_sparse.core.batches import Batch, Examples, batch_size, evaluating, on_device, only_these_require_grad
 from glue_sparse.core.masks import Scores
+from glue_sparse.core.pieces import pieces_of
 from glue_sparse.scores.labelled import labelled, with_loss
 from glue_sparse.scores.per_example import grads_kept
 from glue_sparse.scores.scores import Computed, Staged
@@ -78,13 +79,19 @@ def _of_gradient(
 def with_weights(
     model: nn.Module, names: tuple[str, ...], sums: Scores, formula: Callable[[Tensor, Tensor], Tensor]
 ) -> Scores:
-    """A formula of (weights, sums), both float32, for a tensor at a time."""
+    """A formula of (weights, sums), both float32, entry by entry, for a tensor or a piece of one at a time."""
 
     def of(name: str) -> Tensor:
         weight = model.get_parameter(name).detach().float()
-        return formula(weight, sums[name].to(weight.device))
+        return formula(weight, sums[name].to(weight.device).float())
 
-    return Computed(names, of)
+    def in_pieces(name: str) -> tuple[torch.Size, Iterator[Tensor]]:
+        weight = model.get_parameter(name)
+        shape, parts = pieces_of({name: weight}, name)
+        pairs = zip(parts, pieces_of({name: sums[name]}, name)[1], strict=True)
+        return shape, (formula(w.float(), g.to(w.device).float()) for w, g in pairs)
+
+    return Computed(names, of, in_pieces)
 
 
 def summed(model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch], progress: bool) -> dict[str, Tensor]:

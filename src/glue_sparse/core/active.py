@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from glue_sparse.core import operators, sampled, support, tiles
-from glue_sparse.core.chosen import Chosen, count_of, positions_of, shape_of, without
+from glue_sparse.core.chosen import Chosen, count_of, narrow, positions_of, shape_of, without
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.options import Inactive
@@ -34,7 +34,8 @@ class ActiveEntries(Parametrization):
     Attributes:
         shape, dtype: of the tensor.
         values: [k] float32 parameter.
-        indices: [k] int64, sorted flat positions. Not a buffer: buffers are sent at every step under DDP.
+        places: [k] sorted flat positions, int32 where they fit. Not a buffer: buffers are sent at every step under DDP.
+        indices: the same as int64, made when it is read.
         inactive: what an inactive entry holds, its old value (`frozen`) or `zero`.
         block_size: side of the square tiles that are active as a whole.
         explored: entries that have been active so far, a bool tensor of the weight's shape; none before the first move.
@@ -72,19 +73,24 @@ class ActiveEntries(Parametrization):
             values = self.values.to(weight.dtype)
             return weight.detach().flatten().index_put((self.indices,), values).view(self.shape)
         self.write(weight)
-        if not len(self.indices):
+        if not len(self.places):
             return weight
-        return sampled.Gather.apply(self.values, self.indices, weight, self._token)  # pyright: ignore[reportReturnType]
+        return sampled.Gather.apply(self.values, self.places, weight, self._token)  # pyright: ignore[reportReturnType]
+
+    @property
+    def indices(self) -> Tensor:
+        """See `Entries.indices`."""
+        return self.places.long()
 
     @property
     def num_active(self) -> int:
         """See `Parametrization.num_active`."""
-        return len(self.indices)
+        return len(self.places)
 
     @property
     def may_train(self) -> bool:
         """See `Parametrization.may_train`; without an active entry there is nothing to freeze."""
-        return self.values.requires_grad or not len(self.indices)
+        return self.values.requires_grad or not len(self.places)
 
     def current(self, weight: Tensor) -> Tensor:
         """See `Parametrization.current`."""
@@ -100,7 +106,7 @@ class ActiveEntries(Parametrization):
         if not weight.is_contiguous():  # after model.to(memory_format=...)
             weight.data = weight.data.contiguous()
         values = self.base_values if self.is_off and self.base_values is not None else self.values.detach()
-        operators.write(weight.data, self.indices, values)  # .data: autograd may have saved the weight
+        operators.write(weight.data, self.places, values)  # .data: autograd may have saved the weight
 
     def keep(self, make: Callable[[Entries], Any]) -> None:
         """See `Entries.keep`; layers have here what they arrange by the active positions.
@@ -116,7 +122,7 @@ class ActiveEntries(Parametrization):
 
     def _place(self, indices: Tensor) -> None:
         """Hold these positions, and what layers derive from them."""
-        self.indices: Tensor = indices
+        self.places: Tensor = narrow(indices, self.shape.numel())
         self._derived = {make: make(self) for make in self._derived}
 
     def move(self, indices: Tensor, values: Tensor) -> None:
@@ -166,7 +172,7 @@ class ActiveEntries(Parametrization):
         self.dense_gradient = self._passing = None
         if self._watch is not None:
             self._watch.remove()
-        watches = on and len(self.indices) > 0 and self.values.requires_grad
+        watches = on and len(self.places) > 0 and self.values.requires_grad
         self._watch = self.values.register_hook(self._finish_pass) if watches else None
         self._token = operators.token_of(self) if watches else None
 
@@ -192,7 +198,7 @@ class ActiveEntries(Parametrization):
 
     def get_extra_state(self) -> Tensor:
         """Flat positions of the active entries, for `state_dict`; explored ones are no part of it."""
-        return self.indices.cpu()
+        return self.indices.cpu()  # int64, as ever
 
     def set_extra_state(self, state: Tensor) -> None:
         """Nothing to do: `_load_from_state_dict` has read it, since the size of `values` depends on it."""
@@ -207,8 +213,8 @@ class ActiveEntries(Parametrization):
 
     def _apply(self, fn, recurse: bool = True):
         super()._apply(fn, recurse)
-        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.indices.device)).dtype
-        self._place(_moved(fn, self.indices))
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.places.device)).dtype
+        self._place(_moved(fn, self.places))
         self.explored = None if self.explored is None else _moved(fn, self.explored)
         self.base_values = None if self.base_values is None else fn(self.base_values)
         return self
@@ -219,7 +225,7 @@ class ActiveEntries(Parametrization):
 
     def extra_repr(self) -> str:
         size = f", block_size={self.block_size}" if self.block_size > 1 else ""
-        return f"{len(self.indices):,} active, inactive={self.inactive}{size}"
+        return f"{len(self.places):,} active, inactive={self.inactive}{size}"
 
 
 def _moved(fn: Callable[[Tensor], Tensor], positions: Tensor) -> Tensor:

@@ -127,9 +127,9 @@ def _select_jointly(found: Chosen, scores: Scores, names: Sequence[str], budget:
         times = f"{num_shares} times " if num_shares > 1 else ""
         raise ValueError(f"cannot choose {times}{budget:,} of {num_entries:,} entries")
     threshold, num_ties = _kth_largest(scores, names, high, budget * num_shares) if budget else (_LARGEST, 0)
-    best: dict[str, _Best] = {}
+    best, room = {}, _Room(budget * num_shares, num_entries)
     for name in names:
-        best[name] = _best(scores, name, threshold, num_ties, with_keys=num_shares > 1)
+        best[name] = _best(scores, name, threshold, num_ties, num_shares > 1, room)
         num_ties -= best[name].num_ties
     if num_shares == 1:
         for name, one in best.items():
@@ -151,22 +151,51 @@ class _Best(NamedTuple):
     shape: torch.Size
 
 
-def _best(scores: Scores, name: str, threshold: int, most_ties: int, with_keys: bool) -> _Best:
+class _Room:
+    """Memory for the positions of all that is chosen, taken at once: many small parts of it would lie between what is
+    freed while pieces are read, and keep the system from getting that back."""
+
+    def __init__(self, num_chosen: int, num_entries: int):
+        self.size = num_chosen if num_chosen <= num_entries // 32 else 0  # else a tensor's positions go, see `Chosen`
+        self._taken: dict[torch.device, tuple[Tensor, int]] = {}
+
+    def take(self, parts: Iterable[Tensor], num_entries: int) -> Tensor:
+        """Positions in a tensor of so many entries, vector by vector, as one vector."""
+        if not self.size or num_entries > torch.iinfo(torch.int32).max:
+            return torch.cat([narrow(part, num_entries) for part in parts])
+        found: list[Tensor] = []
+        for part in parts:
+            room, start = self._taken.get(part.device) or (part.new_empty(self.size, dtype=torch.int32), 0)
+            end = start + len(part)
+            room[start:end] = part
+            self._taken[part.device] = room, end
+            found = [room[found[0].storage_offset() if found else start : end]]
+        return found[0]
+
+
+def _best(scores: Scores, name: str, threshold: int, most_ties: int, with_keys: bool, room: _Room) -> _Best:
     """The entries above a key, and the first of those that equal it."""
     shape, parts = pieces_of(scores, name)
-    places, keys, start, num_ties = [], [], 0, 0
-    for part in parts:
-        key = _ordered_key(part)
-        chosen = key > threshold
-        if num_ties < most_ties:
-            ties = (key == threshold).nonzero().squeeze(1)[: most_ties - num_ties]
-            chosen[ties] = True
-            num_ties += len(ties)
-        here = chosen.nonzero().squeeze(1)
-        places.append(narrow(here + start, shape.numel()))
-        keys.append(key[here if with_keys else here[:0]])
-        start += len(key)
-    return _Best(torch.cat(places), torch.cat(keys), num_ties, shape)
+    keys, num_ties = [], 0
+
+    def places() -> Iterator[Tensor]:
+        nonlocal num_ties
+        start = 0
+        for part in parts:
+            key = _ordered_key(part)
+            chosen = key > threshold
+            if num_ties < most_ties:
+                ties = (key == threshold).nonzero().squeeze(1)[: most_ties - num_ties]
+                chosen[ties] = True
+                num_ties += len(ties)
+            here = chosen.nonzero().squeeze(1)
+            if with_keys:
+                keys.append(key[here])
+            yield here + start
+            start += len(key)
+
+    positions = room.take(places(), shape.numel())
+    return _Best(positions, torch.cat(keys) if keys else positions[:0], num_ties, shape)
 
 
 def _keys(scores: Scores, names: Iterable[str], is_first: bool = False) -> Iterator[Tensor]:

@@ -64,6 +64,11 @@ class Entries(Protocol):
         ...
 
     @property
+    def places(self) -> Tensor:
+        """[k] the same as they are held, int32 where they fit."""
+        ...
+
+    @property
     def values(self) -> Tensor:
         """[k] float32."""
         ...

@@ -67,13 +67,13 @@ class SparseDiff:
         for name, entries in active_tensors(model):
             inactive, weight = entries.inactive, original(model, name)
             shapes[name] = tuple(weight.shape)
-            found, now = entries.indices, entries.values.detach()
+            found, now = entries.places, entries.values.detach().float()
             if entries.explored is not None and inactive == "frozen":  # what has trained before keeps its last value
                 found = entries.explored.flatten().nonzero().squeeze(1)
                 now = read_entries(entries.current(weight), found).float()
             if not len(found) and inactive == "frozen":
                 continue
-            indices[name] = narrow(found.to("cpu", copy=True), weight.numel())
+            indices[name] = narrow(found, weight.numel()).to("cpu", copy=True)
             values[name] = now.to("cpu", copy=True)
             digests[name] = entries.base_digest
         kept = {**wholly_active(model), **frozen.frozen_head(model, head), **persistent_buffers(model)}

@@ -13,9 +13,11 @@ from glue_sparse.core import ranks
 from glue_sparse.core.batches import Batch, evaluating, on_device
 from glue_sparse.core.masks import Scores
 from glue_sparse.core.randomness import seeded
+from glue_sparse.core.recompute import layers
 from glue_sparse.scores.by_rules import Losses
 from glue_sparse.scores.labelled import labelled, with_loss
 from glue_sparse.scores.per_example import PerExample
+from glue_sparse.scores.sums import Sums
 
 Estimator = Literal["label", "expected", "sampled"]
 _DRAWN = "drawn_label"
@@ -25,11 +27,16 @@ _DRAWN = "drawn_label"
 def fisher(
     model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch], *, estimator: Estimator = "label",
     power: Literal["square", "absolute"] = "square", seed: int = 0, progress: bool = True,
+    dtype: torch.dtype = torch.float32,
 ) -> Scores:  # fmt: skip
     """Diagonal Fisher information, summed over examples (Sung et al., 2021, arXiv 2111.09839, section 3).
 
     Gradients are those of single examples, in eval mode, in float32 sums; the model, its mode, its `.grad` and the
     global random state are left as they were.
+
+    Memory: a number for each scored entry, and the gradient of one tensor at a time. Of a model with
+    `activation_checkpointing_enable()` examples are done one at a time and its layers recomputed, in eval mode too: a
+    few times slower, with the activations of one layer of one example.
 
     Args:
         model: any whose `forward` returns a loss.
@@ -42,12 +49,14 @@ def fisher(
         power: square of each gradient, or its absolute value.
         seed: for drawn labels.
         progress: show a progress bar, on the first rank.
+        dtype: in which sums are kept between batches, `torch.float32` or `torch.bfloat16`, to which they are rounded
+            stochastically; they are added in float32.
     Returns:
-        Parameter name -> a float32 number per entry, at least 0, in the tensor's shape.
+        Parameter name -> a number of this type per entry, at least 0, in the tensor's shape.
     Raises:
         ValueError: an estimator other than `label` on a model that has no classes.
     """
-    totals = {name: torch.zeros_like(model.get_parameter(name), dtype=torch.float32) for name in names}
+    totals = Sums.zeros(model, names, dtype)
     given = with_loss(model, batches)
     losses: dict[Estimator, Losses] = {
         "label": lambda model, batch: [given.loss(model, batch)],
@@ -55,12 +64,13 @@ def fisher(
         "sampled": _drawn_label_losses,
     }
     powers: dict[str, Callable[[Tensor], Tensor]] = {"square": torch.square, "absolute": torch.abs}
-    summed = PerExample(model, totals, powers[power], losses[estimator], are_sums=estimator != "label")
+    summed = PerExample(model, totals, powers[power], losses[estimator], are_sums=estimator != "label",
+                        recomputes=bool(layers(model)))  # fmt: skip
     with evaluating(model), torch.enable_grad():
         shown = tqdm(batches, desc="Fisher", unit="batch", disable=not (progress and ranks.is_first()))
         for step, batch in enumerate(shown):
             summed.add(_prepared(on_device(batch, model), given.label_names, model, estimator, seed, step))
-    return totals
+    return totals.tensors
 
 
 def _prepared(

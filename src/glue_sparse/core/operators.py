@@ -58,10 +58,11 @@ def is_transformed() -> bool:
 
 @operator("write(Tensor(a!) weight, Tensor indices, Tensor values) -> ()", lambda weight, indices, values: None)
 def write(weight: Tensor, indices: Tensor, values: Tensor) -> None:
-    """Write [k] `values` at flat `indices`, int32 or int64, of a contiguous weight, in its type, behind autograd's back.
+    """Write [k] `values` at flat `indices` of a contiguous weight, in its type, behind autograd's back.
 
-    Autograd may have saved the weight for a product with the values that it has already: of two forward passes before
-    a backward pass, the second writes the same numbers again. So the version of the weight stays what it is.
+    Indices may be int32. Autograd may have saved the weight for a product with the values that it has already: of two
+    forward passes before a backward pass, the second writes the same numbers again. So the version of the weight stays
+    what it is.
     """
     weight.data.view(-1)[indices.long()] = values.to(weight.device, weight.dtype)
 

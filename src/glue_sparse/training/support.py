@@ -15,6 +15,7 @@ from glue_sparse.arguments.trainer_flags import trainer_flags
 from glue_sparse.core import support
 from glue_sparse.core.parametrization import frozen_tensors, is_attached
 from glue_sparse.methods.base import SparseMethod
+from glue_sparse.training import half_values
 from glue_sparse.writing.ending import is_ours
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def check(model: Any, args: Any, method: Any, head: Any = None) -> None:
         found = method.__name__ if isinstance(method, type) else type(method).__name__
         raise ValueError("SparseTrainer takes a method that has been made, an object and no class or function, as "
                          f"`method`, and not {found}")  # fmt: skip
+    half_values.check(args, method, model)
     sharding.refuse(args)
     if args.fp16 and method.without_fp16:
         raise ValueError("`fp16` scales gradients, by which this method moves entries: use `bf16` instead")
@@ -69,6 +71,14 @@ def check(model: Any, args: Any, method: Any, head: Any = None) -> None:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("every parameter of this model is frozen, so that nothing would train: call "
                          "requires_grad_(True) on those that may")  # fmt: skip
+
+
+def recompute_as_told(model: nn.Module, args: TrainingArguments) -> None:
+    """Let a model know before a score looks at it, and not only before it trains, that its layers are recomputed."""
+    if args.activation_checkpointing and hasattr(model, "activation_checkpointing_enable"):
+        options: Any = dict(args.activation_checkpointing_kwargs or {})
+        every, offload = options.pop("every_n_layers", 1), options.pop("offload", False)
+        model.activation_checkpointing_enable(options or None, every_n_layers=every, offload=offload)
 
 
 def check_plain(model: nn.Module) -> None:

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from decoders import causal
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from decoders import causal
 from glue_sparse.arguments.method import MethodArguments
 from glue_sparse.core import recompute
 from glue_sparse.core.params import body_names

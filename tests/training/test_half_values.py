@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from decoders import causal
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from decoders import causal
 from glue_sparse.arguments.training import RunArguments
 from glue_sparse.core.active import active_tensors, attach
 from glue_sparse.core.masks import select
@@ -99,9 +99,9 @@ class Words(Dataset):
 
 def trainer(folder: Path, model: Any = None, **changes: Any) -> SparseTrainer:
     told: dict[str, Any] = {
-        "output_dir": str(folder), "per_device_train_batch_size": 2, "max_steps": 4, "save_steps": 2, "report_to": "none",
-        "learning_rate": 1e-3, "values_dtype": "bfloat16", "stochastic_rounding": True, "disable_tqdm": True,
-        "save_strategy": "steps",
+        "output_dir": str(folder), "per_device_train_batch_size": 2, "max_steps": 4, "save_steps": 2,
+        "report_to": "none", "learning_rate": 1e-3, "values_dtype": "bfloat16", "stochastic_rounding": True,
+        "disable_tqdm": True, "save_strategy": "steps",
     }  # fmt: skip
     model = causal(dtype=torch.bfloat16) if model is None else model
     return SparseTrainer(model, RunArguments(**{**told, **changes}), method=FixedMask(noise, density=0.05),

@@ -1,14 +1,13 @@
 """Active entries of a model's tensors: held compactly, trained by any optimizer, moved by `reindex`."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from glue_sparse.core import operators, sampled, support, tiles
-from glue_sparse.core.chosen import Chosen, count_of, narrow, positions_of, shape_of, without
+from glue_sparse.core.chosen import Chosen, count_of, mask_of, narrow, places_of, shape_of, without
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.options import Inactive
@@ -132,7 +131,7 @@ class ActiveEntries(Parametrization):
             ValueError: they do not form whole tiles; nothing is changed then.
         """
         if self.block_size > 1:
-            tiles.gathered(self._mask_of(indices), self.block_size)
+            tiles.gathered(mask_of(indices, self.shape), self.block_size)
         if self.explored is None:
             self.explored = self.mask()
         may_train, self.base_values = self.may_train, None
@@ -147,12 +146,7 @@ class ActiveEntries(Parametrization):
 
     def mask(self) -> Tensor:
         """The active entries as a bool tensor of the weight's shape."""
-        return self._mask_of(self.indices)
-
-    def _mask_of(self, indices: Tensor) -> Tensor:
-        mask = torch.zeros(self.shape, dtype=torch.bool, device=indices.device)
-        mask.view(-1)[indices] = True
-        return mask
+        return mask_of(self.places, self.shape)
 
     @property
     def num_explored(self) -> int:
@@ -272,11 +266,8 @@ def attach(model: nn.Module, masks: Masks, inactive: Inactive = "frozen", block_
         if block_size > 1:
             tiles.gathered(masks[name], block_size)
     masks = without_frozen(model, masks, inactive)
-
-    def entries(name: str, weight: Tensor) -> ActiveEntries:
-        return ActiveEntries(weight, positions_of(masks, name), inactive, block_size)
-
-    install(model, {name: partial(entries, name) for name in masks})
+    install(model, {name: lambda weight, n=name: ActiveEntries(weight, places_of(masks, n), inactive, block_size)
+                    for name in masks})  # fmt: skip
 
 
 def without_frozen(model: nn.Module, masks: Masks, inactive: Inactive = "frozen") -> Masks:

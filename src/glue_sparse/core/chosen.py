@@ -112,6 +112,12 @@ def positions_of(masks: Mapping[str, Tensor], name: str) -> Tensor:
     return held.positions if isinstance(held, _Held) else held.detach().flatten().nonzero().squeeze(1)
 
 
+def places_of(masks: Mapping[str, Tensor], name: str) -> Tensor:
+    """The same as they are held where that is positions, int32 where they fit; not to be changed."""
+    held = _held(masks, name)
+    return held.data if isinstance(held, _Held) and held.data.dtype != torch.uint8 else positions_of(masks, name)
+
+
 def count_of(masks: Mapping[str, Tensor], name: str) -> int:
     """Active entries of a mask."""
     held = _held(masks, name)

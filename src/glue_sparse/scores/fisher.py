@@ -1,6 +1,6 @@
 """Diagonal Fisher information: squared gradients of single examples, summed."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Literal
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from glue_sparse.core import ranks
-from glue_sparse.core.batches import Batch, evaluating, on_device
+from glue_sparse.core.batches import Batch, Examples, evaluating, on_device
 from glue_sparse.core.masks import Scores
 from glue_sparse.core.randomness import seeded
 from glue_sparse.core.recompute import layers
@@ -31,12 +31,10 @@ def fisher(
 ) -> Scores:  # fmt: skip
     """Diagonal Fisher information, summed over examples (Sung et al., 2021, arXiv 2111.09839, section 3).
 
-    Gradients are those of single examples, in eval mode, in float32 sums; the model, its mode, its `.grad` and the
-    global random state are left as they were.
+    Gradients are of single examples, in eval mode; the model, its mode, `.grad` and global random state stay.
 
-    Memory: a number for each scored entry, and the gradient of one tensor at a time. Of a model with
-    `activation_checkpointing_enable()` examples are done one at a time and its layers recomputed, in eval mode too: a
-    few times slower, with the activations of one layer of one example.
+    Memory: a number for each entry, and one tensor's gradients. After `activation_checkpointing_enable()` examples are
+    done one at a time and layers recomputed, in eval mode too: slower, with the activations of a single layer.
 
     Args:
         model: any whose `forward` returns a loss.
@@ -49,8 +47,7 @@ def fisher(
         power: square of each gradient, or its absolute value.
         seed: for drawn labels.
         progress: show a progress bar, on the first rank.
-        dtype: in which sums are kept between batches, `torch.float32` or `torch.bfloat16`, to which they are rounded
-            stochastically; they are added in float32.
+        dtype: in which float32 sums are kept between batches; rounded stochastically to `torch.bfloat16`.
     Returns:
         Parameter name -> a number of this type per entry, at least 0, in the tensor's shape.
     Raises:
@@ -58,19 +55,22 @@ def fisher(
     """
     totals = Sums.zeros(model, names, dtype)
     given = with_loss(model, batches)
-    losses: dict[Estimator, Losses] = {
-        "label": lambda model, batch: [given.loss(model, batch)],
-        "expected": partial(_expected_losses, power=power),
-        "sampled": _drawn_label_losses,
-    }
-    powers: dict[str, Callable[[Tensor], Tensor]] = {"square": torch.square, "absolute": torch.abs}
-    summed = PerExample(model, totals, powers[power], losses[estimator], are_sums=estimator != "label",
-                        recomputes=bool(layers(model)))  # fmt: skip
+    summed = PerExample(
+        model, totals, torch.square if power == "square" else torch.abs, _losses_of(estimator, given, power),
+        are_sums=estimator != "label", recomputes=bool(layers(model)),
+    )  # fmt: skip
     with evaluating(model), torch.enable_grad():
         shown = tqdm(batches, desc="Fisher", unit="batch", disable=not (progress and ranks.is_first()))
         for step, batch in enumerate(shown):
             summed.add(_prepared(on_device(batch, model), given.label_names, model, estimator, seed, step))
     return totals.tensors
+
+
+def _losses_of(estimator: Estimator, given: Examples, power: str) -> Losses:
+    """What to differentiate."""
+    if estimator == "label":
+        return lambda model, batch: [given.loss(model, batch)]
+    return partial(_expected_losses, power=power) if estimator == "expected" else _drawn_label_losses
 
 
 def _prepared(

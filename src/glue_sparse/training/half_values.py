@@ -55,9 +55,7 @@ def _are_half(model: nn.Module) -> bool:
 class _Steps:
     """Changes the type of values around each step of an optimizer."""
 
-    def __init__(
-        self, values: dict[str, nn.Parameter], stochastic: bool, seed: int, step: Callable[[], int] | None
-    ):
+    def __init__(self, values: dict[str, nn.Parameter], stochastic: bool, seed: int, step: Callable[[], int] | None):
         self.values, self.stochastic, self.seed, self.step = values, stochastic, seed, step
         self._grads: dict[str, Tensor | None] = {}
         self._count = 0

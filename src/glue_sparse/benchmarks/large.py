@@ -142,11 +142,11 @@ def measured(method: str, size: str, dtype: torch.dtype, steps: int) -> Measured
 
     held = empty
     with phase("build"):
-        model = decoder(size, dtype)
-    found.entries = sum(p.numel() for p in model.parameters())
-    found.base = sum(p.nbytes for p in model.parameters())
+        plain = decoder(size, dtype)
+    found.entries = sum(p.numel() for p in plain.parameters())
+    found.base = sum(p.nbytes for p in plain.parameters())
     held = memory.now(DEVICE)
-    model = (_sparse if method in _OURS else _adapted)(model, method, phase)
+    model: Any = (_sparse if method in _OURS else _adapted)(plain, method, phase)
     found.trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if steps:
         with phase("step"):

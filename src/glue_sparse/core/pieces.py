@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-SIZE = 1 << 20
-"""Entries of a piece: a few megabytes with what is computed from it."""
+SIZE = 1 << 18
+"""Entries of a piece, a megabyte in float32: of larger ones the allocator keeps more after they are freed."""
 
 
 class InPieces(Mapping[str, Tensor]):

@@ -103,7 +103,7 @@ def check(args: TrainingArguments, method: SparseMethod, model: nn.Module) -> No
 
 
 def as_told(
-    args: TrainingArguments, model: nn.Module, optimizer: torch.optim.Optimizer, step: Callable[[], int]
+    args: TrainingArguments, model: nn.Module, optimizer: Any, step: Callable[[], int]
 ) -> None:
     """`half_values` where the arguments ask for it, and it has not been called for an earlier training."""
     if getattr(args, "values_dtype", "float32") == "bfloat16" and not _are_half(model):

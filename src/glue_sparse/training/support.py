@@ -73,10 +73,11 @@ def check(model: Any, args: Any, method: Any, head: Any = None) -> None:
                          "requires_grad_(True) on those that may")  # fmt: skip
 
 
-def recompute_as_told(model: nn.Module, args: TrainingArguments) -> None:
+def recompute_as_told(model: Any, args: TrainingArguments) -> None:
     """Let a model know before a score looks at it, and not only before it trains, that its layers are recomputed."""
     if args.activation_checkpointing and hasattr(model, "activation_checkpointing_enable"):
-        options: Any = dict(args.activation_checkpointing_kwargs or {})
+        told: Any = args.activation_checkpointing_kwargs
+        options = dict(told or {})
         every, offload = options.pop("every_n_layers", 1), options.pop("offload", False)
         model.activation_checkpointing_enable(options or None, every_n_layers=every, offload=offload)
 

@@ -60,8 +60,8 @@ class ActiveEntries(Parametrization):
         self._watch: Any = None
         self._token: Tensor | None = None
         self._passing: Tensor | None = None
-        self.base_values = read_entries(weight, self.indices)
-        values = self.base_values.float().clone()
+        self.base_values = weight.detach().reshape(-1).index_select(0, self.places)  # which needs no int64
+        values = self.base_values.to(torch.float32, copy=True)
         self.values = nn.Parameter(values, requires_grad=len(values) > 0)
         if inactive == "zero":
             _zero_except(weight, self.indices)

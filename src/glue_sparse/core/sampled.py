@@ -165,9 +165,9 @@ class Pattern(NamedTuple):
 
 def pattern(entries: Entries) -> Pattern | None:
     """The pattern of a matrix that is sparse enough for sampled products; ask for it by `entries.derived(pattern)`."""
-    indices, (rows, columns) = entries.indices, entries.shape
-    if indices.device.type != "cpu" or entries.dtype != torch.float32:  # no other type has such a product
+    if entries.places.device.type != "cpu" or entries.dtype != torch.float32:  # no other type has such a product
         return None
+    indices, (rows, columns) = entries.indices, entries.shape
     if not 0 < len(indices) <= _MAX_LINEAR_DENSITY * rows * columns:
         return None
     borders = torch.arange(0, (rows + 1) * columns, columns)

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from glue_sparse.tasks.by_name import load_task as load_task
     from glue_sparse.tasks.registry import TaskRecord as TaskRecord
     from glue_sparse.tasks.registry import register_task as register_task
+    from glue_sparse.training.half_values import half_values as half_values
     from glue_sparse.training.save_diff import SaveDiff as SaveDiff
     from glue_sparse.training.save_diff import save_diffs as save_diffs
     from glue_sparse.training.trainer import SparseTrainer as SparseTrainer
@@ -90,6 +91,7 @@ _MODULES = {
     "scores.synflow": ("synflow",),
     "tasks.by_name": ("load_task",),
     "tasks.registry": ("TaskRecord", "register_task"),
+    "training.half_values": ("half_values",),
     "training.save_diff": ("SaveDiff", "save_diffs"),
     "training.trainer": ("SparseTrainer",),
 }

@@ -9,17 +9,18 @@ from torch import nn
 
 from glue_sparse import noise, select
 from glue_sparse.core.active import active_tensors, attach, current_masks
+from glue_sparse.core.masks import Masks
 from glue_sparse.core.parametrization import detach, original, wholly_active
 from glue_sparse.core.params import body_names
 from glue_sparse.core.reindexing import reindex
 from networks import ImageNet, bert, collate, examples
 
 
-def random_masks(model: nn.Module, budget: int = 200, head: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
+def random_masks(model: nn.Module, budget: int = 200, head: tuple[str, ...] = ()) -> Masks:
     return select(noise(model, body_names(model, head)), budget)
 
 
-def gradients(model: nn.Module, batch: dict[str, Any], masks: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def gradients(model: nn.Module, batch: dict[str, Any], masks: Masks) -> dict[str, torch.Tensor]:
     """Gradients of the active entries, from the plain model."""
     model.zero_grad()
     model(**batch)["loss"].backward()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from glue_sparse.core import block_products, block_sparse, tiles
 from glue_sparse.core.active import ActiveEntries, active_tensors, attach, current_masks
-from glue_sparse.core.masks import select
+from glue_sparse.core.masks import Masks, select
 from glue_sparse.core.parametrization import detach, original
 from glue_sparse.core.randomness import seeded
 from glue_sparse.core.reindexing import reindex
@@ -136,7 +136,7 @@ def encoder(model: nn.Module) -> list[str]:
     return [name for name, p in model.named_parameters() if "encoder" in name and p.dim() == 2]
 
 
-def tiled(model: nn.Module, seed: int, block_size: int = 8, share: float = 0.5) -> dict[str, Tensor]:
+def tiled(model: nn.Module, seed: int, block_size: int = 8, share: float = 0.5) -> Masks:
     """Random tiles of the encoder's matrices."""
     scores = {n: torch.rand(model.get_parameter(n).shape, generator=seeded(seed, n)) for n in encoder(model)}
     budget = {n: max(1, int(s.numel() // block_size**2 * share)) * block_size**2 for n, s in scores.items()}

@@ -8,7 +8,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -60,7 +60,7 @@ def state_of(network: nn.Module | None) -> dict[str, Tensor]:
     return {} if network is None else network.state_dict()
 
 
-def meaning(*tensors: dict[str, Any]) -> str:
+def meaning(*tensors: Mapping[str, Any]) -> str:
     """A digest of tensors and facts by name."""
     sha = hashlib.sha256()
     for named in tensors:

@@ -9,6 +9,7 @@ from transformers import TrainerCallback
 
 from glue_sparse import SparseTrainer
 from glue_sparse.core.active import active_tensors, current_masks
+from glue_sparse.core.masks import Masks
 from glue_sparse.core.parametrization import current_tensors
 from glue_sparse.methods.moving.drop_grow import DropGrow, with_changes
 from glue_sparse.methods.moving.rules import PRESETS
@@ -26,10 +27,10 @@ class Watch(TrainerCallback):
 
     def __init__(self) -> None:
         self.run: Any = None
-        self.before: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
-        self.after: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+        self.before: list[tuple[Masks, dict[str, Tensor]]] = []
+        self.after: list[tuple[Masks, dict[str, Tensor]]] = []
 
-    def _seen(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _seen(self) -> tuple[Masks, dict[str, Tensor]]:
         return current_masks(self.run.network), {n: t.clone() for n, t in current_tensors(self.run.network).items()}
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:

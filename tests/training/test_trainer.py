@@ -16,6 +16,7 @@ from decoders import pruned
 from glue_sparse import FixedMask, SparseDiff, SparseTrainer, attach, detach, noise, select
 from glue_sparse.arguments.method import SPARSE, MethodArguments
 from glue_sparse.core.active import active_tensors, current_masks
+from glue_sparse.core.masks import Masks
 from glue_sparse.core.params import body_names, encoder_matrices, head_names
 from glue_sparse.methods.registry import METHODS, build_method
 from networks import bert, cast, collate
@@ -62,7 +63,7 @@ def test_the_optimizer_holds_nothing_but_active_entries_and_head(tmp_path: Path)
 class MaskGradients(TrainerCallback):
     """The reference: a dense model whose gradients are multiplied by the mask before clipping."""
 
-    def __init__(self, model: nn.Module, masks: dict[str, torch.Tensor]):
+    def __init__(self, model: nn.Module, masks: Masks):
         for name, mask in masks.items():
             model.get_parameter(name).register_hook(lambda grad, mask=mask: grad * mask)
 

@@ -25,7 +25,7 @@ class ModelArguments:
         reads=True,
     )
     dtype: Dtype = arg(
-        "float32", "Type of the base weights. Active entries are kept in float32 either way."
+        "float32", "Type of the base weights. Active entries are kept in float32 either way, but for --values_dtype."
     )
     pooling: Pooling = arg(
         "auto",
@@ -228,5 +228,17 @@ class OutputArguments:
         "Learning rate of the head, which is new for the task and often wants larger steps than what is pretrained. "
         "Default: that of all.",
         rare=True, above=0,
+    )  # fmt: skip
+    values_dtype: Dtype = arg(
+        "float32",
+        "Type in which active entries are kept between steps; bfloat16 is for a base in it (--dtype) and entries that "
+        "stay the same.",
+        rare=True,
+    )
+    stochastic_rounding: bool = arg(
+        False,
+        "Round what a step gives to bfloat16 up or down by chance, so that the mean is right and small steps count; "
+        "otherwise to the nearest number.",
+        rare=True, needs={"values_dtype": ("bfloat16",)},
     )  # fmt: skip
     overwrite: bool = arg(False, "Replace an earlier run in the output folder, as soon as this one trains.")

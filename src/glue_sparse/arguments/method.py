@@ -6,7 +6,7 @@ from typing import Any, Literal
 from glue_sparse.arguments.flags import arg, check_bounds
 from glue_sparse.arguments.moving import SCORED, SPARSE, MovingArguments
 from glue_sparse.core.budgets import pattern_of
-from glue_sparse.core.options import Salience
+from glue_sparse.core.options import Dtype, Salience
 
 PRUNED = ("one_shot", "lottery_ticket")
 GATES = ("diff_gates",)
@@ -45,6 +45,12 @@ class _ChoiceArguments:
     )
     fisher_power: Literal["square", "absolute"] = arg(
         "square", "Square of each gradient, or absolute value.",
+        methods=("fish", "score"), rare=True,
+    )  # fmt: skip
+    score_dtype: Dtype = arg(
+        "float32",
+        "Type in which sums of gradients or their squares are kept between batches; added in float32, and rounded "
+        "stochastically to bfloat16.",
         methods=("fish", "score"), rare=True,
     )  # fmt: skip
     sparsity: float = arg(

@@ -21,6 +21,7 @@ from glue_sparse.core.params import trainable_names
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.scores.per_example import PerExample
 from glue_sparse.scores.scores import noise
+from glue_sparse.scores.sums import Sums
 from glue_sparse.writing.parser import Parser
 from glue_sparse.writing.tables import markdown
 
@@ -53,7 +54,7 @@ def fisher_of(name: str) -> FisherFound:
         right = _one_by_one(model, batches)
         seconds_singly = time.perf_counter() - started
         found = {key: torch.zeros_like(p) for key, p in parameters.items()}
-        summed = PerExample(model, found, torch.square, lambda m, batch: [m(**batch)["loss"]])
+        summed = PerExample(model, Sums(found), torch.square, lambda m, batch: [m(**batch)["loss"]])
         started = time.perf_counter()
         for batch in batches:
             summed.add(batch)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from glue_sparse.core import operators, sampled, support, tiles
+from glue_sparse.core.chosen import Chosen, count_of, mask_of, narrow, places_of, shape_of, without
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.options import Inactive
@@ -30,9 +31,10 @@ class ActiveEntries(Parametrization):
     small updates survive a bfloat16 base. Inactive entries stay bit-identical because nothing ever writes them.
 
     Attributes:
-        shape: of the tensor.
+        shape, dtype: of the tensor.
         values: [k] float32 parameter.
-        indices: [k] int64, sorted flat positions. Not a buffer: buffers are sent at every step under DDP.
+        places: [k] sorted flat positions, int32 where they fit. Not a buffer: buffers are sent at every step under DDP.
+        indices: the same as int64, made when it is read.
         inactive: what an inactive entry holds, its old value (`frozen`) or `zero`.
         block_size: side of the square tiles that are active as a whole.
         explored: entries that have been active so far, a bool tensor of the weight's shape; none before the first move.
@@ -47,19 +49,19 @@ class ActiveEntries(Parametrization):
     is_off = False
     dense_gradient: Tensor | None = None
 
-    def __init__(self, weight: Tensor, mask: Tensor, inactive: Inactive, block_size: int = 1):
+    def __init__(self, weight: Tensor, indices: Tensor, inactive: Inactive, block_size: int = 1):
         super().__init__()
         self.inactive: Inactive = inactive
         self.block_size = block_size
         self.base_digest = tensor_digest(weight)
-        self.shape = weight.shape
+        self.shape, self.dtype = weight.shape, weight.dtype
         self._derived: dict[Callable[..., Any], Any] = {}
-        self._place(mask.to(weight.device).flatten().nonzero().squeeze(1))
+        self._place(indices.to(weight.device))
         self._watch: Any = None
         self._token: Tensor | None = None
         self._passing: Tensor | None = None
-        self.base_values = read_entries(weight, self.indices)
-        values = self.base_values.float().clone()
+        self.base_values = weight.detach().reshape(-1).index_select(0, self.places)  # which needs no int64
+        values = self.base_values.to(torch.float32, copy=True)
         self.values = nn.Parameter(values, requires_grad=len(values) > 0)
         if inactive == "zero":
             _zero_except(weight, self.indices)
@@ -70,19 +72,24 @@ class ActiveEntries(Parametrization):
             values = self.values.to(weight.dtype)
             return weight.detach().flatten().index_put((self.indices,), values).view(self.shape)
         self.write(weight)
-        if not len(self.indices):
+        if not len(self.places):
             return weight
-        return sampled.Gather.apply(self.values, self.indices, weight, self._token)  # pyright: ignore[reportReturnType]
+        return sampled.Gather.apply(self.values, self.places, weight, self._token)  # pyright: ignore[reportReturnType]
+
+    @property
+    def indices(self) -> Tensor:
+        """See `Entries.indices`."""
+        return self.places.long()
 
     @property
     def num_active(self) -> int:
         """See `Parametrization.num_active`."""
-        return len(self.indices)
+        return len(self.places)
 
     @property
     def may_train(self) -> bool:
         """See `Parametrization.may_train`; without an active entry there is nothing to freeze."""
-        return self.values.requires_grad or not len(self.indices)
+        return self.values.requires_grad or not len(self.places)
 
     def current(self, weight: Tensor) -> Tensor:
         """See `Parametrization.current`."""
@@ -98,7 +105,7 @@ class ActiveEntries(Parametrization):
         if not weight.is_contiguous():  # after model.to(memory_format=...)
             weight.data = weight.data.contiguous()
         values = self.base_values if self.is_off and self.base_values is not None else self.values.detach()
-        operators.write(weight.data, self.indices, values)  # .data: autograd may have saved the weight
+        operators.write(weight.data, self.places, values)  # .data: autograd may have saved the weight
 
     def keep(self, make: Callable[[Entries], Any]) -> None:
         """See `Entries.keep`; layers have here what they arrange by the active positions.
@@ -114,7 +121,7 @@ class ActiveEntries(Parametrization):
 
     def _place(self, indices: Tensor) -> None:
         """Hold these positions, and what layers derive from them."""
-        self.indices: Tensor = indices
+        self.places: Tensor = narrow(indices, self.shape.numel())
         self._derived = {make: make(self) for make in self._derived}
 
     def move(self, indices: Tensor, values: Tensor) -> None:
@@ -124,7 +131,7 @@ class ActiveEntries(Parametrization):
             ValueError: they do not form whole tiles; nothing is changed then.
         """
         if self.block_size > 1:
-            tiles.gathered(self._mask_of(indices), self.block_size)
+            tiles.gathered(mask_of(indices, self.shape), self.block_size)
         if self.explored is None:
             self.explored = self.mask()
         may_train, self.base_values = self.may_train, None
@@ -139,12 +146,7 @@ class ActiveEntries(Parametrization):
 
     def mask(self) -> Tensor:
         """The active entries as a bool tensor of the weight's shape."""
-        return self._mask_of(self.indices)
-
-    def _mask_of(self, indices: Tensor) -> Tensor:
-        mask = torch.zeros(self.shape, dtype=torch.bool, device=indices.device)
-        mask.view(-1)[indices] = True
-        return mask
+        return mask_of(self.places, self.shape)
 
     @property
     def num_explored(self) -> int:
@@ -164,7 +166,7 @@ class ActiveEntries(Parametrization):
         self.dense_gradient = self._passing = None
         if self._watch is not None:
             self._watch.remove()
-        watches = on and len(self.indices) > 0 and self.values.requires_grad
+        watches = on and len(self.places) > 0 and self.values.requires_grad
         self._watch = self.values.register_hook(self._finish_pass) if watches else None
         self._token = operators.token_of(self) if watches else None
 
@@ -190,7 +192,7 @@ class ActiveEntries(Parametrization):
 
     def get_extra_state(self) -> Tensor:
         """Flat positions of the active entries, for `state_dict`; explored ones are no part of it."""
-        return self.indices.cpu()
+        return self.indices.cpu()  # int64, as ever
 
     def set_extra_state(self, state: Tensor) -> None:
         """Nothing to do: `_load_from_state_dict` has read it, since the size of `values` depends on it."""
@@ -205,7 +207,8 @@ class ActiveEntries(Parametrization):
 
     def _apply(self, fn, recurse: bool = True):
         super()._apply(fn, recurse)
-        self._place(_moved(fn, self.indices))
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.places.device)).dtype
+        self._place(_moved(fn, self.places))
         self.explored = None if self.explored is None else _moved(fn, self.explored)
         self.base_values = None if self.base_values is None else fn(self.base_values)
         return self
@@ -216,7 +219,7 @@ class ActiveEntries(Parametrization):
 
     def extra_repr(self) -> str:
         size = f", block_size={self.block_size}" if self.block_size > 1 else ""
-        return f"{len(self.indices):,} active, inactive={self.inactive}{size}"
+        return f"{len(self.places):,} active, inactive={self.inactive}{size}"
 
 
 def _moved(fn: Callable[[Tensor], Tensor], positions: Tensor) -> Tensor:
@@ -250,19 +253,21 @@ def attach(model: nn.Module, masks: Masks, inactive: Inactive = "frozen", block_
         raise ValueError("this model already has active entries; call detach(model) first")
     support.check_model(model)
     parameters = dict(model.named_parameters())
-    for name, mask in masks.items():
+    for name in masks:
         if name not in parameters:
             raise ValueError(f"the mask names {name}, which the model does not have")
-        if mask.shape != parameters[name].shape:
-            raise ValueError(f"the mask of {name} is {tuple(mask.shape)}, the tensor {tuple(parameters[name].shape)}")
+        shape = shape_of(masks, name)
+        if shape != parameters[name].shape:
+            raise ValueError(f"the mask of {name} is {tuple(shape)}, the tensor {tuple(parameters[name].shape)}")
         if not parameters[name].is_floating_point():
             raise ValueError(f"{name} holds {parameters[name].dtype}, and active entries are real numbers: leave its "
                              "mask out")  # fmt: skip
-        tiles.check(name, mask.shape, block_size)
-        tiles.gathered(mask, block_size)
+        tiles.check(name, shape, block_size)
+        if block_size > 1:
+            tiles.gathered(masks[name], block_size)
     masks = without_frozen(model, masks, inactive)
-    held = {name: lambda weight, m=mask: ActiveEntries(weight, m, inactive, block_size) for name, mask in masks.items()}
-    install(model, held)
+    install(model, {name: lambda weight, n=name: ActiveEntries(weight, places_of(masks, n), inactive, block_size)
+                    for name in masks})  # fmt: skip
 
 
 def without_frozen(model: nn.Module, masks: Masks, inactive: Inactive = "frozen") -> Masks:
@@ -272,12 +277,12 @@ def without_frozen(model: nn.Module, masks: Masks, inactive: Inactive = "frozen"
         ValueError: a mask would train entries of a frozen tensor, or overwrite them with zero.
     """
     frozen = frozen_tensors(model)
-    for name, mask in masks.items():
-        if name in frozen and (mask.any() or inactive == "zero"):
-            what = "active entries" if mask.any() else "zeros"
+    for name in masks:
+        if name in frozen and (count_of(masks, name) or inactive == "zero"):
+            what = "active entries" if count_of(masks, name) else "zeros"
             raise ValueError(f"the mask of {name} asks for {what}, but that tensor is frozen: call "
                              "requires_grad_(True) on it, or leave its mask out")  # fmt: skip
-    return {name: mask for name, mask in masks.items() if name not in frozen}
+    return without(masks, {*frozen})
 
 
 def active_tensors(model: nn.Module) -> Iterator[tuple[str, ActiveEntries]]:
@@ -287,4 +292,7 @@ def active_tensors(model: nn.Module) -> Iterator[tuple[str, ActiveEntries]]:
 
 def current_masks(model: nn.Module) -> Masks:
     """Masks of an attached model, on its device."""
-    return {name: entries.mask() for name, entries in active_tensors(model)}
+    masks = Chosen()
+    for name, entries in active_tensors(model):
+        masks.hold(name, entries.indices, entries.shape)
+    return masks

@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from glue_sparse.core import tensor_files
-from glue_sparse.core.masks import Masks, mask_of
+from glue_sparse.core.chosen import Chosen, positions_of, shape_of
+from glue_sparse.core.masks import Masks
 from glue_sparse.core.options import Inactive
 from glue_sparse.core.stored import check_positions, check_shape
 from glue_sparse.writing.fields import typed
@@ -26,8 +29,8 @@ class MaskFacts(Facts):
 
 def save(masks: Masks, path: str | Path, inactive: Inactive = "frozen") -> None:
     """Write masks as flat int64 indices of the active entries (safetensors), and what the other entries hold."""
-    tensors = {name: mask.cpu().flatten().nonzero().squeeze(1) for name, mask in masks.items()}
-    shapes = {name: list(mask.shape) for name, mask in masks.items()}
+    tensors = {name: positions_of(masks, name).cpu() for name in masks}
+    shapes = {name: list(shape_of(masks, name)) for name in masks}
     tensor_files.write(Path(path), FORMAT, tensors, {"shapes": shapes, "inactive": inactive})
 
 
@@ -48,4 +51,7 @@ def load(path: str | Path) -> tuple[Masks, Inactive]:
             raise ValueError(f"it names {min(tensors.keys() ^ facts.shapes.keys())} in one place alone")
         for name, positions in tensors.items():
             check_positions(name, positions, check_shape(name, facts.shapes[name]))
-    return {name: mask_of(tensors[name], shape) for name, shape in facts.shapes.items()}, facts.inactive
+    masks = Chosen()
+    for name, shape in facts.shapes.items():
+        masks.hold(name, tensors[name].long(), torch.Size(shape))
+    return masks, facts.inactive

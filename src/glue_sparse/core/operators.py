@@ -60,10 +60,11 @@ def is_transformed() -> bool:
 def write(weight: Tensor, indices: Tensor, values: Tensor) -> None:
     """Write [k] `values` at flat `indices` of a contiguous weight, in its type, behind autograd's back.
 
-    Autograd may have saved the weight for a product with the values that it has already: of two forward passes before
-    a backward pass, the second writes the same numbers again. So the version of the weight stays what it is.
+    Indices may be int32. Autograd may have saved the weight for a product with the values that it has already: of two
+    forward passes before a backward pass, the second writes the same numbers again. So the version of the weight stays
+    what it is.
     """
-    weight.data.view(-1)[indices] = values.to(weight.device, weight.dtype)
+    weight.data.view(-1)[indices.long()] = values.to(weight.device, weight.dtype)
 
 
 _LIBRARY.impl("write", torch.library.fallthrough_kernel, "ADInplaceOrView")  # it would count versions

@@ -64,12 +64,22 @@ class Entries(Protocol):
         ...
 
     @property
+    def places(self) -> Tensor:
+        """[k] the same as they are held, int32 where they fit."""
+        ...
+
+    @property
     def values(self) -> Tensor:
         """[k] float32."""
         ...
 
     @property
     def shape(self) -> torch.Size:
+        """Of the tensor."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
         """Of the tensor."""
         ...
 

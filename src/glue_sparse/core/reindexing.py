@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from glue_sparse.core import tiles
 from glue_sparse.core.active import ActiveEntries, active_tensors
+from glue_sparse.core.chosen import positions_of, shape_of
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.options import Entrants
 from glue_sparse.core.parametrization import original, read_entries, write_entries
@@ -41,16 +42,18 @@ def reindex(
         ValueError: a tensor that is not attached, a wrong shape, or tiles that are not whole; nothing is changed then.
     """
     attached = dict(active_tensors(model))
-    for name, mask in masks.items():
+    for name in masks:
         if name not in attached:
             raise ValueError(f"{name} has no active entries to change")
-        if mask.shape != original(model, name).shape:
-            raise ValueError(f"the mask of {name} is {tuple(mask.shape)}, not {tuple(original(model, name).shape)}")
-        tiles.gathered(mask, attached[name].block_size)
+        shape = shape_of(masks, name)
+        if shape != original(model, name).shape:
+            raise ValueError(f"the mask of {name} is {tuple(shape)}, not {tuple(original(model, name).shape)}")
+        if attached[name].block_size > 1:
+            tiles.gathered(masks[name], attached[name].block_size)
     if optimizer is not None:
         _check_state(optimizer)
-    for name, mask in masks.items():
-        _reindex_one(attached[name], original(model, name), mask, optimizer, entrants)
+    for name in masks:
+        _reindex_one(attached[name], original(model, name), positions_of(masks, name), optimizer, entrants)
 
 
 def take_over(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
@@ -94,12 +97,12 @@ def _announce(kind: str, key: str) -> None:
 def _reindex_one(
     entries: ActiveEntries,
     weight: Tensor,
-    mask: Tensor,
+    new: Tensor,
     optimizer: torch.optim.Optimizer | None,
     entrants: Entrants,
 ) -> None:
     entries.write(weight)
-    old, new = entries.indices, mask.to(weight.device).flatten().nonzero().squeeze(1)
+    old, new = entries.indices, new.to(weight.device)
     is_old, is_new = torch.isin(new, old), torch.isin(old, new)
     if entries.inactive == "zero":
         write_entries(weight, old[~is_new], torch.zeros((), device=weight.device))

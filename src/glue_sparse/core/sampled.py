@@ -108,7 +108,7 @@ class Gather(torch.autograd.Function):
         dense = grad.to_dense() if grad.is_sparse else grad
         if token is not None:
             note(token, dense)
-        return dense.reshape(-1)[indices].to(ctx.dtype), None, None, None
+        return dense.reshape(-1)[indices.long()].to(ctx.dtype), None, None, None
 
 
 class _SampledLinear(torch.autograd.Function):
@@ -146,8 +146,9 @@ class _SampledEmbedding(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         ids, indices = ctx.saved_tensors
-        grad = _embedding_gradient(grad_outputs[0], ids, indices, ctx.num_rows, ctx.padding, ctx.dtype)
-        return None, grad, None, None, None
+        dtype = torch.promote_types(ctx.dtype, torch.float32)  # sums of many rows are not formed in half precision
+        grad = _embedding_gradient(grad_outputs[0], ids, indices.long(), ctx.num_rows, ctx.padding, dtype)
+        return None, grad.to(ctx.dtype), None, None, None
 
 
 class Pattern(NamedTuple):
@@ -164,8 +165,10 @@ class Pattern(NamedTuple):
 
 def pattern(entries: Entries) -> Pattern | None:
     """The pattern of a matrix that is sparse enough for sampled products; ask for it by `entries.derived(pattern)`."""
+    if entries.places.device.type != "cpu" or entries.dtype != torch.float32:  # no other type has such a product
+        return None
     indices, (rows, columns) = entries.indices, entries.shape
-    if indices.device.type != "cpu" or not 0 < len(indices) <= _MAX_LINEAR_DENSITY * rows * columns:
+    if not 0 < len(indices) <= _MAX_LINEAR_DENSITY * rows * columns:
         return None
     borders = torch.arange(0, (rows + 1) * columns, columns)
     return Pattern(torch.searchsorted(indices, borders).int(), (indices % columns).int())
@@ -180,11 +183,11 @@ def _weight_entries(module: Any) -> tuple[Entries, Tensor]:
 
 def _runs_by_tiles(entries: Entries, weight: Tensor, x: Tensor) -> bool:
     """Whether to compute by tiles; not where the whole weight's gradient is wanted, or where inactive entries count."""
-    if entries.block_size == 1 or entries.inactive != "zero" or entries.is_watched or not len(entries.indices):
+    if entries.block_size == 1 or entries.inactive != "zero" or entries.is_watched or not len(entries.places):
         return False
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-    density, tokens = len(entries.indices) / weight.numel(), x.numel() // weight.shape[1]
+    density, tokens = len(entries.places) / weight.numel(), x.numel() // weight.shape[1]
     return block_sparse.runs(x.device, dtype, weight.shape, entries.block_size, density, tokens)
 
 
@@ -209,9 +212,9 @@ def _embedding_forward(self: Any, ids: Tensor) -> Tensor:
     entries, weight = _weight_entries(self)
     if entries.is_watched:
         return F.embedding(ids, self.weight, self.padding_idx)
-    if not len(entries.indices):
+    if not len(entries.places):
         return F.embedding(ids, weight, self.padding_idx)
-    return _SampledEmbedding.apply(ids, entries.values, weight, entries.indices, self.padding_idx)  # type: ignore
+    return _SampledEmbedding.apply(ids, entries.values, weight, entries.places, self.padding_idx)  # type: ignore
 
 
 def install(module: nn.Module, attribute: str, entries: Entries) -> None:

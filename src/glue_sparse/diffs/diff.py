@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from glue_sparse.core import tensor_files
 from glue_sparse.core.active import ActiveEntries, active_tensors
+from glue_sparse.core.chosen import Chosen
 from glue_sparse.core.masks import Masks, narrow
 from glue_sparse.core.parametrization import (
     current_tensors,
@@ -67,13 +68,13 @@ class SparseDiff:
         for name, entries in active_tensors(model):
             inactive, weight = entries.inactive, original(model, name)
             shapes[name] = tuple(weight.shape)
-            found, now = entries.indices, entries.values.detach()
+            found, now = entries.places, entries.values.detach().float()
             if entries.explored is not None and inactive == "frozen":  # what has trained before keeps its last value
                 found = entries.explored.flatten().nonzero().squeeze(1)
                 now = read_entries(entries.current(weight), found).float()
             if not len(found) and inactive == "frozen":
                 continue
-            indices[name] = narrow(found.to("cpu", copy=True), weight.numel())
+            indices[name] = narrow(found, weight.numel()).to("cpu", copy=True)
             values[name] = now.to("cpu", copy=True)
             digests[name] = entries.base_digest
         kept = {**wholly_active(model), **frozen.frozen_head(model, head), **persistent_buffers(model)}
@@ -145,22 +146,20 @@ class SparseDiff:
 
     def own_masks(self) -> Masks:
         """Masks of the masked tensors alone, without a model at hand."""
-        masks = {}
+        masks = Chosen()
         for name, shape in self.shapes.items():
-            masks[name] = torch.zeros(shape, dtype=torch.bool)
-            masks[name].view(-1)[self.positions(name)] = True
+            masks.hold(name, self.positions(name), torch.Size(shape))
         return masks
 
     def masks(self, model: nn.Module) -> Masks:
         """Masks for `attach` that make exactly the stored entries of `model` active; ValueError where none fits."""
-        masks, parameters = {}, dict(model.named_parameters())
+        masks, parameters = Chosen(), dict(model.named_parameters())
         for name, shape in self.shapes.items():
             if name not in parameters or tuple(parameters[name].shape) != shape:
                 raise ValueError(f"{name} {shape} of this diff is not in the model: it is of {self.info.base_model}")
         frozen.check(self.whole, model)
         for name, parameter in frozen.to_mask(parameters, self.shapes, self.whole, self.info.inactive).items():
-            masks[name] = torch.zeros(parameter.shape, dtype=torch.bool)
-            masks[name].view(-1)[self.positions(name)] = True
+            masks.hold(name, self.positions(name), parameter.shape)
         return masks
 
     def check(self, model: nn.Module, *, fingerprint: bool = True) -> None:

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from glue_sparse.core import mask_file
 from glue_sparse.core.active import active_tensors, current_masks
-from glue_sparse.core.masks import Masks, density, num_active
+from glue_sparse.core.chosen import density_of, shape_of
+from glue_sparse.core.masks import Masks, num_active
 from glue_sparse.core.options import Inactive
 from glue_sparse.core.parametrization import detach
 from glue_sparse.diffs import card
@@ -90,7 +91,7 @@ def _write_masks(facts: dict[str, object], masks: Masks, inactive: Inactive, fol
 
 def _facts(model: nn.Module, masks: Masks, inactive: Inactive) -> dict[str, object]:
     entries = sum(parameter.numel() for parameter in model.parameters())
-    masked = sum(mask.numel() for mask in masks.values())
+    masked = sum(shape_of(masks, name).numel() for name in masks)
     zero = masked - num_active(masks) if inactive == "zero" else 0
     return {
         "inactive": inactive,
@@ -99,5 +100,5 @@ def _facts(model: nn.Module, masks: Masks, inactive: Inactive) -> dict[str, obje
         "zero_entries": zero,
         "sparsity_of_masked": zero / masked if masked else 0.0,
         "sparsity_of_model": zero / entries,
-        "density": {name: density({name: mask}) for name, mask in masks.items()},
+        "density": {name: density_of(masks, name) for name in masks},
     }

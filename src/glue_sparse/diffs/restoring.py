@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from glue_sparse.core import tiles
 from glue_sparse.core.active import ActiveEntries, active_tensors, attach
+from glue_sparse.core.chosen import positions_of
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.finite import check_model
 from glue_sparse.core.masks import Masks
@@ -109,10 +110,10 @@ def check(diff: Stored, model: nn.Module, masks: Masks | None) -> None:
         frozen.check(diff.whole, model)
         if masks is None:
             diff.masks(model)
-    for name, mask in (masks or {}).items():
+    for name in masks or {}:
         if name in diff.whole:
             raise ValueError(f"{name} has active entries, and this diff holds it whole")
-        if not torch.isin(mask.flatten().nonzero().squeeze(1).cpu(), diff.positions(name)).all():
+        if not torch.isin(positions_of(masks or {}, name).cpu(), diff.positions(name)).all():
             raise ValueError(f"this diff has no value for some of the active entries of {name}")
 
 

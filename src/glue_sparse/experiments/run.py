@@ -251,8 +251,8 @@ def _train(
     started, args = time.perf_counter(), trainer.args
     trainer.add_callback(begun := Begun(lambda: aside.drop(folder) if args.should_save else None))
     training.start(checkpoint)
-    masks = current_masks(trainer.network) if checkpoint is None else {}
-    if masks and trainer.method.inactive == "zero" and args.should_save:
+    prunes = checkpoint is None and trainer.method.inactive == "zero" and args.should_save
+    if prunes and (masks := current_masks(trainer.network)):
         print(of_masks(masks, cost_of(trainer.network).num_entries))
     chosen = time.perf_counter()
     with guard if args.world_size == 1 else nullcontext():

@@ -52,7 +52,7 @@ def scored(args: MethodArguments, seed: int) -> SparseMethod:
     def score_of(number: int) -> ScoreFunction:
         return named(
             _SCORE_OF.get(args.method, args.score), estimator=args.fisher_estimator, power=args.fisher_power,
-            seed=_seed_of_choice(seed, number),
+            seed=_seed_of_choice(seed, number), dtype=getattr(torch, args.score_dtype),
         )  # fmt: skip
 
     how = FixedMask(

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-import torch
 from torch import nn
 
 from glue_sparse.core import budgets
@@ -92,9 +91,7 @@ class FixedMask(SparseMethod):
         if self.choose_after is not None and num_steps is not None:
             check_late_choice(self.choose_after, num_steps)
 
-    def prepare(
-        self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine = alone
-    ) -> Masks:
+    def prepare(self, model: nn.Module, head: tuple[str, ...], batches: Batches, combine: Combine = alone) -> Masks:
         """See `SparseMethod.prepare`.
 
         Raises:
@@ -186,5 +183,5 @@ class FixedMask(SparseMethod):
         scores = of_all_ranks(scores, combine)
         shapes = {name: model.get_parameter(name).shape for name in names}
         shared = budgets.shared_out(shapes, budget, self.distribution)
-        nothing = {name: torch.zeros(model.get_parameter(name).shape, dtype=torch.bool) for name in body}
-        return [{**nothing, **select(scores, shared, share=(i, num_shares))} for i in range(num_shares)]
+        every = {name: model.get_parameter(name).shape for name in body}
+        return [select(scores, shared, share=(i, num_shares)).over(every) for i in range(num_shares)]

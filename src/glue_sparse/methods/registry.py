@@ -127,11 +127,17 @@ def _check_pruned(args: MethodArguments) -> None:
     _check_distribution(args, ("global", "uniform", "erk", "row"))
 
 
+_NOT_SUMMED = ("synflow", "grasp", "magnitude", "random")
+"""Scores that keep no sums from batch to batch, or (GraSP) take them for a product in float32."""
+
+
 def _check_scored(args: MethodArguments) -> None:
     _check_distribution(args, ("global", "uniform", "erk"))
     if args.choose_after and args.legacy_decay:
         raise ValueError("`choose_after` gives weights their first value back, and `legacy_decay` changes all of them: "
                          "give one of them")  # fmt: skip
+    if args.score_dtype != "float32" and args.method == "score" and args.score in _NOT_SUMMED:
+        raise ValueError(f"`score_dtype` has no effect with `score` {args.score}: leave it out")
     told = ("fisher_estimator", "fisher_power")
     given = [flag for flag in told if getattr(args, flag) != getattr(MethodArguments, flag)]
     if given and args.method == "score" and args.score != "fisher":

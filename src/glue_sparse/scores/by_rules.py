@@ -12,6 +12,7 @@ from torch.autograd.graph import Node
 from glue_sparse.core.batches import Batch, batch_size
 from glue_sparse.scores.parts import Outer, Part, Power, Replayed
 from glue_sparse.scores.recorder import Graph, Recorder, Source, Use
+from glue_sparse.scores.sums import Sums
 
 Losses = Callable[[nn.Module, Batch], Iterable[Tensor]]
 """Scalar losses of a batch; they share a graph. A batch of one gives that example's."""
@@ -49,7 +50,7 @@ class Watched:
                     unknown |= source.names
         self.known = parameters.keys() - unknown
 
-    def add(self, names: Iterable[str], totals: dict[str, Tensor], power: Power, factor: float = 1.0) -> None:
+    def add(self, names: Iterable[str], totals: Sums, power: Power, factor: float = 1.0) -> None:
         """totals += powers of the per-example gradients of `factor` times the losses, for known parameters.
 
         Gradients of most outputs live only until their part is made; this can be called once.
@@ -62,9 +63,7 @@ class Watched:
             parts.finish(wanted)
 
 
-def _backward(
-    loss: Tensor, graph: Graph, uses: list[Use], take: Callable[[Use, Tensor], None], retain: bool
-) -> None:
+def _backward(loss: Tensor, graph: Graph, uses: list[Use], take: Callable[[Use, Tensor], None], retain: bool) -> None:
     """Hand each use the gradient of its operation's output, as the backward pass comes by."""
     at: dict[Node, list[Use]] = defaultdict(list)
     for use in uses:
@@ -94,7 +93,7 @@ class _Parts:
     """Gathers the parts of each parameter and adds them, at once where it has a single use."""
 
     def __init__(
-        self, uses: list[Use], parameters: Mapping[str, nn.Parameter], totals: dict[str, Tensor], power: Power,
+        self, uses: list[Use], parameters: Mapping[str, nn.Parameter], totals: Sums, power: Power,
         num_examples: int,
     ):  # fmt: skip
         self.parameters, self.totals, self.power, self.num_examples = parameters, totals, power, num_examples
@@ -112,7 +111,8 @@ class _Parts:
             is_direct = use.source.tensor is self.parameters[name]
             # a replay runs autograd, which should not happen inside of a backward pass
             if is_direct and self.num_uses[name] == 1 and not isinstance(part, Replayed):
-                part.add(self.totals[name], self.power)
+                with self.totals.adding(name) as total:
+                    part.add(total, self.power)
             else:
                 self.kept[name].append((use.source, part))
 
@@ -122,17 +122,19 @@ class _Parts:
             parameter, kept = self.parameters[name], self.kept[name]
             direct = [part for source, part in kept if source.tensor is parameter]
             if len(direct) == len(kept) and (part := _joined(direct)) is not None:
-                part.add(self.totals[name], self.power)
+                with self.totals.adding(name) as total:
+                    part.add(total, self.power)
                 continue
             derived: dict[Source, list[Part]] = defaultdict(list)
             for source, part in kept:
                 if source.tensor is not parameter:
                     derived[source].append(part)
-            for i in range(self.num_examples):
-                gradient = sum((part.of(i) for part in direct), torch.zeros_like(self.totals[name]))
-                for source, parts in derived.items():
-                    gradient = gradient + _pulled_back(source, parts, i, parameter)
-                self.totals[name] += self.power(gradient)
+            with self.totals.adding(name) as total:
+                for i in range(self.num_examples):
+                    gradient = sum((part.of(i) for part in direct), torch.zeros_like(total))
+                    for source, parts in derived.items():
+                        gradient = gradient + _pulled_back(source, parts, i, parameter)
+                    total += self.power(gradient)
 
 
 def _joined(parts: list[Part]) -> Part | None:

@@ -1,6 +1,6 @@
 """Diagonal Fisher information: squared gradients of single examples, summed."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Literal
 
@@ -10,12 +10,14 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from glue_sparse.core import ranks
-from glue_sparse.core.batches import Batch, evaluating, on_device
+from glue_sparse.core.batches import Batch, Examples, evaluating, on_device
 from glue_sparse.core.masks import Scores
 from glue_sparse.core.randomness import seeded
+from glue_sparse.core.recompute import layers
 from glue_sparse.scores.by_rules import Losses
 from glue_sparse.scores.labelled import labelled, with_loss
 from glue_sparse.scores.per_example import PerExample
+from glue_sparse.scores.sums import Sums
 
 Estimator = Literal["label", "expected", "sampled"]
 _DRAWN = "drawn_label"
@@ -25,11 +27,14 @@ _DRAWN = "drawn_label"
 def fisher(
     model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch], *, estimator: Estimator = "label",
     power: Literal["square", "absolute"] = "square", seed: int = 0, progress: bool = True,
+    dtype: torch.dtype = torch.float32,
 ) -> Scores:  # fmt: skip
     """Diagonal Fisher information, summed over examples (Sung et al., 2021, arXiv 2111.09839, section 3).
 
-    Gradients are those of single examples, in eval mode, in float32 sums; the model, its mode, its `.grad` and the
-    global random state are left as they were.
+    Gradients are of single examples, in eval mode; the model, its mode, `.grad` and global random state stay.
+
+    Memory: a number for each entry, and one tensor's gradients. After `activation_checkpointing_enable()` examples are
+    done one at a time and layers recomputed, in eval mode too: slower, with the activations of a single layer.
 
     Args:
         model: any whose `forward` returns a loss.
@@ -42,25 +47,30 @@ def fisher(
         power: square of each gradient, or its absolute value.
         seed: for drawn labels.
         progress: show a progress bar, on the first rank.
+        dtype: in which float32 sums are kept between batches; rounded stochastically to `torch.bfloat16`.
     Returns:
-        Parameter name -> a float32 number per entry, at least 0, in the tensor's shape.
+        Parameter name -> a number of this type per entry, at least 0, in the tensor's shape.
     Raises:
         ValueError: an estimator other than `label` on a model that has no classes.
     """
-    totals = {name: torch.zeros_like(model.get_parameter(name), dtype=torch.float32) for name in names}
+    totals = Sums.zeros(model, names, dtype)
     given = with_loss(model, batches)
-    losses: dict[Estimator, Losses] = {
-        "label": lambda model, batch: [given.loss(model, batch)],
-        "expected": partial(_expected_losses, power=power),
-        "sampled": _drawn_label_losses,
-    }
-    powers: dict[str, Callable[[Tensor], Tensor]] = {"square": torch.square, "absolute": torch.abs}
-    summed = PerExample(model, totals, powers[power], losses[estimator], are_sums=estimator != "label")
+    summed = PerExample(
+        model, totals, torch.square if power == "square" else torch.abs, _losses_of(estimator, given, power),
+        are_sums=estimator != "label", recomputes=bool(layers(model)),
+    )  # fmt: skip
     with evaluating(model), torch.enable_grad():
         shown = tqdm(batches, desc="Fisher", unit="batch", disable=not (progress and ranks.is_first()))
         for step, batch in enumerate(shown):
             summed.add(_prepared(on_device(batch, model), given.label_names, model, estimator, seed, step))
-    return totals
+    return totals.tensors
+
+
+def _losses_of(estimator: Estimator, given: Examples, power: str) -> Losses:
+    """What to differentiate."""
+    if estimator == "label":
+        return lambda model, batch: [given.loss(model, batch)]
+    return partial(_expected_losses, power=power) if estimator == "expected" else _drawn_label_losses
 
 
 def _prepared(

@@ -28,15 +28,15 @@ class Named:
 
 
 SCORES: dict[str, Named] = {
-    "gradient": Named(gradient),
-    "saliency": Named(saliency),
-    "taylor": Named(taylor),
-    "skeletonization": Named(skeletonization),
+    "gradient": Named(gradient, takes=("dtype",)),
+    "saliency": Named(saliency, takes=("dtype",)),
+    "taylor": Named(taylor, takes=("dtype",)),
+    "skeletonization": Named(skeletonization, takes=("dtype",)),
     "synflow": Named(synflow),
     "grasp": Named(grasp),
     "magnitude": Named(magnitude),
     "random": Named(noise, takes=("seed",)),
-    "fisher": Named(fisher, takes=("estimator", "power", "seed")),
+    "fisher": Named(fisher, takes=("estimator", "power", "seed", "dtype")),
 }
 """Name -> score. The names stand in `core.options.Salience` too, which loads no torch."""
 

@@ -6,16 +6,20 @@ examples; one example at a time.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from glue_sparse.core.batches import Batch, batch_size, chosen_examples, example, only_these_require_grad
+from glue_sparse.core.recompute import recomputed
 from glue_sparse.scores.by_rules import Losses, Watched
 from glue_sparse.scores.losses import Proof, SingleLosses
 from glue_sparse.scores.parts import Power
+from glue_sparse.scores.passing import grads_kept, take_whole
+from glue_sparse.scores.sums import Sums
 from glue_sparse.scores.vectorised import gradients_of_each
 
 logger = logging.getLogger(__name__)
@@ -24,7 +28,8 @@ _EXACT, _ROUNDED = (1e-3, 3e-4), (0.1, 2e-2)
 """For float32, and for types with fewer digits: the difference that rounding may make, as a share of a tensor's largest
 power and, of gradients, as a share of the model's largest."""
 _COUPLED = "the loss of a batch is neither the sum nor the mean of its examples' losses"
-_PART_ENTRIES = 1 << 27  # the check holds a few float32 numbers for each entry of a part
+_PART_ENTRIES, _PART = 1 << 25, 1 / 8
+"""The check holds two float32 numbers for each entry of a part: so many, or this share of the model if that is more."""
 
 
 class PerExample:
@@ -35,18 +40,22 @@ class PerExample:
 
     Args:
         model: in the mode the gradients are wanted in, eval() for dropout and batch normalisation.
-        totals: parameter name -> float32 sums, changed in place; zero for what requires no gradient.
+        totals: sums, changed in place; zero for what requires no gradient.
         power: `torch.square` or `torch.abs`.
         losses: what to differentiate. Where those of a batch are neither the sum nor the mean of its examples', these
             are done apart.
+        recomputes: do one example at a time, under `core.recompute`: slow, and with the activations of one layer and
+            the gradient of one tensor at a time.
         are_sums: whether the losses are sums over examples by the way they are made; else each batch's are compared
             with those of its examples, unless operations that are known to give a mean over examples made them.
     """
 
     def __init__(
-        self, model: nn.Module, totals: dict[str, Tensor], power: Power, losses: Losses, are_sums: bool = False
-    ):
+        self, model: nn.Module, totals: Sums, power: Power, losses: Losses, are_sums: bool = False,
+        recomputes: bool = False,
+    ):  # fmt: skip
         self.model, self.totals, self.power, self.losses, self.are_sums = model, totals, power, losses, are_sums
+        self.recomputes = recomputes
         self.names = [name for name in totals if model.get_parameter(name).requires_grad]
         self.ruled: dict[str, frozenset[str]] = {}
         """Parameter -> the kinds of operations for which the rules were seen to be right."""
@@ -59,7 +68,7 @@ class PerExample:
 
     def add(self, batch: Batch) -> None:
         """Add one batch."""
-        if batch_size(batch) < 2:
+        if batch_size(batch) < 2 or self.recomputes:
             self._add_singly(batch, self.names, self.totals)
             return
         if not self.ruled and not self.singly and not self.vectorised:
@@ -80,7 +89,7 @@ class PerExample:
             self._give_up(set(names), f"torch.func: {_line(error)}")
             return False
         for name in names:
-            self.totals[name] += found[name]
+            self.totals.add(name, found[name])
         return True
 
     def _add_by_rules(self, batch: Batch, names: list[str]) -> set[str]:
@@ -111,11 +120,11 @@ class PerExample:
     def _learn(self, batch: Batch, names: list[str]) -> None:
         """Find out by the first two examples how to do these parameters, a part of a large model at a time."""
         part: list[str] = []
-        size = 0
+        size, most = 0, max(_PART_ENTRIES, _PART * sum(self.totals[name].numel() for name in names))
         for name in names:
             part.append(name)
             size += self.totals[name].numel()
-            if size >= _PART_ENTRIES or name == names[-1]:
+            if size >= most or name == names[-1]:
                 self._learn_part(chosen_examples(batch, slice(2)), part)
                 part, size = [], 0
 
@@ -165,7 +174,7 @@ class PerExample:
             found = [self.losses(self.model, example(batch, i)) for i in range(batch_size(batch))]
         return [float(sum(losses)) for losses in found]
 
-    def _slower(self, pair: Batch, right: dict[str, Tensor], names: list[str], reason: str) -> None:
+    def _slower(self, pair: Batch, right: Sums, names: list[str], reason: str) -> None:
         """Do these parameters by `torch.func`, or singly."""
         if not names:
             return
@@ -192,7 +201,7 @@ class PerExample:
             listed = _listed(sorted(names))
             logger.warning("no per-example rule for %s: done one example at a time (%s)", listed, reason)
 
-    def _equal(self, right: dict[str, Tensor], found: dict[str, Tensor], top: float | None = None) -> set[str]:
+    def _equal(self, right: Mapping[str, Tensor], found: Mapping[str, Tensor], top: float | None = None) -> set[str]:
         """The parameters of which both are alike, up to rounding."""
         top = max(map(_largest, right.values()), default=0.0) if top is None else top
         equal = set()
@@ -204,45 +213,31 @@ class PerExample:
                 equal.add(name)
         return equal
 
-    def _zeros(self, names: Iterable[str]) -> dict[str, Tensor]:
-        return {name: torch.zeros_like(self.totals[name]) for name in names}
+    def _zeros(self, names: Iterable[str]) -> Sums:
+        return Sums.zeros(self.model, (*names,))
 
-    def _add_vectorised(self, batch: Batch, names: list[str], totals: dict[str, Tensor]) -> None:
+    def _add_vectorised(self, batch: Batch, names: list[str], totals: Sums) -> None:
         if not names:
             return
         for gradients in gradients_of_each(self.model, names, batch, self.losses):
             for name, gradient in gradients.items():
-                totals[name] += self.power(gradient.float()).flatten(0, 1).sum(0)
+                with totals.adding(name) as total:
+                    total += self.power(gradient.float()).flatten(0, 1).sum(0)
 
-    def _add_singly(self, batch: Batch, names: list[str], totals: dict[str, Tensor]) -> list[float]:
+    def _add_singly(self, batch: Batch, names: list[str], totals: Sums) -> list[float]:
         """One backward pass for each example; returns their losses."""
         values: list[float] = []
-        with only_these_require_grad(self.model, names) as parameters, grads_kept(parameters.values()):
+        take = partial(totals.add, function=self.power)
+        layers = recomputed(self.model) if self.recomputes else nullcontext()
+        with only_these_require_grad(self.model, names) as parameters, grads_kept(parameters.values()), layers:
             for i in range(batch_size(batch) if names else 0):
                 with SingleLosses():
                     found = list(self.losses(self.model, example(batch, i)))
                 losses = [loss for loss in found if loss.requires_grad]
                 for j, loss in enumerate(losses):
-                    for parameter in parameters.values():
-                        parameter.grad = None
-                    loss.backward(retain_graph=j + 1 < len(losses))  # not `grad`, which checkpointed layers refuse
-                    for name, parameter in parameters.items():
-                        if parameter.grad is not None:
-                            gradient = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
-                            totals[name] += self.power(gradient.float())
+                    take_whole(loss, parameters, take, retain_graph=j + 1 < len(losses))
                 values.append(float(sum(loss.detach() for loss in found)))
         return values
-
-
-@contextmanager
-def grads_kept(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Afterwards every parameter has the `.grad` that it had."""
-    held = [(parameter, parameter.grad) for parameter in parameters]
-    try:
-        yield
-    finally:
-        for parameter, grad in held:
-            parameter.grad = grad
 
 
 def _largest(tensor: Tensor) -> float:

@@ -102,9 +102,7 @@ class Recorder(TorchFunctionMode):
         self.num_examples = num_examples
         self.tokens = frozenset(x.shape[1] for x in batch.values() if isinstance(x, Tensor) and x.dim() > 1)
         self.owners, self.selections = Owners(batch, num_examples), Selections(batch, num_examples)
-        self.sources = {
-            id(p): Source(p, get_gradient_edge(p), frozenset([name])) for name, p in parameters.items()
-        }
+        self.sources = {id(p): Source(p, get_gradient_edge(p), frozenset([name])) for name, p in parameters.items()}
         self.uses: list[Use] = []
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:

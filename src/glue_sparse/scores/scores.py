@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from glue_sparse.core.batches import Batch
 from glue_sparse.core.masks import Scores
+from glue_sparse.core.pieces import SIZE, InPieces, pieces_of
 from glue_sparse.core.randomness import seeded
 
 ScoreFunction = Callable[[nn.Module, tuple[str, ...], Iterable[Batch]], Scores]
@@ -16,11 +17,24 @@ ScoreFunction = Callable[[nn.Module, tuple[str, ...], Iterable[Batch]], Scores]
 Those of several ranks are added; of `Staged` ones, the sums that they follow from."""
 
 
-class Computed(Mapping[str, Tensor]):
-    """Scores computed anew whenever they are read, so that those of a large model never exist all at once."""
+class Computed(InPieces):
+    """Scores computed anew whenever they are read, so that those of a large model never exist all at once.
 
-    def __init__(self, names: tuple[str, ...], compute: Callable[[str], Tensor]):
-        self._names, self._compute = dict.fromkeys(names), compute
+    Args:
+        compute: name -> the scores of a tensor.
+        in_pieces: name -> the tensor's shape, and the same scores in flat order as vectors of at most `pieces.SIZE`;
+            without it those of a tensor exist at once.
+    """
+
+    def __init__(
+        self, names: tuple[str, ...], compute: Callable[[str], Tensor],
+        in_pieces: Callable[[str], tuple[torch.Size, Iterator[Tensor]]] | None = None,
+    ):  # fmt: skip
+        self._names, self._compute, self._in_pieces = dict.fromkeys(names), compute, in_pieces
+
+    def pieces(self, name: str) -> tuple[torch.Size, Iterator[Tensor]]:
+        """See `InPieces.pieces`."""
+        return self._in_pieces(name) if self._in_pieces else pieces_of({name: self._compute(name)}, name)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
@@ -85,11 +99,16 @@ def magnitude(model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch]
     Returns:
         Parameter name -> a float32 number per entry, in the tensor's shape.
     """
-    return Computed(names, lambda name: model.get_parameter(name).detach().abs().float())
+
+    def in_pieces(name: str) -> tuple[torch.Size, Iterator[Tensor]]:
+        shape, parts = pieces_of({name: model.get_parameter(name)}, name)
+        return shape, (part.abs().float() for part in parts)
+
+    return Computed(names, lambda name: model.get_parameter(name).detach().abs().float(), in_pieces)
 
 
 def noise(model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch] = (), *, seed: int = 0) -> Scores:
-    """Uniform noise that depends on (seed, name) alone: the random baseline; uses no data.
+    """Uniform noise that depends on (seed, name) alone, drawn when it is read: the random baseline; uses no data.
 
     Args:
         model: whose weights are scored.
@@ -100,4 +119,13 @@ def noise(model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch] = (
         Parameter name -> a number in [0, 1) per entry, in the tensor's shape.
     """
     shapes = {name: model.get_parameter(name).shape for name in names}
-    return {name: torch.rand(shape, generator=seeded(seed, "noise", name)) for name, shape in shapes.items()}
+
+    def whole(name: str) -> Tensor:
+        return torch.rand(shapes[name], generator=seeded(seed, "noise", name))
+
+    def in_pieces(name: str) -> tuple[torch.Size, Iterator[Tensor]]:
+        generator, size = seeded(seed, "noise", name), shapes[name].numel()
+        lengths = (min(SIZE, size - start) for start in range(0, size, SIZE)) if size else (0,)
+        return shapes[name], (torch.rand(length, generator=generator) for length in lengths)  # the same numbers
+
+    return Computed(names, whole, in_pieces)

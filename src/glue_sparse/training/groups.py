@@ -1,12 +1,15 @@
 """A method's own groups of parameters: in the optimizer, under the schedule of rates, and in clipping."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from glue_sparse.core.active import active_tensors
 
 
 def add(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> None:
@@ -17,6 +20,17 @@ def add(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> None:
             other["params"] = [p for p in other["params"] if id(p) not in own]
         foreign = [key for key, value in optimizer.defaults.items() if not isinstance(value, int | float)]
         optimizer.add_param_group({key: value for key, value in group.items() if key not in foreign})
+
+
+@contextmanager
+def empty_ones_count(model: nn.Module, moves: bool) -> Iterator[None]:
+    """Within the block, where entries move, those of a tensor that has none yet belong into an optimizer too."""
+    empty = [entries.values for _, entries in active_tensors(model) if moves and not entries.num_active]
+    for values in empty:
+        values.requires_grad_(True)
+    yield
+    for values in empty:
+        values.requires_grad_(False)
 
 
 def give_rate(optimizer: torch.optim.Optimizer, params: Iterable[nn.Parameter], rate: float) -> None:

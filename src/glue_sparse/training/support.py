@@ -16,6 +16,7 @@ from glue_sparse.core import support
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.parametrization import frozen_tensors, is_attached
 from glue_sparse.methods.base import SparseMethod
+from glue_sparse.training import half_values
 from glue_sparse.writing.ending import is_ours
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def check(model: Any, args: Any, method: Any, head: Any = None) -> None:
         found = method.__name__ if isinstance(method, type) else type(method).__name__
         raise ValueError("SparseTrainer takes a method that has been made, an object and no class or function, as "
                          f"`method`, and not {found}")  # fmt: skip
+    half_values.check(args, method, model)
     sharding.refuse(args)
     if args.fp16 and method.without_fp16:
         raise ValueError("`fp16` scales gradients, by which this method moves entries: use `bf16` instead")
@@ -78,6 +80,15 @@ def attach(method: SparseMethod, model: nn.Module, masks: Masks) -> None:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("nothing of this model would train: the method chose no weight of it, and the task adds no "
                          "head; choose another method")  # fmt: skip
+
+
+def recompute_as_told(model: Any, args: TrainingArguments) -> None:
+    """Let a model know before a score looks at it, and not only before it trains, that its layers are recomputed."""
+    if args.activation_checkpointing and hasattr(model, "activation_checkpointing_enable"):
+        told: Any = args.activation_checkpointing_kwargs
+        options = dict(told or {})
+        every, offload = options.pop("every_n_layers", 1), options.pop("offload", False)
+        model.activation_checkpointing_enable(options or None, every_n_layers=every, offload=offload)
 
 
 def check_plain(model: nn.Module) -> None:

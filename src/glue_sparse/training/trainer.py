@@ -26,7 +26,7 @@ from glue_sparse.costs.cost import Cost, cost_of
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo, base_named_by, facts_of
 from glue_sparse.methods.base import Moment, SparseMethod
-from glue_sparse.training import groups, half_speed, probes, samples, support
+from glue_sparse.training import groups, half_speed, half_values, probes, samples, support
 from glue_sparse.training.agreement import Agreement
 from glue_sparse.training.divergence import StopOnDivergence, check_values, keep_finite
 from glue_sparse.training.full_eval import types_kept
@@ -116,11 +116,12 @@ class SparseTrainer(ResumableTrainer):
         """
         self.agreement.check()
         support.check_plain(self.network)
+        support.recompute_as_told(self.network, self.args)
         batches = partial(self.sample_batches, share=self._share)
         masks = self.method.prepare(self.network, self.head, batches, self._add_over_ranks)
         support.attach(self.method, self.network, masks)
         self._has_chosen, self._was_attached = True, is_attached(self.network)
-        if not ranks.agree(digest(masks)):
+        if ranks.count() > 1 and not ranks.agree(digest(masks)):
             raise RuntimeError("ranks differ in masks; scores may depend on data and seed alone")
 
     def _add_over_ranks(self, scores: Scores) -> Scores:
@@ -203,15 +204,12 @@ class SparseTrainer(ResumableTrainer):
         """As in `Trainer`, with the method's own parameter groups."""
         if self.optimizer is not None:  # the user's own, built before entries became active
             take_over(self.optimizer, self.network)  # pyright: ignore[reportArgumentType]
+            half_values.as_told(self.args, self.network, self.optimizer, lambda: self.state.global_step)
             return super().create_optimizer(model)
-        # where entries move, those of a tensor that has none yet belong to a group too
-        empty = [e.values for _, e in active_tensors(self.network) if self.method.moves and not e.num_active]
-        for values in empty:
-            values.requires_grad_(True)
-        with support.built_as_asked("the optimizer of `optim`", self.args.optim):
+        built = support.built_as_asked("the optimizer of `optim`", self.args.optim)
+        with groups.empty_ones_count(self.network, self.method.moves), built:
             optimizer = super().create_optimizer(model)
-        for values in empty:
-            values.requires_grad_(False)
+        half_values.as_told(self.args, self.network, optimizer, lambda: self.state.global_step)
         groups.add(optimizer, self.method.param_groups(self.network))
         if (rate := getattr(self.args, "head_learning_rate", None)) is not None:  # transformers' arguments have none
             groups.give_rate(optimizer, [p for n, p in self.network.named_parameters() if n in self.head], rate)

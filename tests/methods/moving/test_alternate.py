@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from glue_sparse import SparseTrainer
+from glue_sparse.core.masks import Masks
 from glue_sparse.core.parametrization import current_tensors
 from glue_sparse.core.params import encoder_matrices
 from glue_sparse.costs.flops import forward_flops, training_flops
@@ -22,7 +23,7 @@ from training import ROWS, StopAt, trainer
 from watching import Watch, equal_runs
 
 NAMES = tuple(encoder_matrices(bert()))
-Seen = list[tuple[dict[str, Tensor], dict[str, Tensor]]]
+Seen = list[tuple[Masks, dict[str, Tensor]]]
 
 
 def go(folder: Path, method: Alternate, **changes: Any) -> tuple[SparseTrainer, Seen]:

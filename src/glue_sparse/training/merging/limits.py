@@ -26,6 +26,8 @@ def check(args: RunArguments, plan: MergeArguments, num_workers: int, num_exampl
     if plan.worker_masks == "disjoint" and num_workers * density > 1:
         raise ValueError(f"{num_workers} workers with entries of their own, each with a `density` of {density:g}, need "
                          "more than all: lower one of them, or use `worker_masks` shared")  # fmt: skip
+    if args.values_dtype != "float32":
+        raise ValueError("`values_dtype` does not work with `merge_every`: leave one of them out")
     for flag in REFUSED:
         if getattr(args, flag):
             raise ValueError(f"`{flag}` does not work with `merge_every`")

@@ -14,6 +14,7 @@ from glue_sparse.arguments.groups import MergeArguments
 from glue_sparse.arguments.training import RunArguments
 from glue_sparse.core.active import active_tensors, attach
 from glue_sparse.core.batches import Batch, loss_of, on_device
+from glue_sparse.core.chosen import positions_of
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.parametrization import is_attached, original, persistent_buffers, wholly_active, write_entries
 from glue_sparse.core.randomness import seed_of, seeded
@@ -31,7 +32,7 @@ Entries = dict[str, Tensor]
 
 def entries_of(masks: Masks) -> Entries:
     """Where masks are active."""
-    found = {name: mask.flatten().nonzero().squeeze(1) for name, mask in masks.items()}
+    found = {name: positions_of(masks, name) for name in masks}
     return {name: indices for name, indices in found.items() if len(indices)}
 
 

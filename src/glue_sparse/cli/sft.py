@@ -10,10 +10,16 @@ auto` goes on from the last one.
 """
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from glue_sparse.arguments.help_page import HELP
 from glue_sparse.cli import train
+
+
+def parser(prog: str | None = None) -> ArgumentParser:
+    """All flags, for completion."""
+    return train.parser(prog)
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:

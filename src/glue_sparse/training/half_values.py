@@ -26,7 +26,8 @@ def half_values(
     Args:
         model: what `attach` changed; of its entries none may move to other positions.
         optimizer: it trains the values; call this once, before its first step.
-        stochastic: round stochastically; random numbers are a function of (seed, step, name).
+        stochastic: round stochastically.
+        seed: of the rounding, whose random numbers are a function of (seed, step, name).
         step: number of the step under way; by default they are counted from 0, so a run that is resumed has to say it.
     Raises:
         ValueError: no active entries, a tensor that is not bfloat16, or called again; nothing is changed then.

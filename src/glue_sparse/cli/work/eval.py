@@ -69,7 +69,7 @@ def table(after: Outcome, before: Outcome | None) -> str:
         shots = after.tasks[one.task].num_fewshot
         line = [one.task, "" if shots is None else str(shots), _name(one)]
         old = olds.get((one.task, one.name, one.filter))
-        line += [_with_error(old), _with_error(one), f"{one.value - old.value:+.4f}"] if old else [_with_error(one)]
+        line += [_with_error(old), _with_error(one), _number(one.value - old.value, "+")] if old else [_with_error(one)]
         lines.append(line)
     return markdown(header, lines)
 
@@ -81,7 +81,12 @@ def _name(one: Metric) -> str:
 
 
 def _with_error(one: Metric) -> str:
-    return f"{one.value:.4f}" if one.error is None else f"{one.value:.4f} ± {one.error:.4f}"
+    return _number(one.value) if one.error is None else f"{_number(one.value)} ± {_number(one.error)}"
+
+
+def _number(value: float, sign: str = "") -> str:
+    """Four digits behind the point, or five in all of what a perplexity may become."""
+    return f"{value:{sign}.4f}" if abs(value) < 1e6 else f"{value:{sign}.4e}"
 
 
 def results(

@@ -23,7 +23,8 @@ def load_task(
         task = load_task("file", model="minilm", train_file="my.csv", validation_file="my_dev.csv")
 
     Its parts go into a Trainer by their names: `task.model`, `train_dataset=task.train`, `eval_dataset=task.evals`,
-    `data_collator=task.collate`, `compute_metrics=task.metrics`.
+    `data_collator=task.collate`, `compute_metrics=task.metrics`, and with language models, which keep no logits,
+    `preprocess_logits_for_metrics=task.preprocess_logits_for_metrics`.
 
     Args:
         task: a name that `glue-sparse train --task` knows, `tweets` for instance.

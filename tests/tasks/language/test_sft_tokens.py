@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -87,7 +88,7 @@ def test_sums_are_those_of_the_loss():
 
 
 def test_chunks_hold_all_tokens():
-    assert [*chunks([[1, 2, 3], [4], [5, 6, 7]], 3)["input_ids"]] == [[1, 2, 3], [4, 5, 6], [7]]
+    assert [*chunks(np.arange(1, 8, dtype=np.intc), 3)["input_ids"]] == [[1, 2, 3], [4, 5, 6], [7]]
 
 
 def test_a_row_of_which_nothing_is_left_to_learn_is_left_out_and_counted(caplog: pytest.LogCaptureFixture):

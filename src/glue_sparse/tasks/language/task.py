@@ -1,11 +1,14 @@
 """Fine-tuning decoders, and training them on plain text: the next token, and how surprised the model is by it."""
 
+from array import array
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
@@ -202,10 +205,10 @@ def _cut(told: Rows, split: str, task: TaskArguments, seed: int) -> Rows:
 
 def _chunks(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
     """All text of a corpus in rows of tokens, with the end token behind each document."""
-    documents, end = [], str(tokenizer.eos_token or "")
-    for document in corpus:
+    ids, end = array("i"), str(tokenizer.eos_token or "")
+    for document in tqdm(corpus, desc="Tokenise", unit=" documents", disable=None):
         encoded: Any = tokenizer(text="".join(document) + end, verbose=False)
-        documents.append(encoded["input_ids"])
-    if not documents:
+        ids.extend(encoded["input_ids"])
+    if not ids:
         raise ValueError(f"{corpus.title} has no text")
-    return chunks(documents, max_length)
+    return chunks(np.frombuffer(ids, dtype=np.intc), max_length)

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 from datasets import Dataset
 from jinja2 import TemplateError
-from tqdm import tqdm
+from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from glue_sparse.core.batches import IGNORED
@@ -154,10 +156,10 @@ def _numbered(row: dict[str, Any]) -> dict[str, list[int]]:
     return {"labels": first, "position_ids": positions}
 
 
-def chunks(documents: list[list[int]], max_length: int) -> Dataset:
-    """Token ids of documents, one after another, in rows of `max_length`; the last may be shorter."""
-    ids = [one for document in documents for one in document]
-    return Dataset.from_dict({"input_ids": [ids[at : at + max_length] for at in range(0, len(ids), max_length)]})
+def chunks(ids: np.ndarray, max_length: int) -> Dataset:
+    """All tokens [n], one after another, in rows of `max_length`; the last may be shorter. No token is copied."""
+    bounds = np.append(np.arange(0, len(ids), max_length), len(ids))
+    return Dataset(pa.table({"input_ids": pa.LargeListArray.from_arrays(pa.array(bounds), pa.array(ids))}))
 
 
 def template_of(path: str | None, tokenizer: PreTrainedTokenizerBase, rows: Rows) -> str | None:

@@ -157,8 +157,8 @@ def test_rows_of_the_hub_are_those_of_files(kind: str, base: Path, tmp_path: Pat
     """A folder is read by the same library as a data set of the hub, which gives rows the fields of all."""
     for split in ("train", "validation"):
         sft_rows.write(tmp_path / "hub" / f"{split}.jsonl", sft_rows.FORMATS[kind])
-    hub, files = (load_task("sft", model=str(base), max_length=64, **{place: str(tmp_path / "hub")})
-                  for place in ("hub_dataset", "data_dir"))  # fmt: skip
+    places: list[dict[str, Any]] = [{"hub_dataset": str(tmp_path / "hub")}, {"data_dir": str(tmp_path / "hub")}]
+    hub, files = (load_task("sft", model=str(base), max_length=64, **told) for told in places)
     for name in ("input_ids", "labels"):
         assert [*hub.train[name]] == [*files.train[name]]
     assert len(hub.evals["validation"]) == len(sft_rows.FORMATS[kind]) and hub.source["kind"] == "hub"

@@ -13,8 +13,8 @@ from datasets import Dataset
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
 from glue_sparse.tasks import registry
 from glue_sparse.tasks.base import Task
+from glue_sparse.tasks.corpus import open_split
 from glue_sparse.tasks.held_out import choose
-from glue_sparse.tasks.pretraining.corpus import open_split
 from glue_sparse.tasks.registry import TaskRecord
 from glue_sparse.tasks.text import TextData, build
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from glue_sparse.arguments.groups import TaskArguments
-from glue_sparse.tasks.pretraining.corpus import open_split
+from glue_sparse.tasks.corpus import open_split
 
 TEXT = "one\ntwo\n\nthree\nfour\n\n" * 4
 

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from glue_sparse.arguments.groups import TaskArguments
 from glue_sparse.core.randomness import seeded
 from glue_sparse.models.tokenizers import SpecialIds
-from glue_sparse.tasks.pretraining.corpus import Corpus, documents_of, open_split, sentences_of
+from glue_sparse.tasks.corpus import Corpus, documents_of, open_split, sentences_of
 from glue_sparse.tasks.pretraining.masking import Masking
 from glue_sparse.tasks.pretraining.pair_stream import PairStream
 from glue_sparse.tasks.pretraining.sentence_pairs import Pairs, Tokens, _truncated, make_pairs, tokenise

@@ -17,12 +17,12 @@ from glue_sparse.models.names import LLAMAS, base_name, scratch_of
 from glue_sparse.models.tokenizers import load_tokenizer
 from glue_sparse.tasks import held_out
 from glue_sparse.tasks.base import Task
+from glue_sparse.tasks.corpus import HELD_OUT, Corpus, check_source, load_hub, open_split
 from glue_sparse.tasks.fits import check_ids, check_length
 from glue_sparse.tasks.language import batches, byte_pairs, rows
 from glue_sparse.tasks.language.flags import SftFlags
 from glue_sparse.tasks.language.rows import Rows
 from glue_sparse.tasks.language.tokens import Reading, chunks, encode, pack, template_of
-from glue_sparse.tasks.pretraining.corpus import HELD_OUT, Corpus, load_hub, open_split
 from glue_sparse.tasks.text import cut, describe
 from glue_sparse.writing.words import listed
 
@@ -139,10 +139,7 @@ def _reading(told: Rows, own: SftFlags, tokenizer: PreTrainedTokenizerBase, max_
 
 def _rows_of(task: TaskArguments, own: SftFlags) -> tuple[dict[str, Rows], dict[str, Any], str]:
     """Rows of both splits, facts about their source, and what to say in a title; some held out where none are given."""
-    given = [name for name in ("data_dir", "train_file", "hub_dataset") if getattr(task, name) is not None]
-    if len(given) != 1:
-        raise ValueError(f"{task.task} needs exactly one of `data_dir`, `train_file` and `hub_dataset`, got "
-                         f"{' and '.join(f'`{name}`' for name in given) or 'none'}")  # fmt: skip
+    check_source(task)
     if task.hub_dataset is not None:
         found = _of_hub(task.hub_dataset, own.dataset_text_field)
     else:

@@ -110,7 +110,7 @@ def encode(
     """
     columns: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
     counts, length = {"cut": 0, "left_out": 0}, reading.max_length
-    for number, row in enumerate(tqdm(rows.rows, desc=desc)):
+    for number, row in enumerate(tqdm(rows.rows, desc=desc, disable=None)):
         try:
             found = reading.tokens(row, rows.columns)
         except ValueError as error:

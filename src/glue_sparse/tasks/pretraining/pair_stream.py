@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from glue_sparse.core.randomness import seeded
 from glue_sparse.models.tokenizers import SpecialIds
-from glue_sparse.tasks.pretraining.corpus import Corpus
+from glue_sparse.tasks.corpus import Corpus
 from glue_sparse.tasks.pretraining.sentence_pairs import item_of, make_pairs, tokenise
 
 WINDOW = 2000

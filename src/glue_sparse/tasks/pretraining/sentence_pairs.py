@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from glue_sparse.core.randomness import seeded
 from glue_sparse.models.tokenizers import SpecialIds
-from glue_sparse.tasks.pretraining.corpus import Document
+from glue_sparse.tasks.corpus import Document
 from glue_sparse.tasks.pretraining.masking import Masking
 
 SHORT_FRACTION = 0.1

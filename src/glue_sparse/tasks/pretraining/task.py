@@ -16,8 +16,8 @@ from glue_sparse.models import bert_pretraining as pretraining
 from glue_sparse.models.names import BERTS, base_name, scratch_of
 from glue_sparse.models.tokenizers import SpecialIds
 from glue_sparse.tasks.base import Task
+from glue_sparse.tasks.corpus import Corpus, Split, open_split
 from glue_sparse.tasks.pretraining import wordpiece
-from glue_sparse.tasks.pretraining.corpus import Corpus, Split, open_split
 from glue_sparse.tasks.pretraining.masking import Masking, MaskingCollator
 from glue_sparse.tasks.pretraining.pair_stream import PairStream
 from glue_sparse.tasks.pretraining.sentence_pairs import Pairs, Tokens, make_pairs, tokenise

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from transformers import BertTokenizer, PreTrainedTokenizerBase
 
 from glue_sparse.models.tokenizers import load_tokenizer
-from glue_sparse.tasks.pretraining.corpus import Document
+from glue_sparse.tasks.corpus import Document
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUES = "##"

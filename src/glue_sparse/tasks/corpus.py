@@ -106,6 +106,15 @@ def _as_document(lines: list[str], whole: bool) -> Document:
     return sentences_of(lines[0]) if len(lines) == 1 else [line.strip() for line in lines]
 
 
+def check_source(task: TaskArguments) -> str:
+    """Which of `data_dir`, `train_file` and `hub_dataset` says where the data are; ValueError unless just one does."""
+    given = [name for name in ("data_dir", "train_file", "hub_dataset") if getattr(task, name) is not None]
+    if len(given) != 1:
+        raise ValueError(f"{task.task} needs exactly one of `data_dir`, `train_file` and `hub_dataset`, got "
+                         f"{' and '.join(f'`{name}`' for name in given) or 'none'}")  # fmt: skip
+    return given[0]
+
+
 def open_split(task: TaskArguments, whole: bool = False) -> Split:
     """The text that the arguments name; without validation data the last documents, or first of a stream, validate.
 
@@ -114,11 +123,7 @@ def open_split(task: TaskArguments, whole: bool = False) -> Split:
     Raises:
         ValueError: no such text, contradicting arguments, or too few documents.
     """
-    given = [name for name in ("data_dir", "train_file", "hub_dataset") if getattr(task, name) is not None]
-    if len(given) != 1:
-        raise ValueError(f"{task.task} needs exactly one of `data_dir`, `train_file` and `hub_dataset`, got "
-                         f"{' and '.join(f'`{name}`' for name in given) or 'none'}")  # fmt: skip
-    if task.validation_file is not None and given == ["data_dir"]:
+    if check_source(task) == "data_dir" and task.validation_file is not None:
         raise ValueError("`validation_file` goes with `train_file`; a `data_dir` has its own files whose names say "
                          "valid, dev or test")  # fmt: skip
     if task.hub_dataset is not None:

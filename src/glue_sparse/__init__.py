@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from glue_sparse.core.active import attach as attach
     from glue_sparse.core.block_layer import BlockSparseLinear as BlockSparseLinear
+    from glue_sparse.core.folding import check_folded as check_folded
+    from glue_sparse.core.folding import fold as fold
     from glue_sparse.core.masks import select as select
     from glue_sparse.core.parametrization import detach as detach
     from glue_sparse.core.reference import disabled as disabled
     from glue_sparse.core.reference import reference as reference
     from glue_sparse.core.reindexing import reindex as reindex
+    from glue_sparse.core.sharding import shard as shard
     from glue_sparse.costs.trainable import count_trainable_parameters as count_trainable_parameters
     from glue_sparse.costs.trainable import print_trainable_parameters as print_trainable_parameters
     from glue_sparse.diffs.diff import SparseDiff as SparseDiff
@@ -63,10 +66,12 @@ __version__ = "0.1.0"
 _MODULES = {
     "core.active": ("attach",),
     "core.block_layer": ("BlockSparseLinear",),
+    "core.folding": ("check_folded", "fold"),
     "core.masks": ("select",),
     "core.parametrization": ("detach",),
     "core.reference": ("disabled", "reference"),
     "core.reindexing": ("reindex",),
+    "core.sharding": ("shard",),
     "costs.trainable": ("count_trainable_parameters", "print_trainable_parameters"),
     "diffs.diff": ("SparseDiff",),
     "diffs.identity": ("DiffInfo",),

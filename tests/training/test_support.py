@@ -1,5 +1,6 @@
 """What SparseTrainer does not support is refused at once; a second train() goes on; evaluation changes nothing."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from glue_sparse.core.active import active_tensors
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.parametrization import current_tensors, model_digest
 from glue_sparse.methods.moving.alternate import Alternate
+from glue_sparse.training.sharded import plan_of
 from glue_sparse.training.support import check_accelerator
 from networks import bert, collate
 from rare import rarely
@@ -121,22 +123,45 @@ def test_a_merged_adapter_and_a_marked_parameter_are_plain(tmp_path: Path):
     trainer(tmp_path, model, FixedMask(noise, density=0.05), max_steps=1).train()
 
 
-@pytest.mark.parametrize("flag", ["fsdp", "deepspeed"])
-def test_sharding_is_refused_as_an_argument_and_as_a_launchers_wish(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+@pytest.mark.parametrize(("flag", "message"), [("fsdp", "this is the only one"), ("deepspeed", "in place of ZeRO-3")])
+def test_sharding_that_cannot_be_had_is_refused_as_an_argument_and_as_a_launchers_wish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str, message: str
 ):
-    args = arguments(tmp_path)
-    setattr(args, flag, {"stage": 3} if flag == "deepspeed" else True)
+    made = [arguments(tmp_path) for _ in range(2)]
 
-    def make(args: Any) -> SparseTrainer:
-        return SparseTrainer(bert(), args, method=FixedMask(noise, density=0.05), train_dataset=ROWS)
+    def make(**asked: Any) -> None:
+        args = made.pop()
+        for name, value in asked.items():
+            setattr(args, name, value)
+        SparseTrainer(bert(), args, method=FixedMask(noise, density=0.05), train_dataset=ROWS)
 
-    with pytest.raises(ValueError, match=f"`{flag}` shards parameters"):
-        make(args)
-    args = arguments(tmp_path)
+    asked: Any = {"deepspeed": {"stage": 3}} if flag == "deepspeed" else {"fsdp_plugin_args": {"fsdp_version": 2}}
+    with pytest.raises(ValueError, match=message):
+        make(**asked)
     monkeypatch.setenv(f"ACCELERATE_USE_{flag.upper()}", "true")
-    with pytest.raises(ValueError, match="which shards parameters"):
-        make(args)
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"fsdp_version": 1}, "version 1 of FSDP"), ({"cpu_ram_efficient_loading": True}, "`cpu_ram_efficient_loading`"),
+    ({"auto_wrap_policy": "SIZE_BASED_WRAP", "min_num_params": 100}, "`min_num_params`"),
+    ({"auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "transformer_cls_names_to_wrap": "Nowhere"},
+     "no module of the class Nowhere"), ({}, "this method moves them"),
+])  # fmt: skip
+def test_ways_of_fsdp_that_do_not_work_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], message: str
+):
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    args: Any = arguments(tmp_path)
+    args.fsdp_plugin_args = {"fsdp_version": 2, **given}
+    environment = dict(os.environ)
+    method = FixedMask(noise, density=0.05, **({} if given else {"update_every": 2}))
+    with pytest.raises(ValueError, match=message):
+        plan = plan_of(args, method)
+        assert plan is not None
+        plan._chosen(bert())
+    assert dict(os.environ) == environment
 
 
 def test_plugins_that_share_out_are_refused(tmp_path: Path):

@@ -55,6 +55,8 @@ class RunArguments(OutputArguments, TrainingArguments):
         return {**super().to_dict(), **({"tags": self.tags} if self.tags else {})}
 
     def __post_init__(self):
+        if str(self.fsdp).lower() in ("true", "false"):  # as a command line, or YAML, has them
+            self.fsdp = str(self.fsdp).lower() == "true" or None  # pyright: ignore[reportAttributeAccessIssue]
         sharding.refuse(self)  # before the packages that it needs are looked for
         check_bounds(self, trainer_flags(""))
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from glue_sparse.core import operators, sampled, support, tiles
 from glue_sparse.core.chosen import Chosen, count_of, mask_of, narrow, places_of, shape_of, without
 from glue_sparse.core.digests import tensor_digest
+from glue_sparse.core.folding import Folding
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.options import Inactive
 from glue_sparse.core.parametrization import (
     Entries,
-    Parametrization,
     T,
     frozen_tensors,
     held_tensors,
@@ -22,9 +22,10 @@ from glue_sparse.core.parametrization import (
     read_entries,
     write_entries,
 )
+from glue_sparse.core.watching import Watching
 
 
-class ActiveEntries(Parametrization):
+class ActiveEntries(Watching, Folding):
     """Parametrization of one tensor whose active entries are the only ones that train.
 
     The tensor itself needs no gradient. `values` is what an optimizer sees: float32 whatever the tensor's type, so
@@ -39,15 +40,9 @@ class ActiveEntries(Parametrization):
         block_size: side of the square tiles that are active as a whole.
         explored: entries that have been active so far, a bool tensor of the weight's shape; none before the first move.
         base_values: [k] of the tensor's type, what the base has at the active positions; none once these have moved.
-        is_off: whether the tensor holds the base's values instead, see `reference.disabled`.
-        dense_gradient: with `watch`, the gradient of the whole tensor, float32, summed over backward passes as
-            `values.grad` is.
     """
 
     explored: Tensor | None = None
-    base_values: Tensor | None = None
-    is_off = False
-    dense_gradient: Tensor | None = None
 
     def __init__(self, weight: Tensor, indices: Tensor, inactive: Inactive, block_size: int = 1):
         super().__init__()
@@ -57,21 +52,19 @@ class ActiveEntries(Parametrization):
         self.shape, self.dtype = weight.shape, weight.dtype
         self._derived: dict[Callable[..., Any], Any] = {}
         self._place(indices.to(weight.device))
-        self._watch: Any = None
-        self._token: Tensor | None = None
-        self._passing: Tensor | None = None
         self.base_values = weight.detach().reshape(-1).index_select(0, self.places)  # which needs no int64
         values = self.base_values.to(torch.float32, copy=True)
         self.values = nn.Parameter(values, requires_grad=len(values) > 0)
         if inactive == "zero":
             _zero_except(weight, self.indices)
+        self.settle(weight)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight with the current values written into it; same shape, type and storage (not in `torch.func`)."""
+        """The weight, which holds the current values; same shape, type and storage (not in `torch.func`)."""
         if operators.is_transformed():
             values = self.values.to(weight.dtype)
             return weight.detach().flatten().index_put((self.indices,), values).view(self.shape)
-        self.write(weight)
+        self.catch_up(weight)
         if not len(self.places):
             return weight
         return sampled.Gather.apply(self.values, self.places, weight, self._token)  # pyright: ignore[reportReturnType]
@@ -99,13 +92,6 @@ class ActiveEntries(Parametrization):
     def installed(self, module: nn.Module, attribute: str) -> None:
         """See `Parametrization.installed`."""
         sampled.install(module, attribute, self)
-
-    def write(self, weight: Tensor) -> None:
-        """Write the values into their tensor. Always: an optimizer need not bump the version of what it changes."""
-        if not weight.is_contiguous():  # after model.to(memory_format=...)
-            weight.data = weight.data.contiguous()
-        values = self.base_values if self.is_off and self.base_values is not None else self.values.detach()
-        operators.write(weight.data, self.places, values)  # .data: autograd may have saved the weight
 
     def keep(self, make: Callable[[Entries], Any]) -> None:
         """See `Entries.keep`; layers have here what they arrange by the active positions.
@@ -153,38 +139,6 @@ class ActiveEntries(Parametrization):
         """Entries that have been active so far."""
         return self.num_active if self.explored is None else int(self.explored.sum())
 
-    @property
-    def is_watched(self) -> bool:
-        """Whether the dense gradient is kept."""
-        return self._token is not None
-
-    def watch(self, on: bool) -> None:
-        """Keep the dense gradient of the coming backward passes in `dense_gradient`, or drop it and stop.
-
-        Called again it starts a new sum, and so does a backward pass that finds no `values.grad`.
-        """
-        self.dense_gradient = self._passing = None
-        if self._watch is not None:
-            self._watch.remove()
-        watches = on and len(self.places) > 0 and self.values.requires_grad
-        self._watch = self.values.register_hook(self._finish_pass) if watches else None
-        self._token = operators.token_of(self) if watches else None
-
-    def seen(self, gradient: Tensor) -> None:
-        """Take note of the dense gradient of one use of the weight in a backward pass."""
-        if self.is_watched:
-            part = gradient.detach().float()
-            self._passing = part.clone() if self._passing is None else self._passing.add_(part)
-
-    def _finish_pass(self, gradient: Tensor) -> None:
-        """Called once per backward pass, when the gradients of all uses are there and before `values.grad` changes."""
-        assert self._passing is not None
-        if self.dense_gradient is not None and self.values.grad is not None:
-            self.dense_gradient += self._passing
-        else:
-            self.dense_gradient = self._passing
-        self._passing = None
-
     def fill_state(self, state: dict[str, Any], prefix: str, full: Tensor) -> None:
         """See `Parametrization.fill_state`: what a tensor has at the active positions are its values."""
         found = state.setdefault(f"{prefix}_extra_state", self.get_extra_state())
@@ -212,10 +166,6 @@ class ActiveEntries(Parametrization):
         self.explored = None if self.explored is None else _moved(fn, self.explored)
         self.base_values = None if self.base_values is None else fn(self.base_values)
         return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copies, which watch nothing."""
-        return {**self.__dict__, **dict.fromkeys(("_watch", "_token", "_passing", "dense_gradient"))}
 
     def extra_repr(self) -> str:
         size = f", block_size={self.block_size}" if self.block_size > 1 else ""

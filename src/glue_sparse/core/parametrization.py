@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from glue_sparse.core import plain_keys, support
+from glue_sparse.core import plain_keys, shards, support
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.options import Inactive
 
@@ -98,8 +98,8 @@ class Entries(Protocol):
         """Whether the gradient of the whole tensor is wanted."""
         ...
 
-    def write(self, weight: Tensor) -> None:
-        """Write the values into their tensor."""
+    def catch_up(self, weight: Tensor) -> None:
+        """Write the values into their tensor, unless it has them."""
 
     def keep(self, make: "Callable[[Entries], Any]") -> None:
         """Have ready what `make` gives for these positions, and from now on for each set of them."""
@@ -253,14 +253,13 @@ def frozen_tensors(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def read_entries(tensor: Tensor, indices: Tensor) -> Tensor:
-    """[k] entries of a tensor at flat `indices`, without a gradient."""
-    dense = tensor.detach()
-    return (dense.to_dense() if dense.is_sparse else dense).reshape(-1)[indices]
+    """[k] entries of a tensor at sorted flat positions, without a gradient; of a part, what all ranks find together."""
+    return shards.read(tensor, indices)
 
 
 def write_entries(tensor: Tensor, indices: Tensor, values: Tensor) -> None:
-    """Write [k] `values` at flat `indices` in place, behind autograd's back (it may have saved the tensor)."""
-    tensor.data.view(-1)[indices] = values.detach().to(tensor.device, tensor.dtype)
+    """Write [k] `values` at flat positions in place, behind autograd's back (it may have saved the tensor)."""
+    shards.write(tensor, indices, values.detach())
 
 
 def model_digest(model: nn.Module, head: tuple[str, ...]) -> str:

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from glue_sparse.core.content import MISSING, Fact
+from glue_sparse.core.ledger import counted_as
 from glue_sparse.writing.sentences import sentence
 
 T = TypeVar("T")
@@ -47,15 +48,37 @@ def average(tensor: Tensor) -> None:
         tensor /= count()
 
 
-def average_gradients(parameters: Sequence[Tensor]) -> None:
-    """Average the gradients of parameters over all ranks, in one message; a missing one counts as zero."""
-    if count() == 1 or not parameters:
+def average_gradients(parameters: Sequence[Tensor], group: Any = None) -> None:
+    """Average the gradients of parameters over all ranks, in one message; a missing one counts as zero.
+
+    Sums are formed in the order of ranks, as one process forms them that takes the ranks' batches one by one, and not
+    in an order that follows from the number of ranks, the network and the size. This sends as much as any other way:
+    each rank sums its share of the numbers, and all get all sums.
+
+    Args:
+        group: the ranks; by default all.
+    """
+    size = dist.get_world_size(group) if count() > 1 else 1
+    if size == 1 or not parameters:
         return
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    average(flat)
-    for parameter, mean in zip(parameters, flat.split([g.numel() for g in gradients]), strict=True):
-        parameter.grad = mean.view_as(parameter)
+    flat = torch.cat([gradient.reshape(-1).float() for gradient in gradients])
+    with counted_as("gradients"):
+        mean = _ordered_sum(flat, size, group) / size
+    for parameter, part in zip(parameters, mean.split([g.numel() for g in gradients]), strict=True):
+        parameter.grad = part.view_as(parameter).to(parameter.dtype)
+
+
+def _ordered_sum(flat: Tensor, size: int, group: Any) -> Tensor:
+    share = -(-len(flat) // size)
+    sent = torch.cat([flat, flat.new_zeros(share * size - len(flat))])
+    received = torch.empty_like(sent)
+    dist.all_to_all_single(received, sent, group=group)
+    total, *others = received.split(share)
+    for other in others:
+        total += other
+    dist.all_gather([*sent.split(share)], total.contiguous(), group=group)
+    return sent[: len(flat)]
 
 
 def wait() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from glue_sparse.core.active import ActiveEntries, active_tensors
-from glue_sparse.core.parametrization import held_tensors, original, wholly_active
+from glue_sparse.core.parametrization import held_tensors, wholly_active
 
 
 @contextmanager
@@ -27,11 +27,11 @@ def disabled(model: nn.Module) -> Iterator[nn.Module]:
     if any(part.is_off for _, part in entries):
         raise ValueError("the active entries of this model are disabled already: leave that block first")
     try:
-        _switch(model, entries, True)
+        _switch(entries, True)
         with torch.no_grad():
             yield model
     finally:
-        _switch(model, entries, False)
+        _switch(entries, False)
 
 
 def reference(model: nn.Module) -> "Reference":
@@ -99,7 +99,7 @@ def _entries(model: nn.Module) -> list[tuple[str, ActiveEntries]]:
     return entries
 
 
-def _switch(model: nn.Module, entries: list[tuple[str, ActiveEntries]], is_off: bool) -> None:
-    for name, part in entries:
+def _switch(entries: list[tuple[str, ActiveEntries]], is_off: bool) -> None:
+    for _, part in entries:
         part.is_off = is_off
-        part.write(original(model, name))
+        part.fold()

@@ -175,9 +175,9 @@ def pattern(entries: Entries) -> Pattern | None:
 
 
 def _weight_entries(module: Any) -> tuple[Entries, Tensor]:
-    """The active entries of `module.weight` and the full weight with their values written into it."""
+    """The active entries of `module.weight` and the full weight, which holds their values."""
     stack = module.parametrizations["weight"]
-    stack[0].write(stack.original)
+    stack[0].catch_up(stack.original)
     return stack[0], stack.original
 
 

@@ -161,6 +161,7 @@ def put(diff: Stored, model: nn.Module, masks: Masks | None, block_size: int) ->
             weight, stored = original(model, name), diff.positions(name)
             write_entries(weight, stored.to(weight.device), diff.values[name])
             entries.values.data.copy_(diff.values[name][torch.searchsorted(stored, entries.indices.cpu())])
+            entries.fold()
     tensors = _whole_tensors(model)
     for name, tensor in diff.whole.items():
         tensors[name].data.copy_(tensor)

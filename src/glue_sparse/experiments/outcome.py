@@ -114,17 +114,22 @@ def _examples_seen(trainer: SparseTrainer) -> int:
     return trainer.state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
 
 
+def _exchanged(told: dict[str, Any]) -> str:
+    """A line on what processes have sent to each other, where that was counted."""
+    if "num_merges" in told:
+        return (f"each of {told['num_workers']} workers sent {told['sent_per_worker']:,.0f} bytes in "
+                f"{told['num_merges']} merges; a dense run sends {told['dense_sent_per_worker']:,}\n")  # fmt: skip
+    if "sent_per_step" in told:
+        kinds = ", ".join(f"{kind} {size:,}" for kind, size in told["sent_per_step"].items())
+        return f"each of {told['num_ranks']} ranks sends in a step, in bytes: {kinds}\n"
+    return ""
+
+
 def summary(result: Result, folder: str) -> str:
     """A few lines for the end of a run."""
     cost = result.cost
     scores = ", ".join(f"{split} {m[result.main_metric]:.4f}" for split, m in result.metrics.items())
-    sent = result.communication
-    exchanged = (
-        f"each of {sent['num_workers']} workers sent {sent['sent_per_worker']:,.0f} bytes in {sent['num_merges']} "
-        f"merges; a dense run sends {sent['dense_sent_per_worker']:,}\n"
-        if sent
-        else ""
-    )
+    exchanged = _exchanged(result.communication)
     flops = result.flops
     computed = (
         f"FLOPs: {flops['forward_flops']:.3g} forward per example ({flops['forward_share']:.1%} of dense), "

@@ -142,9 +142,9 @@ def _run(settled: Settled, given: dict[str, Any], folder: Path, checkpoint: str 
     with keeping(lambda: _kept(folder)):
         with ranks.together():
             if args.should_save and checkpoint is None:
-                run_folder.begin(folder, given, _leavings(folder))
+                aside.move(folder, _leavings(folder))
             if args.should_save:
-                run_folder.note_command(folder)
+                run_folder.note_run(folder, given)
         with _noting_divergence(folder, args.should_save):
             seconds = _train(training, trainer, guard, checkpoint, folder)
             contents = _save_diff(training, folder) if args.should_save else None

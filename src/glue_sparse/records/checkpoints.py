@@ -61,16 +61,14 @@ def _stored(path: Path) -> Stored:
         return Stored(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def check(folder: Path, num_ranks: int = 1) -> None:
+def check(folder: Path) -> None:
     """See that a run can go on from a checkpoint exactly as it would have gone on without a stop.
 
     Without a list, as older versions wrote them, a checkpoint is taken with a warning where nothing that a resumed run
     reads is missing.
 
-    Args:
-        num_ranks: processes of the run that is to go on.
     Raises:
-        ValueError: a file is missing, has changed or cannot be read, or belongs to another number of processes.
+        ValueError: a file is missing, has changed or cannot be read.
     """
     if not is_complete(folder):
         raise ValueError(f"{folder} is not a whole checkpoint: {OTHERWISE}")
@@ -78,10 +76,10 @@ def check(folder: Path, num_ranks: int = 1) -> None:
     for path in folder.iterdir():
         with _damaged(folder, path.name):
             fields.check_regular(path)
-    for name in _needed(folder, num_ranks):
+    for name in _needed(folder):
         if not os.path.lexists(folder / name):
-            raise ValueError(f"{folder} has no {name}, as one of `save_only_model` or of another number of processes, "
-                             f"so nothing can go on from it: {OTHERWISE}")  # fmt: skip
+            raise ValueError(f"{folder} has no {name}, as one of `save_only_model`, so nothing can go on from it: "
+                             f"{OTHERWISE}")  # fmt: skip
         if listed and name not in listed:
             raise ValueError(f"{name} of checkpoint {folder} is none of its files by {LIST}: {OTHERWISE}")
 
@@ -122,11 +120,18 @@ def _warn(folder: Path) -> None:
     logger.warning("%s has no %s, as older versions wrote it, so its files cannot be checked", folder, LIST)
 
 
-def _needed(folder: Path, num_ranks: int) -> list[str]:
+def num_ranks(folder: Path) -> int:
+    """Processes of the run that wrote a checkpoint: each has left its random state."""
+    numbers = [int(path.stem.rpartition("_")[2]) for path in folder.glob("rng_state_[0-9]*.pth")]
+    return max(numbers, default=0) + 1
+
+
+def _needed(folder: Path) -> list[str]:
     """What a resumed run reads beside the model; each worker that merges looks for a file of its own."""
     if any(folder.glob("worker*.safetensors")):
         return [STATE]
-    numbers = [f"_{rank}" for rank in range(num_ranks)] if num_ranks > 1 else [""]
+    count = num_ranks(folder)
+    numbers = [f"_{rank}" for rank in range(count)] if count > 1 else [""]
     return [STATE, "optimizer.pt", "scheduler.pt", *(f"rng_state{number}.pth" for number in numbers)]
 
 
@@ -153,7 +158,7 @@ def _in_order(folder: Path) -> list[Path]:
     return sorted((path for path in numbers if numbers[path].isdecimal()), key=lambda path: int(numbers[path]))
 
 
-def latest_whole(folder: Path, num_ranks: int = 1) -> Path | None:
+def latest_whole(folder: Path) -> Path | None:
     """The last checkpoint from which a run can go on; later ones that cannot be used are said.
 
     Raises:
@@ -162,7 +167,7 @@ def latest_whole(folder: Path, num_ranks: int = 1) -> Path | None:
     refused = None
     for path in reversed(complete(folder)):
         try:
-            check(path, num_ranks)
+            check(path)
         except ValueError as error:
             refused = error
             logger.warning("%s", error)

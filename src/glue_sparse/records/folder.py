@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from glue_sparse.arguments.training import RunArguments
 
 ARGUMENTS_FILE = "arguments.json"
+_DIVISION = ("per_device_train_batch_size", "gradient_accumulation_steps")
+"""Settings that with the number of processes give the examples of a step."""
 COMMAND_FILE = "command.txt"
 DIVERGED = "diverged.txt"
 
@@ -28,7 +30,7 @@ DIVERGED = "diverged.txt"
 def claimed(training: "RunArguments", given: dict[str, Any]) -> Iterator[str | None]:
     """Hold the output folder for this run; gives the checkpoint to resume from, if any. The first rank comes first.
 
-    An earlier run that stands aside (`begin`) when the block ends, or that a killed run has left so, is put back.
+    An earlier run that stands aside (`aside.move`) when the block ends, or that a killed run has left so, is put back.
 
     Args:
         given: the run's arguments; a resumed run must have the settings of the one it continues.
@@ -43,7 +45,7 @@ def claimed(training: "RunArguments", given: dict[str, Any]) -> Iterator[str | N
             aside.put_back(folder)
         checkpoint = _checkpoint(folder, training)
         if checkpoint:
-            _check_same_settings(Path(checkpoint).parent, given)
+            _check_same_settings(Path(checkpoint), given, training.world_size)
         if training.process_index == 0:
             _check_free(folder, training, checkpoint)
         yield checkpoint
@@ -100,19 +102,10 @@ def patterns(files: Iterable[str]) -> set[str]:
     return own.union(files)
 
 
-def begin(folder: Path, given: dict[str, Any], files: Collection[str]) -> None:
-    """Move an earlier run aside and write what this one is told; `aside.drop` deletes the earlier one later.
-
-    Args:
-        files: `patterns`.
-    """
-    aside.move(folder, files)
+def note_run(folder: Path, given: dict[str, Any]) -> None:
+    """Leave what a run is told, and the command line that began it or goes on with it."""
     text = whole_files.json_text(results.settings(given), "the arguments", indent=2)
     whole_files.write_text(folder / ARGUMENTS_FILE, text + "\n")
-
-
-def note_command(folder: Path) -> None:
-    """Leave the command line that began this run, or goes on with it."""
     whole_files.write_text(folder / COMMAND_FILE, shlex.join(sys.argv) + "\n")
 
 
@@ -132,11 +125,11 @@ def _check_free(folder: Path, training: "RunArguments", checkpoint: str | None) 
 
 
 def _checkpoint(folder: Path, training: "RunArguments") -> str | None:
-    wanted, num_ranks = training.resume_from_checkpoint, training.world_size
+    wanted = training.resume_from_checkpoint
     if not wanted:
         return None
     if wanted == "auto":
-        found = checkpoints.latest_whole(folder, num_ranks)
+        found = checkpoints.latest_whole(folder)
         return str(found) if found else None
     if wanted not in ("last", "true", "True"):
         if not checkpoints.is_complete(Path(wanted)):
@@ -146,7 +139,7 @@ def _checkpoint(folder: Path, training: "RunArguments") -> str | None:
         if not complete:
             raise ValueError(f"{folder} holds no complete checkpoint to resume from: give `overwrite` instead")
         wanted = str(complete[-1])
-    checkpoints.check(Path(wanted), num_ranks)
+    checkpoints.check(Path(wanted))
     return wanted
 
 
@@ -163,7 +156,11 @@ def diverged(folder: Path) -> dict[str, Any] | None:
     return json_object(text_of(path), path) if path.exists() else {}
 
 
-def _check_same_settings(folder: Path, given: dict[str, Any]) -> None:
-    path = folder / ARGUMENTS_FILE
-    if path.exists():
-        results.check_same_settings(folder, json_object(text_of(path), path), given)
+def _check_same_settings(checkpoint: Path, given: dict[str, Any], num_ranks: int) -> None:
+    """Other processes may divide a step otherwise; that it has as many examples is seen when the checkpoint is read."""
+    path = checkpoint.parent / ARGUMENTS_FILE
+    if not path.exists():
+        return
+    was, divided = json_object(text_of(path), path), _DIVISION if num_ranks != checkpoints.num_ranks(checkpoint) else ()
+    kept = [{name: value for name, value in one.items() if name not in divided} for one in (was, given)]
+    results.check_same_settings(checkpoint.parent, *kept)

@@ -57,7 +57,7 @@ class Result:
     date: str
     versions: dict[str, str] = field(default_factory=dict)
     communication: dict[str, Any] = field(default_factory=dict)
-    """Of workers that merge: bytes sent, per merge and in total."""
+    """Of workers that merge: bytes sent, per merge and in total; of ranks that share a base out: in a step, by kind."""
     flops: dict[str, float] = field(default_factory=dict)
     """Of one example and of the whole training, and their shares of a dense run's; see `flops.report`."""
     connections: dict[str, Any] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """A Trainer that can be stopped anywhere: evaluation changes nothing, and a checkpoint holds all that is needed."""
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +10,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from glue_sparse.core import ranks
-from glue_sparse.core.randomness import chance_kept
+from glue_sparse.core.randomness import chance_kept, seed_of
 from glue_sparse.records import checkpoints
 from glue_sparse.training.epoch_ends import EpochEnds
 from glue_sparse.writing import fields
 from glue_sparse.writing.ending import is_ours
+
+logger = logging.getLogger(__name__)
 
 _SUMS = "ResumableTrainer"
 """Where a Trainer's state keeps what it has summed up; it has room for what is not its own among callbacks alone."""
@@ -31,6 +34,8 @@ class Sums:
     loss_since_logged: float
     last_logged: int
     seconds: float
+    num_examples: int = 0
+    """Of an optimizer step, over all ranks; older checkpoints do not say."""
 
 
 class ResumableTrainer(Trainer):
@@ -47,6 +52,7 @@ class ResumableTrainer(Trainer):
         self.add_callback(EpochEnds())
         self.add_callback(_RestoreSums(self))
         self._best: str | None = None
+        self._has_other_ranks = False
         self._began = 0.0
         """When training would have begun if it had never been stopped, once it has."""
 
@@ -86,8 +92,12 @@ class ResumableTrainer(Trainer):
         ranks.average(since_logged)
         return Sums(
             self._initial_global_step, self._total_loss_scalar, since_logged.item(), self._globalstep_last_logged,
-            time.time() - self._began,
+            time.time() - self._began, self._num_examples,
         )  # fmt: skip
+
+    @property
+    def _num_examples(self) -> int:
+        return self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
 
     def _restore_sums(self, sums: Sums) -> None:
         self._initial_global_step, self._globalstep_last_logged = sums.first_step, sums.last_logged
@@ -122,10 +132,27 @@ class ResumableTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """See that the checkpoint is whole, and the best one so far too; a subclass then loads the model."""
         folder = Path(resume_from_checkpoint)
-        checkpoints.check(folder, self.args.world_size)
+        checkpoints.check(folder)
         with _readable(folder, checkpoints.STATE):
             state = TrainerState.load_from_json(str(folder / checkpoints.STATE))
+        self._check_division(folder, state)
         self._best = None if state.best_model_checkpoint is None else self._find(state.best_model_checkpoint, folder)
+
+    def _check_division(self, folder: Path, state: TrainerState) -> None:
+        """Other ranks than before must go through the same examples in each step."""
+        callbacks: Any = state.stateful_callbacks or {}
+        count, kept = checkpoints.num_ranks(folder), callbacks.get(_SUMS)
+        self._has_other_ranks = count != self.args.world_size
+        if not self._has_other_ranks or any(folder.glob("worker*.safetensors")):
+            return
+        was = fields.typed(Sums, kept, f"what {checkpoints.STATE} has summed up").num_examples if kept else 0
+        if was != self._num_examples:
+            raise ValueError(f"{folder} is of {count} processes with {was or 'an unknown number of'} examples in each "
+                             f"step, and these {self.args.world_size} would take {self._num_examples}: change "
+                             "`per_device_train_batch_size` or `gradient_accumulation_steps`")  # fmt: skip
+        logger.warning("%s is of %d processes: their random states go to none of these %d, which begin new ones, so "
+                       "that dropout differs from that of an uninterrupted run", folder, count,
+                       self.args.world_size)  # fmt: skip
 
     def _find(self, best: str, folder: Path) -> str | None:
         """Where the best checkpoint lies: beside the one that is resumed, since the run's folder may have moved."""
@@ -147,6 +174,9 @@ class ResumableTrainer(Trainer):
             super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
+        if self._has_other_ranks:
+            set_seed(seed_of(self.args.seed, "ranks", self.state.global_step, self.args.process_index) % 2**32)
+            return
         with _readable(checkpoint, "the random state"):
             super()._load_rng_state(checkpoint)
 

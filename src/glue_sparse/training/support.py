@@ -106,15 +106,15 @@ def check_held(model: nn.Module, was_attached: bool) -> None:
 
 
 def check_accelerator(accelerator: Any) -> None:
-    """Raise a ValueError where the launcher or a plugin has asked for parameters that are shared out over processes."""
+    """Raise a ValueError where the launcher or a plugin shares out parameters or sequences otherwise than by FSDP2."""
     state, plan = accelerator.state, getattr(accelerator, "parallelism_config", None)
     plugins = [name for name in ("fsdp_plugin", "deepspeed_plugin", "megatron_lm_plugin", "torch_tp_plugin")
                if getattr(state, name, None) is not None]  # fmt: skip
-    sizes = [name for name in ("tp_size", "dp_shard_size", "cp_size", "sp_size", "ep_size")
+    sizes = [name for name in ("tp_size", "cp_size", "sp_size", "ep_size")
              if (getattr(plan, name, None) or 1) > 1]  # fmt: skip
     for name in plugins + sizes:
-        raise ValueError(f"accelerate is told to share parameters or sequences out over processes (`{name}`), and "
-                         f"active entries need them whole: {sharding.WHOLE}")  # fmt: skip
+        raise ValueError(f"accelerate is told to share parameters or sequences out over processes (`{name}`) in a way "
+                         f"that active entries cannot follow: {sharding.WAYS_OUT}")  # fmt: skip
 
 
 def announce_frozen(model: nn.Module) -> None:

@@ -26,21 +26,21 @@ from glue_sparse.costs.cost import Cost, cost_of
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo, base_named_by, facts_of
 from glue_sparse.methods.base import Moment, SparseMethod
-from glue_sparse.training import groups, half_speed, half_values, probes, samples, support
+from glue_sparse.training import groups, half_speed, half_values, probes, samples, sharded, support
 from glue_sparse.training.agreement import Agreement
 from glue_sparse.training.divergence import StopOnDivergence, check_values, keep_finite
 from glue_sparse.training.full_eval import types_kept
 from glue_sparse.training.method_hooks import MethodHooks
-from glue_sparse.training.resumable import ResumableTrainer
+from glue_sparse.training.sharded_trainer import ShardedTrainer
 from glue_sparse.training.windows import Windows
 
 
-class SparseTrainer(ResumableTrainer):
+class SparseTrainer(ShardedTrainer):
     """Trainer whose optimizer, clipping, weight decay and checkpoints see the active entries and the head only.
 
     Args:
         model: a plain model; `train` attaches the active entries that the method chooses.
-        args: ordinary training arguments; FSDP, DeepSpeed and what else cannot work are a ValueError.
+        args: ordinary training arguments; DeepSpeed and what else cannot work are a ValueError.
         method: what decides which entries are active, `FixedMask(fisher, density=0.005)` for instance.
         head: names of the parameters that train whole; by default those that the task added to the base.
         info: facts to store with the diff; by default the base's name alone.
@@ -63,6 +63,7 @@ class SparseTrainer(ResumableTrainer):
         if not any(kwargs.get(name) for name in ("optimizers", "optimizer_cls_and_kwargs")):
             probes.check(args)
         check_model(model)
+        self.plan = sharded.plan_of(args, method)
         with support.built_as_asked("the Trainer"):
             super().__init__(model, args, **kwargs)
         support.check_accelerator(self.accelerator)
@@ -82,12 +83,6 @@ class SparseTrainer(ResumableTrainer):
             **facts_of(model),
             base_digest=model_digest(self.network, self.head),
         )
-
-    @property
-    def network(self) -> nn.Module:
-        """The model itself, without a distributed wrapper."""
-        assert isinstance(self.model, nn.Module)
-        return self.model
 
     @property
     def num_epochs(self) -> float | None:
@@ -156,10 +151,6 @@ class SparseTrainer(ResumableTrainer):
     def fit(self, checkpoint: str | None, interrupted: Callable[[], bool]) -> None:
         """`train`, from a checkpoint if one is given; it is a callback that stops it when it is interrupted."""
         self.train(resume_from_checkpoint=checkpoint)
-
-    def facts(self) -> dict[str, Any]:
-        """What a run's result says of this kind of training alone."""
-        return {}
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
         """As in `Trainer`, on the active entries; a resumed run takes them from its checkpoint.

@@ -15,6 +15,7 @@ from glue_sparse.arguments.training import RunArguments
 from glue_sparse.core.active import active_tensors, attach
 from glue_sparse.core.batches import Batch, loss_of, on_device
 from glue_sparse.core.chosen import positions_of
+from glue_sparse.core.folding import fold
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.parametrization import is_attached, original, persistent_buffers, wholly_active, write_entries
 from glue_sparse.core.randomness import seed_of, seeded
@@ -214,6 +215,7 @@ class Worker:
         for (name, indices), new in zip(entries.items(), parts, strict=True):
             weight = original(self.model, name)
             write_entries(weight, indices.to(weight.device), new)
+        fold(self.model)  # where both are active this worker's own stay
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint needs beside the merged model: values, the optimizer's state, what was ever active."""

@@ -61,7 +61,7 @@ class Sharding:
         reshards: whether a layer's weights are given up after its forward pass, and gathered again in the backward one
             (`reshard_after_forward`); the root's are not, which is FSDP2's default.
         micro_steps: forward and backward passes in an optimizer step.
-        clips: whether gradients are clipped by their norm, for which sharded ones send one number.
+        clips: whether gradients are clipped by their norm, for which each sharded one sends a float32 number.
     """
 
     num_ranks: int
@@ -143,21 +143,21 @@ def calls(decoder: Decoder, way: Way, sharding: Sharding) -> list[Call]:
 
 
 def _calls(decoder: Decoder, way: Way, sharding: Sharding) -> Iterator[Call]:
-    ranks, trains = sharding.num_ranks, False
+    ranks, num_trained = sharding.num_ranks, 0
     for group in groups(decoder, way):
         gathers = 1 if group.is_root or not sharding.reshards else 2
         shard = sharding.item_bytes * sharding.shard([*group.frozen, *group.trained])
         yield Call("weights", "all_gather", shard, group.count * gathers * sharding.micro_steps, hides=True)
         if group.trained:
-            trains = True
+            num_trained += group.count * len(group.trained)
             whole = ranks * sharding.reduce_bytes * sharding.shard(group.trained)
             yield Call("gradients", "reduce_scatter", whole, group.count * sharding.micro_steps, hides=True)
     if active := way.num_active(decoder):
         chunk = FLOAT32 * sharding.shard([(active,)])
         yield Call("gradients", "reduce_scatter", ranks * chunk, 1, hides=False)
         yield Call("gradients", "all_gather", chunk, 1, hides=False)
-    if trains and sharding.clips:
-        yield Call("other", "all_reduce", FLOAT32, 1, hides=False)
+    if num_trained and sharding.clips:
+        yield Call("other", "all_reduce", FLOAT32 * num_trained, 1, hides=False)
 
 
 def handed_bytes(found: Sequence[Call]) -> Counter[tuple[Kind, Operation]]:

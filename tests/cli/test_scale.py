@@ -1,15 +1,16 @@
-"""`glue-sparse scale`: three formats that say the same, sentences about mistakes, and the page that shows its tables."""
+"""`glue-sparse scale`: formats that say the same, sentences about mistakes, and the page that shows its tables."""
 
 import csv
 import json
 import subprocess
 import sys
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
 import pytest
 
-from glue_sparse.cli import scale
+from glue_sparse.cli import results, scale
 from glue_sparse.reports import pages
 
 PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
@@ -84,9 +85,15 @@ def test_it_loads_no_torch():
     assert done.returncode == 0, done.stderr[-1000:]
 
 
-def test_the_page_shows_what_the_command_prints(capsys: pytest.CaptureFixture[str]):
-    """`glue-sparse results build --pages docs docs/scaling.md` is not for it, since other pages there have no blocks."""
-    text = PAGE.read_text()
-    asked = pages.blocks(text)
-    assert asked and all(one.split()[0] == "scale" for one in asked)
-    assert pages.built(text, lambda asks: said(asks.partition(" ")[2], capsys)) == text
+def test_the_page_shows_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """`glue-sparse results build docs/scaling.md` writes it anew."""
+    assert [one.split()[0] for one in pages.blocks(PAGE.read_text())] == ["scale"]
+    build = partial(results.build, PAGE.parent / "results", tmp_path)
+    assert build([PAGE], check=True) == []
+    stale = tmp_path / "page.md"
+    stale.write_text("<!-- results: scale --models 8b --gpus 8 -->\nold\n<!-- end -->\n")
+    assert build([stale]) == [stale]
+    assert said("--models 8b --gpus 8", capsys) in stale.read_text()
+    with pytest.raises(ValueError, match="page.md: a page has blocks"):
+        stale.write_text("nothing\n")
+        build([stale])

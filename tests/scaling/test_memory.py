@@ -76,13 +76,8 @@ def test_states_are_counted_by_hand():
     assert active.active == (4 + 4 + 2) * k and active.optimizer == 8 * k
     assert active.gradients == 4 * k + 2 * 64 * 176
     lora = memory(one, Way("lora", rank=4), Sharding(ranks), TOKENS)
-    assert lora.optimizer == 8 * 2 * adapters_of(ranks)
-
-
-def adapters_of(ranks: int) -> int:
-    """A rank's chunks of LoRA of rank 4 beside one layer: a row each of [4, in], and of [out, 4] 1, 1, 1, 1, 3, 3, 1."""
-    inputs, rows = (64, 64, 64, 64, 64, 64, 176), (1, 1, 1, 1, 3, 3, 1)
-    return sum(inputs) + 4 * sum(rows)
+    adapters = 6 * 64 + 176 + 4 * (1 + 1 + 1 + 1 + 3 + 3 + 1)  # a row of each [4, in], and rows of [out, 4]
+    assert lora.optimizer == 8 * 2 * adapters
 
 
 def test_layers_that_stay_are_all_gathered_and_one_gpu_gathers_nothing():

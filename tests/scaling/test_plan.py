@@ -9,7 +9,7 @@ from glue_sparse.scaling import devices, page, shapes
 from glue_sparse.scaling.devices import Device
 from glue_sparse.scaling.plan import Work, cell, flops_per_token, plan
 from glue_sparse.scaling.shapes import Decoder
-from glue_sparse.scaling.traffic import Sharding, Way, calls, handed_bytes, sent_bytes
+from glue_sparse.scaling.traffic import Kind, Operation, Sharding, Way, calls, handed_bytes, sent_bytes
 
 SMALL = Decoder(40, 16, 24, 2, 4, 2, "tests")
 ALL, LORA, ACTIVE = Way("all", whole=True), Way("lora", rank=3), Way("active", density=0.01)
@@ -17,7 +17,7 @@ WAYS = (ALL, LORA, ACTIVE)
 H100 = devices.read("h100")
 
 
-def handed(way: Way, sharding: Sharding) -> dict[tuple[str, str], int]:
+def handed(way: Way, sharding: Sharding) -> dict[tuple[Kind, Operation], int]:
     """Bytes by what is sent, and how."""
     return dict(handed_bytes(calls(SMALL, way, sharding)))
 

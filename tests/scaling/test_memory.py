@@ -22,10 +22,14 @@ def kept_bytes(layers: int, dtype: torch.dtype, recomputes: bool) -> int:
     one = decoder(layers)
     model = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=one.vocab_size, hidden_size=one.hidden_size, intermediate_size=one.intermediate_size,
-            num_hidden_layers=layers, num_attention_heads=one.num_attention_heads,
-            num_key_value_heads=one.num_key_value_heads, use_cache=False,
-        )  # fmt: skip
+            vocab_size=one.vocab_size,
+            hidden_size=one.hidden_size,
+            intermediate_size=one.intermediate_size,
+            num_hidden_layers=layers,
+            num_attention_heads=one.num_attention_heads,
+            num_key_value_heads=one.num_key_value_heads,
+            use_cache=False,
+        )
     )
     model = model.to(dtype).train()  # pyright: ignore[reportArgumentType]
     if recomputes:

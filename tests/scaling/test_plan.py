@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from glue_sparse.scaling import devices, page, shapes
-from glue_sparse.scaling.devices import Device
-from glue_sparse.scaling.plan import Work, cell, flops_per_token, plan
+from glue_sparse.scaling.plan import Cell, Work, cell, flops_per_token, plan
 from glue_sparse.scaling.shapes import Decoder
-from glue_sparse.scaling.traffic import Kind, Operation, Sharding, Way, calls, handed_bytes, sent_bytes
+from glue_sparse.scaling.traffic import Call, Kind, Operation, Sharding, Way, calls, handed_bytes, sent_bytes
 
 SMALL = Decoder(40, 16, 24, 2, 4, 2, "tests")
 ALL, LORA, ACTIVE = Way("all", whole=True), Way("lora", rank=3), Way("active", density=0.01)
@@ -62,6 +61,12 @@ def test_micro_steps_send_weights_and_sharded_gradients_again_and_active_ones_on
             assert four[way.name][sent] == count * (4 if again else 1), (way, sent)
 
 
+def test_rings_pass_shards_on():
+    told = {"all_gather": 3 * 100, "reduce_scatter": 75, "all_reduce": 150}
+    for operation, sent in told.items():
+        assert Call("other", operation, 100, 2, hides=False).sent(4) == 2 * sent  # pyright: ignore[reportArgumentType]
+
+
 def test_a_rank_alone_sends_nothing():
     assert not any(calls(SMALL, way, Sharding(1)) for way in WAYS)
 
@@ -99,18 +104,20 @@ def test_seconds_of_a_step():
     assert waiting.communication - found.communication == pytest.approx(3 * (2 * 2 + 1 + 2))  # log2 8 for each call
 
 
-def fits(device: Device, memory: float) -> bool | None:
-    """Whether layers are recomputed on a device of so many bytes."""
-    told = replace(device, memory_bytes=replace(device.memory_bytes, value=memory)).given(memory_share=1.0)
-    return cell("small", SMALL, ALL, 8, Work(64, 8), told).recomputes
+def on(memory: float) -> Cell:
+    """A cell on a device of so many bytes."""
+    told = replace(H100, memory_bytes=replace(H100.memory_bytes, value=memory)).given(memory_share=1.0)
+    return cell("small", SMALL, ALL, 8, Work(64, 8), told)
 
 
 def test_layers_are_recomputed_only_where_they_must_be_and_some_do_not_fit():
-    used = cell("small", SMALL, ALL, 8, Work(64, 8), H100).memory
+    usual = on(8e10)
+    used = usual.memory
     assert used.kept > used.recomputed
-    assert fits(H100, used.total(False)) is False
-    assert fits(H100, used.total(False) - 1) is True and fits(H100, used.total(True)) is True
-    assert fits(H100, used.total(True) - 1) is None
+    assert on(used.total(False)).recomputes is usual.recomputes is False
+    assert on(used.total(False) - 1).recomputes is True and on(used.total(True)).recomputes is True
+    assert on(used.total(True) - 1).recomputes is None
+    assert on(used.total(True)).compute == on(used.total(True) - 1).compute == pytest.approx(4 / 3 * usual.compute)
 
 
 def test_each_constant_has_a_source_and_what_is_given_is_told():

@@ -15,6 +15,7 @@ ALLOWED: dict[str, set[str]] = {
     "diffs": {"core", "writing"},
     "arguments": {"core", "writing"},
     "records": {"arguments", "writing"},
+    "scaling": {"arguments", "costs", "core", "writing"},
     "models": {"diffs", "core", "writing"},
     "methods": {"scores", "costs", "diffs", "core", "writing"},
     "tasks": {"models", "records", "arguments", "core", "costs", "writing"},

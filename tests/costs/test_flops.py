@@ -22,7 +22,8 @@ from transformers import (
 from glue_sparse.core.active import attach
 from glue_sparse.core.options import Inactive
 from glue_sparse.core.parametrization import held_tensors
-from glue_sparse.costs.flops import Forward, forward_flops, report, training_flops
+from glue_sparse.costs.flops import forward_flops, report
+from glue_sparse.costs.formulas import Forward, training_flops
 from networks import bert, collate, examples, gpt2
 
 

@@ -78,6 +78,9 @@ class Blocks:
     def _hours(self, page: Path, words: list[str]) -> str:
         return text_tables.markdown(made.HOURS, made.hours(self.entries))
 
+    def _scale(self, page: Path, words: list[str]) -> str:
+        return _called("scale", words)
+
     def _pages(self, page: Path, words: list[str]) -> str:
         found = pages.statuses(self.folder).items()
         return text_tables.markdown(
@@ -87,7 +90,7 @@ class Blocks:
 
 _RENDER: dict[str, Callable[[Blocks, Path, list[str]], str]] = {
     "table": Blocks._table, "figure": Blocks._figure, "claims": Blocks._claims, "made": Blocks._made,
-    "where": Blocks._where, "hours": Blocks._hours, "pages": Blocks._pages,
+    "where": Blocks._where, "hours": Blocks._hours, "pages": Blocks._pages, "scale": Blocks._scale,
 }  # fmt: skip
 
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "weights": ("weights", "count small weights over training, or compare two models"),
     "zero-shot": ("zero_shot", "prune a language model without training, and measure its perplexity"),
     "benchmark": ("benchmark", "measure what sparse training costs here"),
+    "scale": ("scale", "plan training on more GPUs than are here: memory, bytes sent and seconds, simulated"),
     "quickstart": ("quickstart", "train one model by several methods, and show what each costs and is good for"),
     "doctor": ("doctor", "say what is installed, what this machine can do, and what is missing"),
 }

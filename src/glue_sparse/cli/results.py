@@ -3,6 +3,7 @@
     glue-sparse results collect fish_rates
     glue-sparse results build
     glue-sparse results build docs/results/claims.md --check
+    glue-sparse results build docs/scaling.md
     glue-sparse results build --list
 
 `collect` writes the finished runs of grids, runs/GRID, to docs/results/runs/GRID.json, beside those that are there
@@ -14,6 +15,7 @@ stand between <!-- results: COMMAND --> and <!-- end -->, from these files alone
     claims ...         what `claims` says, with its flags
     where GRID ...     what `diff where` says of --rows: in which parts of the model their entries lie
     made GRID ...      dates, versions, models, seeds and hours of the runs
+    scale ...          what `scale` says, with its flags
     hours              all grids: their runs, seeds, hours and dates
     pages              all pages, and what is generated in each
 
@@ -29,9 +31,11 @@ from glue_sparse.cli.ending import one_sentence
 from glue_sparse.records import archive
 from glue_sparse.reports import pages
 from glue_sparse.writing import tables
+from glue_sparse.writing.fields import text_of
 from glue_sparse.writing.files import write_text
 from glue_sparse.writing.parser import Parser
 from glue_sparse.writing.sentences import say
+from glue_sparse.writing.words import prefixed
 
 RESULTS = Path("docs", "results")
 
@@ -84,7 +88,8 @@ def build(folder: Path, archives: Path, only: Sequence[Path] = (), check: bool =
     stale, known = [], pages.statuses(folder)
     for page in only:
         if page not in known:
-            raise ValueError(f"{page} is no page of {folder}: give that folder as `pages`")
+            with prefixed(str(page)):
+                pages.status(text_of(page))
     with blocks.of(folder, archives, draws=not check) as rendering:
         for page in only or known:
             before = page.read_text()

@@ -9,10 +9,9 @@ skips every zero; the layers of this project compute with their zeros.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,31 +24,12 @@ from transformers.pytorch_utils import Conv1D
 
 from glue_sparse.core.batches import Batch, batch_size, on_device, only_these_require_grad, undisturbed
 from glue_sparse.core.parametrization import Parametrization, held_tensors, original
+from glue_sparse.costs.formulas import Forward, Rule, training_flops
 
 logger = logging.getLogger(__name__)
 
-Formula = Literal["dense", "static", "snfs", "rigl", "frozen"]
-"""How a method trains; `training_flops` has the formulas."""
-Rule = Formula | Callable[["Forward"], float]
-"""One of them, or a function of its own where none fits."""
-
 _Use = tuple[nn.Module, str]
 """A module and the attribute that is one of its weights."""
-
-
-@dataclass(frozen=True)
-class Forward:
-    """FLOPs of one example's forward pass, as a mean over the examples of a batch."""
-
-    dense: float
-    """With all weights present: f_D of the formulas."""
-    sparse: float
-    """With each tensor's share times the density of what it holds: f_S. Frozen inactive entries compute, so count."""
-    trained: float
-    """Share of the entries that train: whole tensors that require a gradient, active entries by their density, and all
-    products without a weight, whose backward pass does not shrink."""
-    by_tensor: dict[str, float]
-    """Original name of each weight -> its share of `dense`. What is missing to `dense` are products without one."""
 
 
 def forward_flops(model: nn.Module, batch: Batch, num_examples: int | None = None) -> Forward:
@@ -86,39 +66,6 @@ def forward_flops(model: nn.Module, batch: Batch, num_examples: int | None = Non
     _warn_of_missing(model, by_tensor)
     shares = {name: flops / size for name, flops in by_tensor.items()}
     return Forward(dense / size, sparse / size, trained / size, shares)
-
-
-def training_flops(rule: Rule, forward: Forward, update_every: int | None = None) -> float:
-    """FLOPs of one example in one training step (RigL, appendix H), in the mean over steps.
-
-    * `dense`: 3 f_D.
-    * `static`: 3 f_S, a fixed mask of zeros; also SET, whose changes need no gradient, and one-shot pruning.
-    * `snfs`: 2 f_S + f_D, the dense gradient of the weights at each step.
-    * `rigl`: (3 f_S T + 2 f_S + f_D) / (T + 1), with T = `update_every`.
-    * `frozen`: 2 f_D + f_W with f_W = `forward.trained`, where inactive entries keep their values (FISH mask). It is
-      not from a paper: forward pass and gradients of the inputs are dense, those of weights at active entries only.
-    * a function: what it says.
-
-    Args:
-        update_every: steps between two changes of the mask; only `rigl` uses it.
-    Raises:
-        ValueError: an unknown rule, or `rigl` without a positive `update_every`.
-    """
-    if callable(rule):
-        return rule(forward)
-    dense, sparse = forward.dense, forward.sparse
-    if rule == "rigl":
-        if update_every is None or update_every < 1:
-            raise ValueError(f"the FLOPs of `rigl` need `update_every` of at least 1 step, not {update_every}")
-        return (3 * sparse * update_every + 2 * sparse + dense) / (update_every + 1)
-    if rule not in get_args(Formula):
-        raise ValueError(f"no training FLOPs for {rule!r}; choose one of {', '.join(get_args(Formula))}")
-    return {
-        "dense": 3 * dense,
-        "static": 3 * sparse,
-        "snfs": 2 * sparse + dense,
-        "frozen": 2 * dense + forward.trained,
-    }[rule]
 
 
 def report(forward: Forward, rule: Rule, num_examples: int, update_every: int | None = None) -> dict[str, float]:

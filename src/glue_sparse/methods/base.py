@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from glue_sparse.core.active import Inactive, attach
 from glue_sparse.core.batches import Batch
 from glue_sparse.core.masks import Masks, Scores
-from glue_sparse.costs.flops import Rule
+from glue_sparse.costs.formulas import Rule
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo
 
@@ -64,7 +64,7 @@ class SparseMethod:
     """Whether scaled gradients, or steps left out, would break it."""
 
     def flops_rule(self, num_steps: int, num_epochs: float | None) -> tuple[Rule, int | None]:
-        """Whose formula gives the FLOPs of a run so long, and its period of updates; see `flops.training_flops`."""
+        """Whose formula gives the FLOPs of a run so long, and its period of updates; see `formulas.training_flops`."""
         return ("static" if self.inactive == "zero" else "frozen"), None
 
     def check(self, model: nn.Module, head: tuple[str, ...], num_steps: int | None) -> None:

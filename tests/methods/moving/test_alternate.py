@@ -12,7 +12,8 @@ from glue_sparse import SparseTrainer
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.parametrization import current_tensors
 from glue_sparse.core.params import encoder_matrices
-from glue_sparse.costs.flops import forward_flops, training_flops
+from glue_sparse.costs.flops import forward_flops
+from glue_sparse.costs.formulas import training_flops
 from glue_sparse.methods.moving.alternate import Alternate
 from glue_sparse.methods.moving.drop_grow import DropGrow
 from glue_sparse.methods.moving.phases import Phases

@@ -11,7 +11,7 @@ from glue_sparse.core.active import attach
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.parametrization import is_attached, persistent_buffers, release, wholly_active
 from glue_sparse.core.params import body_names, layer_numbers, num_blocks, trainable_names
-from glue_sparse.costs.flops import Rule
+from glue_sparse.costs.formulas import Rule
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
 from glue_sparse.methods.gates.gate_counts import expected_open, report

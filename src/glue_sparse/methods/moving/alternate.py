@@ -15,7 +15,7 @@ from glue_sparse.core.parametrization import original
 from glue_sparse.core.randomness import seed_of, seeded
 from glue_sparse.core.reindexing import reindex
 from glue_sparse.core.stored import check_like
-from glue_sparse.costs.flops import Rule
+from glue_sparse.costs.formulas import Rule
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
 from glue_sparse.methods.moving import checkpoint as moved

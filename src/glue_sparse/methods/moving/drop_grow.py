@@ -11,7 +11,7 @@ from torch import nn
 from glue_sparse.core import budgets
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.options import Inactive, Initial
-from glue_sparse.costs.flops import Rule as FlopsRule
+from glue_sparse.costs.formulas import Rule as FlopsRule
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
 from glue_sparse.methods.moving import checkpoint as moved

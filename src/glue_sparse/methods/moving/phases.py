@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from glue_sparse.core.options import Inactive
-from glue_sparse.costs.flops import Forward
+from glue_sparse.costs.formulas import Forward
 from glue_sparse.methods.schedules import beginning, boundary
 from glue_sparse.writing.words import check_one_of
 
@@ -65,7 +65,7 @@ def mean_training_flops(forward: Forward, densities: Mapping[str, float], phases
     """FLOPs of one example in one training step, in the mean over the steps of all phases.
 
     A dense phase costs what dense training does; a sparse one 3 f_S where inactive entries are zero, and 2 f_D + f_W
-    where they are frozen, with the terms of `flops.training_flops`. Choosing the entries of a phase is not counted.
+    where they are frozen, with the terms of `formulas.training_flops`. Choosing the entries of a phase is not counted.
 
     Args:
         forward: of the model as the last phase left it.

@@ -69,7 +69,8 @@ def cut(scores: dict[str, Tensor], mesh: DeviceMesh) -> nn.Module:
     for name, table in scores.items():
         model.register_parameter(name, nn.Parameter(table.clone()))
     wide = {id(model.get_parameter(name)) for name in scores if name.startswith("wide")}
-    return fully_shard(model, mesh=mesh, shard_placement_fn=lambda p: Shard(1) if id(p) in wide else None)
+    fully_shard(model, mesh=mesh, shard_placement_fn=lambda p: Shard(1) if id(p) in wide else None)
+    return model
 
 
 def selections(mesh: DeviceMesh) -> dict[str, int]:

@@ -36,22 +36,18 @@ def fisher(
 ) -> Scores:  # fmt: skip
     """Diagonal Fisher information, summed over examples (Sung et al., 2021, arXiv 2111.09839, section 3).
 
-    Gradients are of single examples, in eval mode; the model, its mode, `.grad` and global random state stay.
-
-    Memory: a number for each entry, and one tensor's gradients. After `activation_checkpointing_enable()` examples are
-    done one at a time and layers recomputed, in eval mode too: slower, with the activations of a single layer.
-
-    Of a model that `fully_shard` has cut, each rank does its examples one at a time, for `label` alone; each gets the
-    sums over all ranks for its own part.
+    Gradients are of single examples, in eval mode; the model, its mode, `.grad` and global random state stay. Memory: a
+    number for each entry, and one tensor's gradients. After `activation_checkpointing_enable()` examples are done one
+    at a time and layers recomputed, in eval mode too: slower, with the activations of a single layer. On a model that
+    `fully_shard` has cut each rank does its examples so, for `label` alone, and gets the sums of all for its part.
 
     Args:
         model: any whose `forward` returns a loss.
         names: of the parameters to score.
-        batches: dicts for `model(**batch)`, which returns a loss (and logits, for all but `label`); or `Examples`,
-            which say by which loss they are trained.
+        batches: dicts for `model(**batch)`, which returns a loss (and logits, but for `label`); or `Examples`.
         estimator: `label` uses the data set's label and the loss that is trained (the empirical Fisher), `expected`
-            the exact expectation over the model's classes, `sampled` one label drawn from the model per example.
-            An example whose labels are all -100 has none, and does not count for `label`.
+            the exact expectation over the model's classes, `sampled` one label drawn from the model per example. An
+            example whose labels are all -100 does not count for `label`.
         power: square of each gradient, or its absolute value.
         seed: for drawn labels.
         progress: show a progress bar, on the first rank.
@@ -59,17 +55,16 @@ def fisher(
     Returns:
         Parameter name -> a number of this type per entry, at least 0, in the tensor's shape.
     Raises:
-        ValueError: an estimator other than `label` on a model that has no classes, or that is sharded.
+        ValueError: an estimator other than `label` on a model without classes, or on a sharded one.
     """
     given = with_loss(model, batches)
     shown = tqdm(batches, desc="Fisher", unit="batch", disable=not (progress and ranks.is_first()))
     if is_sharded(model):
         return _on_shards(model, names, given, shown, estimator, power, dtype)
-    totals = Sums.zeros(model, names, dtype)
+    totals, raised = Sums.zeros(model, names, dtype), torch.square if power == "square" else torch.abs
     summed = PerExample(
-        model, totals, torch.square if power == "square" else torch.abs, _losses_of(estimator, given, power),
-        are_sums=estimator != "label", recomputes=bool(layers(model)),
-    )  # fmt: skip
+        model, totals, raised, _losses_of(estimator, given, power), estimator != "label", bool(layers(model))
+    )
     with evaluating(model), torch.enable_grad():
         for step, batch in enumerate(shown):
             summed.add(_prepared(on_device(batch, model), given.label_names, model, estimator, seed, step))

@@ -26,9 +26,14 @@ def count() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def index() -> int:
+    """The number of this process among them, from 0."""
+    return dist.get_rank() if count() > 1 else 0
+
+
 def is_first() -> bool:
     """Whether this process is the one that speaks for all."""
-    return count() == 1 or dist.get_rank() == 0
+    return index() == 0
 
 
 def add(tensors: Mapping[str, Tensor], device: torch.device) -> Mapping[str, Tensor]:
@@ -39,6 +44,20 @@ def add(tensors: Mapping[str, Tensor], device: torch.device) -> Mapping[str, Ten
     for tensor in summed.values():
         dist.all_reduce(tensor)
     return summed
+
+
+def joined(vector: Tensor, device: torch.device) -> Tensor:
+    """The vectors of all ranks, of any lengths, one after the other, on the device that their group talks over."""
+    if count() == 1:
+        return vector
+    lengths = torch.zeros(count(), dtype=torch.long, device=device)
+    lengths[index()] = len(vector)
+    dist.all_reduce(lengths)
+    padded = torch.zeros(int(lengths.max()), dtype=vector.dtype, device=device)  # all have to send as much
+    padded[: len(vector)] = vector
+    found = [torch.empty_like(padded) for _ in range(count())]
+    dist.all_gather(found, padded)
+    return torch.cat([part[:length] for part, length in zip(found, lengths.tolist(), strict=True)])
 
 
 def average(tensor: Tensor) -> None:

@@ -17,6 +17,7 @@ from glue_sparse.core.content import content_digest
 from glue_sparse.core.folding import Folding
 from glue_sparse.core.parametrization import held_tensors, is_attached
 from glue_sparse.core.params import head_names
+from glue_sparse.core.shards import is_sharded
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -63,11 +64,6 @@ def shard(
     if hasattr(model, "generate"):
         register_fsdp_forward_method(model, "generate")
     return model
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Whether `shard` has shared a model out."""
-    return isinstance(model, FSDPModule)
 
 
 def _check(model: nn.Module) -> None:

@@ -56,6 +56,8 @@ class SparseMethod:
     """Whether other entries become active while training."""
     refuses_merging: str = "this method has hooks that workers which train apart would not call"
     """Why workers that merge cannot train by it; empty where they can, so that a method has to say so."""
+    refuses_shards: str = "this method chooses on the whole model: let it do so before the model is sharded"
+    """Why `prepare` takes no model that `fully_shard` has cut; empty where it does."""
     refuses_again: str = ""
     """Why training cannot be called again after it has ended; empty where it goes on from what has been trained."""
     has_phases: bool = False
@@ -80,7 +82,9 @@ class SparseMethod:
         """Choose the active entries, once, before the optimizer exists.
 
         Args:
-            model: plain, on its device; to be left as it is.
+            model: plain, on its device; to be left as it is. Where `refuses_shards` is empty, also a copy that
+                `fully_shard` has cut, to be thrown away; `combine` is not called then, since scores of shards are of
+                all examples already.
             head: names of the parameters that train whole whatever happens.
             batches: data to choose by.
             combine: adds scores over ranks, where each sees a share of the batches.

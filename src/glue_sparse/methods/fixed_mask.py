@@ -11,13 +11,15 @@ from glue_sparse.core.active import Inactive
 from glue_sparse.core.masks import Masks, select
 from glue_sparse.core.options import Shared
 from glue_sparse.core.params import head_size, trainable_names
+from glue_sparse.core.shards import is_sharded
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.methods.base import Batches, Combine, Moment, SparseMethod, alone
 from glue_sparse.methods.moving import checkpoint as moved
 from glue_sparse.methods.refresh import Refresh, check_late_choice
 from glue_sparse.methods.schedules import Period
-from glue_sparse.scores.scores import ScoreFunction, of_all_ranks
+from glue_sparse.scores.choosing import choose_on_shards
+from glue_sparse.scores.scores import ScoreFunction, check_names, of_all_ranks, refuses_shards
 from glue_sparse.writing import bounds
 from glue_sparse.writing.words import check_one_of
 
@@ -95,8 +97,11 @@ class FixedMask(SparseMethod):
         """See `SparseMethod.prepare`.
 
         Raises:
-            ValueError: the head alone exceeds the budget, or the model is not the base of the diff to start from.
+            ValueError: the head alone exceeds the budget, the model is not the base of the diff to start from, or it is
+                sharded and `refuses_shards` says why it should not be.
         """
+        if is_sharded(model) and self.refuses_shards:
+            raise ValueError(self.refuses_shards)
         if self.start is not None:
             self.start.check(model)
             return self.start.masks(model)
@@ -150,6 +155,11 @@ class FixedMask(SparseMethod):
             return "workers that merge have `refresh_every` for new masks"
         return ""
 
+    @property
+    def refuses_shards(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """A choice by a score that takes sharded models works on them."""
+        return super().refuses_shards if self.score is None else refuses_shards(self.score)
+
     def prepare_shares(
         self, model: nn.Module, head: tuple[str, ...], batches: Batches, num_shares: int, number: int = 0
     ) -> list[Masks]:
@@ -177,11 +187,13 @@ class FixedMask(SparseMethod):
         num_entries, num_head = sum(p.numel() for p in model.parameters()), head_size(model, head)
         budget = budgets.total(self.density, num_entries, num_head)
         budgets.check_room(self.density, budget, sum(model.get_parameter(n).numel() for n in names))
-        scores = score(model, names, batches(self.num_samples))
-        if scores.keys() != set(names):
-            raise ValueError(f"the score must name each of the {len(names)} tensors it is asked for, and no other")
-        scores = of_all_ranks(scores, combine)
         shapes = {name: model.get_parameter(name).shape for name in names}
         shared = budgets.shared_out(shapes, budget, self.distribution)
         every = {name: model.get_parameter(name).shape for name in body}
+        examples = batches(self.num_samples)
+        if is_sharded(model):
+            return [choose_on_shards(model, names, score, examples, shared).over(every)]
+        scores = score(model, names, examples)
+        check_names(scores, names)
+        scores = of_all_ranks(scores, combine)
         return [select(scores, shared, share=(i, num_shares)).over(every) for i in range(num_shares)]

@@ -8,8 +8,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from glue_sparse.core.batches import Batch, Examples
 from glue_sparse.core.masks import Scores
-from glue_sparse.scores.gradients import differentiating, summed, weighted_losses, with_weights
+from glue_sparse.scores.gradients import summed, weighted_losses, with_weights
 from glue_sparse.scores.labelled import with_loss
+from glue_sparse.scores.passing import differentiating
 from glue_sparse.scores.scores import Staged
 
 

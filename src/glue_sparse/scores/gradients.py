@@ -8,23 +8,26 @@ read. Layers for which `activation_checkpointing_enable()` was called are recomp
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from glue_sparse.core import ranks
-from glue_sparse.core.batches import Batch, Examples, batch_size, evaluating, on_device, only_these_require_grad
+from glue_sparse.core.batches import Batch, Examples, batch_size, on_device
 from glue_sparse.core.masks import Scores
 from glue_sparse.core.pieces import pieces_of
 from glue_sparse.core.recompute import recomputed
+from glue_sparse.core.shards import is_sharded, local
 from glue_sparse.scores.labelled import labelled, with_loss
-from glue_sparse.scores.passing import grads_kept, taken_as_they_come
-from glue_sparse.scores.scores import Computed, Staged
+from glue_sparse.scores.passing import differentiating, grads_kept, taken_as_they_come
+from glue_sparse.scores.scores import Computed, Staged, on_shards
+from glue_sparse.scores.sharded_sums import sharded_sums
 from glue_sparse.scores.sums import Sums
 
 
+@on_shards
 def gradient(
     model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch], *, progress: bool = True,
     dtype: torch.dtype = torch.float32,
@@ -45,6 +48,7 @@ def gradient(
     return _of_gradient(model, names, batches, progress, dtype, lambda w, g: g.abs())
 
 
+@on_shards
 def saliency(
     model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch], *, progress: bool = True,
     dtype: torch.dtype = torch.float32,
@@ -56,6 +60,7 @@ def saliency(
     return _of_gradient(model, names, batches, progress, dtype, lambda w, g: (w * g).abs())
 
 
+@on_shards
 def taylor(
     model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch], *, progress: bool = True,
     dtype: torch.dtype = torch.float32,
@@ -68,6 +73,7 @@ def taylor(
     return _of_gradient(model, names, batches, progress, dtype, lambda w, g: (w * g).square())
 
 
+@on_shards
 def skeletonization(
     model: nn.Module, names: tuple[str, ...], batches: Iterable[Batch], *, progress: bool = True,
     dtype: torch.dtype = torch.float32,
@@ -97,11 +103,11 @@ def with_weights(
     """A formula of (weights, sums), both float32, entry by entry, for a tensor or a piece of one at a time."""
 
     def of(name: str) -> Tensor:
-        weight = model.get_parameter(name).detach().float()
+        weight = local(model.get_parameter(name)).detach().float()
         return formula(weight, sums[name].to(weight.device).float())
 
     def in_pieces(name: str) -> tuple[torch.Size, Iterator[Tensor]]:
-        weight = model.get_parameter(name)
+        weight = local(model.get_parameter(name))
         shape, parts = pieces_of({name: weight}, name)
         pairs = zip(parts, pieces_of({name: sums[name]}, name)[1], strict=True)
         return shape, (formula(w.float(), g.to(w.device).float()) for w, g in pairs)
@@ -114,30 +120,36 @@ def summed(
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:  # fmt: skip
     """The gradient of the summed loss of all examples, in eval mode, added in float32 and kept in `dtype`."""
+    examples = with_loss(model, batches)
+    if is_sharded(model):
+        counted = _counted(model, examples, "Gradients", progress)
+        return sharded_sums(model, names, counted, partial(_weighted_loss, examples=examples), dtype)
     totals = Sums.zeros(model, names, dtype)
     with (
         differentiating(model, names) as parameters, grads_kept(parameters.values()),
         taken_as_they_come(parameters, totals.add), recomputed(model),
     ):  # fmt: skip
-        for loss in weighted_losses(model, with_loss(model, batches), "Gradients", progress):
+        for loss in weighted_losses(model, examples, "Gradients", progress):
             loss.backward()  # not `grad`, which checkpointed layers refuse
     return totals.tensors
 
 
-@contextmanager
-def differentiating(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, nn.Parameter]]:
-    """Eval mode, with a gradient for those named parameters alone that are not frozen; yields these."""
-    wanted = [name for name in names if model.get_parameter(name).requires_grad]
-    with evaluating(model), torch.enable_grad(), only_these_require_grad(model, wanted) as parameters:
-        yield parameters
-
-
 def weighted_losses(model: nn.Module, examples: Examples, title: str, progress: bool) -> Iterator[Tensor]:
     """The loss of each batch times its examples that have a label, so that their sum is that of all examples."""
+    for batch in _counted(model, examples, title, progress):
+        loss = _weighted_loss(model, batch, examples)
+        if loss.requires_grad:
+            yield loss
+
+
+def _counted(model: nn.Module, examples: Examples, title: str, progress: bool) -> Iterator[Batch]:
+    """Batches of the examples that have a label, those without any left out."""
     shown = tqdm(examples.batches, desc=title, unit="batch", disable=not (progress and ranks.is_first()))
     for batch in shown:
         batch = labelled(on_device(batch, model), examples.label_names)
-        if size := batch_size(batch):
-            loss = size * examples.loss(model, batch)
-            if loss.requires_grad:
-                yield loss
+        if batch_size(batch):
+            yield batch
+
+
+def _weighted_loss(model: nn.Module, batch: Batch, examples: Examples) -> Tensor:
+    return batch_size(batch) * examples.loss(model, batch)

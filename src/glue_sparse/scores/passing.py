@@ -4,11 +4,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
+from glue_sparse.core.batches import evaluating, only_these_require_grad
+from glue_sparse.core.shards import local
+
 Take = Callable[[str, Tensor], None]
 """(name of a parameter, its gradient)."""
+
+
+@contextmanager
+def differentiating(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, nn.Parameter]]:
+    """Eval mode, with a gradient for those named parameters alone that are not frozen; yields these."""
+    wanted = [name for name in names if model.get_parameter(name).requires_grad]
+    with evaluating(model), torch.enable_grad(), only_these_require_grad(model, wanted) as parameters:
+        yield parameters
 
 
 @contextmanager
@@ -59,6 +71,7 @@ def take_whole(loss: Tensor, parameters: Mapping[str, nn.Parameter], take: Take,
 def _hand_on(name: str, parameter: Tensor, take: Take) -> None:
     gradient, parameter.grad = parameter.grad, None
     assert gradient is not None
+    gradient = local(gradient)
     take(name, gradient.to_dense() if gradient.is_sparse else gradient)
 
 

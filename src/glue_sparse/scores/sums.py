@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from glue_sparse.core.pieces import SIZE
 from glue_sparse.core.randomness import seed_of
 from glue_sparse.core.rounding import stochastically
+from glue_sparse.core.shards import local
 
 
 class Sums(Mapping[str, Tensor]):
@@ -28,8 +29,8 @@ class Sums(Mapping[str, Tensor]):
 
     @classmethod
     def zeros(cls, model: nn.Module, names: tuple[str, ...], dtype: torch.dtype = torch.float32) -> "Sums":
-        """Of nothing yet, where the parameters are."""
-        return cls({name: torch.zeros_like(model.get_parameter(name), dtype=dtype) for name in names})
+        """Of nothing yet, where the parameters are; of a sharded model, of this rank's parts."""
+        return cls({name: torch.zeros_like(local(model.get_parameter(name)), dtype=dtype) for name in names})
 
     @contextmanager
     def adding(self, name: str) -> Iterator[Tensor]:

@@ -19,6 +19,7 @@ from transformers import TrainingArguments
 from glue_sparse.arguments.sharding import is_on
 from glue_sparse.core import sharding
 from glue_sparse.core.parametrization import is_attached
+from glue_sparse.core.shards import is_sharded
 from glue_sparse.methods.base import SparseMethod
 
 _WISH = "ACCELERATE_USE_FSDP"
@@ -46,7 +47,7 @@ class Plan:
 
     def apply(self, model: nn.Module, head: Sequence[str], device_type: str) -> None:
         """Share a model out, once its active entries are there; a model that is shared out already stays so."""
-        if sharding.is_sharded(model):
+        if is_sharded(model):
             return
         if not is_attached(model):
             raise ValueError("`fsdp` shares out the base that active entries leave frozen, and this method leaves none "

@@ -1,6 +1,7 @@
 """Ctrl-C or SIGTERM during training: finish the step, with what is due there, save a checkpoint, stop."""
 
 import signal
+import time
 from contextlib import ExitStack
 from types import FrameType
 from typing import Any
@@ -10,6 +11,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from glue_sparse.core import ranks
 from glue_sparse.writing import leaving
 from glue_sparse.writing.ending import SIGNALS, Interrupted
+
+SAME = 5.0
+"""Seconds in which signals to one of several ranks are the same one: a launcher passes on what
+ranks have had from a scheduler themselves."""
 
 
 class SaveOnSignal(TrainerCallback):
@@ -23,6 +28,7 @@ class SaveOnSignal(TrainerCallback):
     def __init__(self) -> None:
         self.told: signal.Signals | None = None
         """The first signal to this process."""
+        self._since = 0.0
         self.received: signal.Signals | None = None
         """A signal to any rank, once all know of it."""
         self._before: dict[signal.Signals, Any] = {}
@@ -52,7 +58,8 @@ class SaveOnSignal(TrainerCallback):
     def _waits(self, number: int) -> bool:
         """Whether a signal waits for a checkpoint: the first one does."""
         if self.told is not None:
-            return False
+            return ranks.count() > 1 and time.monotonic() - self._since < SAME
+        self._since = time.monotonic()
         self.told = signal.Signals(number)
         print("\ninterrupted: saving a checkpoint as soon as possible (once more to stop at once)", flush=True)
         return True

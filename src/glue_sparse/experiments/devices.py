@@ -11,11 +11,11 @@ SHUTDOWN = 300
 """Seconds that a launcher gives its processes to finish a step and save a checkpoint when it is told to stop."""
 
 
-def shared(jobs: int) -> dict[str, str]:
-    """The environment of all jobs, which share the cores where they run side by side."""
+def shared(count: int) -> dict[str, str]:
+    """The environment of so many processes, which share the cores where they run side by side."""
     environment = dict(os.environ)
-    if jobs > 1:
-        environment.setdefault("OMP_NUM_THREADS", _cores(jobs))
+    if count > 1:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     return environment
 
 
@@ -26,9 +26,8 @@ def environment(slot: int, jobs: int, num_processes: int = 1) -> dict[str, str]:
         slot: its place among the `jobs`, from 0.
         num_processes: that it has on this machine.
     """
-    environment = shared(jobs)
+    environment = shared(jobs * num_processes)
     if num_processes > 1:
-        environment.setdefault("OMP_NUM_THREADS", _cores(jobs * num_processes))
         environment.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN))
     if gpus := _gpus():
         each = len(gpus) // jobs
@@ -47,10 +46,6 @@ def check(cells: Iterable[Cell], jobs: int, num_machines: int = 1) -> None:
             side_by_side = f" for each of {jobs} `jobs`" if jobs > 1 else ""
             raise ValueError(f"{cell.name} takes {needed} GPUs{side_by_side}, one for each process, and here are "
                              f"{len(gpus)}: lower `num_processes`{' or `jobs`' if jobs > 1 else ''}")  # fmt: skip
-
-
-def _cores(parts: int) -> str:
-    return str(max(1, (os.cpu_count() or 1) // parts))
 
 
 def _gpus() -> list[str]:

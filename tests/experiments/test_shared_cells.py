@@ -136,7 +136,7 @@ def test_jobs_that_would_waste_nodes_are_refused(
 def shared(tiny_bert: str, rte: Path, tmp_path: Path) -> Callable[..., grids.Grid]:
     """Two runs of two processes."""
     base = {
-        "model": tiny_bert, "data_dir": str(rte), "max_steps": 16, "save_strategy": "steps", "save_steps": 4, 
+        "model": tiny_bert, "data_dir": str(rte), "max_steps": 10, "save_strategy": "steps", "save_steps": 4, 
         "save_total_limit": 1, "disable_tqdm": True, "eval_strategy": "no", "use_cpu": True, "num_processes": 2,
     }  # fmt: skip
     rows = {"random": {"method": "random", "density": 0.1}}
@@ -180,6 +180,6 @@ def test_a_grid_of_shared_cells_is_stopped_and_goes_on(
     assert runner.run_here(shared(), jobs) == []
     for cell in cells:
         result = cell.result()
-        assert result and result.arguments["world_size"] == 2 and result.history[-1]["step"] == 16
+        assert result and result.arguments["world_size"] == 2 and result.history[-1]["step"] == 10
         assert cell.log.read_text().count("results: ") == 1
     assert runner.missing(shared()) == []

@@ -26,7 +26,8 @@ PROGRAMS = [*sorted((ROOT / "examples").rglob("*.py")), *sorted((ROOT / "src/glu
 """Whose docstrings show commands."""
 OURS = ("glue-sparse", "python", "bash", "torchrun", "accelerate")
 OTHERS = {
-    "cat", "cd", "echo", "eval", "export", "git", "ls", "mkdocs", "pip", "pyright", "pytest", "ruff", "sbatch", "source",
+    "cat", "cd", "echo", "eval", "export", "git", "ls", "mkdocs", "pip", "pyright", "pytest", "ruff", "sbatch",
+    "source",
 }  # fmt: skip
 """Commands of other programs that a page may show as they are."""
 FAKE = """#!/bin/bash

@@ -182,11 +182,13 @@ def test_a_cell_that_cannot_even_start_is_a_failed_one(config: Path):
 
 
 @pytest.mark.slow
-def test_an_array_job_runs_every_cell(config: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_an_array_job_runs_every_cell(config: Path, monkeypatch: pytest.MonkeyPatch, num_processes: int):
     submitit = pytest.importorskip("submitit")
     monkeypatch.chdir(config.parent)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # a job that counts GPUs loads torch for that
-    grid = grids.read(config, seeds=[0], output_dir=config.parent / "runs")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")  # a job that counts GPUs loads torch for that
+    flags = ["--use_cpu", "true"]
+    grid = grids.read(config, seeds=[0], output_dir=config.parent / "runs", flags=flags, num_processes=num_processes)
     assert "submitted 1 runs" in slurm.run_slurm(grid, 1, ["timeout_min=5"], cluster="local")
     until(lambda: results.FILE_NAME in {p.name for p in grid.cells[0].folder.glob("*")})
     assert submitit and slurm.run_slurm(grid, 1, cluster="local").startswith("nothing to submit")

@@ -14,7 +14,7 @@ import glue_sparse
 from documented import PAGES, ROOT, check_command
 from glue_sparse.experiments.told import command_line
 
-LAUNCHERS = {"--config_file", "--help", "--nproc_per_node", "--num_processes", "--strict"}
+LAUNCHERS = {"--config_file", "--help", "--machine_rank", "--nproc_per_node", "--strict"}
 """Flags of other programs that the text names."""
 
 

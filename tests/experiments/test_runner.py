@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from forked import SUBPROCESS, Forked
 from glue_sparse import SparseDiff
-from glue_sparse.experiments import grids, runner
+from glue_sparse.experiments import devices, grids, runner, slurm
 from glue_sparse.records import results
 from glue_sparse.writing import aside
 from small_grids import finished
@@ -157,10 +157,10 @@ def test_jobs_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    gpus = [runner._environment(slot, 4, True)["CUDA_VISIBLE_DEVICES"] for slot in range(4)]
-    assert gpus == ["4", "6", "4", "6"] and runner._environment(0, 4, False)["OMP_NUM_THREADS"] == "2"
-    assert "OMP_NUM_THREADS" not in runner._environment(0, 1, False)
-    alone, workers = (runner._environment(0, 1, several)["CUDA_VISIBLE_DEVICES"] for several in (False, True))
+    gpus = [devices.environment(slot, 4, 3)["CUDA_VISIBLE_DEVICES"] for slot in range(4)]
+    assert gpus == ["4", "6", "4", "6"] and devices.environment(0, 4)["OMP_NUM_THREADS"] == "2"
+    assert "OMP_NUM_THREADS" not in devices.environment(0, 1)
+    alone, workers = (devices.environment(0, 1, several)["CUDA_VISIBLE_DEVICES"] for several in (1, 3))
     assert (alone, workers) == ("4", "4,6")  # a plain process would split its batch over all GPUs that it sees
 
 
@@ -182,16 +182,18 @@ def test_a_cell_that_cannot_even_start_is_a_failed_one(config: Path):
 
 
 @pytest.mark.slow
-def test_an_array_job_runs_every_cell(config: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_an_array_job_runs_every_cell(config: Path, monkeypatch: pytest.MonkeyPatch, num_processes: int):
     submitit = pytest.importorskip("submitit")
     monkeypatch.chdir(config.parent)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # a job that counts GPUs loads torch for that
-    grid = grids.read(config, seeds=[0], output_dir=config.parent / "runs")
-    assert "submitted 1 runs" in runner.run_slurm(grid, 1, ["timeout_min=5"], cluster="local")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")  # a job that counts GPUs loads torch for that
+    flags = ["--use_cpu", "true"]
+    grid = grids.read(config, seeds=[0], output_dir=config.parent / "runs", flags=flags, num_processes=num_processes)
+    assert "submitted 1 runs" in slurm.run_slurm(grid, 1, ["timeout_min=5"], cluster="local")
     until(lambda: results.FILE_NAME in {p.name for p in grid.cells[0].folder.glob("*")})
-    assert submitit and runner.run_slurm(grid, 1, cluster="local").startswith("nothing to submit")
+    assert submitit and slurm.run_slurm(grid, 1, cluster="local").startswith("nothing to submit")
     with pytest.raises(ValueError, match="NAME=VALUE"):
-        runner.run_slurm(grids.read(config, output_dir=config.parent / "other"), 1, ["gpus"], cluster="local")
+        slurm.run_slurm(grids.read(config, output_dir=config.parent / "other"), 1, ["gpus"], cluster="local")
 
 
 def test_rows_that_start_from_a_stage_prune_it_and_train_on(config: Path):

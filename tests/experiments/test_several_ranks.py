@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from forked import Forked, ended, start_ranks
+from glue_sparse.records import checkpoints
 from rare import rarely
 
 SECONDS = 100
@@ -60,6 +61,13 @@ def test_what_is_wrong_on_one_rank_ends_both(
         assert last.startswith("error: ") and sentence in last and len(last) < 300
 
 
+def until_there(folder: Path, pattern: str) -> None:
+    end = time.monotonic() + SECONDS
+    while not [*folder.glob(pattern)]:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 CASES = [(rank, plan) for rank in (1, 0) for plan in ("alone", "merge")]
 
 
@@ -69,11 +77,9 @@ def test_a_killed_rank_ends_the_other_with_the_way_to_go_on(
 ):
     saves = ("--save_strategy", "steps", "--save_steps", "4", "--save_total_limit", "2", "--max_steps", "100000")
     merges = ("--merge_every", "2") if plan == "merge" else ()
-    processes, end = start((), *saves, *merges), time.monotonic() + SECONDS
+    processes = start((), *saves, *merges)
     try:
-        while not [*tmp_path.glob("run/checkpoint-*/trainer_state.json")]:
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        until_there(tmp_path / "run", "checkpoint-*/trainer_state.json")
         os.kill(processes[rank].pid, signal.SIGKILL)
     finally:
         found = ended(processes, SECONDS)
@@ -82,3 +88,24 @@ def test_a_killed_rank_ends_the_other_with_the_way_to_go_on(
     last = error.strip().splitlines()[-1]
     assert last.startswith("error: another process of this run has ended")
     assert "--resume_from_checkpoint last" in last and len(last) < 300 and "TORCH" not in last
+
+
+@pytest.mark.parametrize(("rank", "plan"), rarely(CASES, usual=[(1, "alone")]))
+def test_a_signal_to_one_rank_ends_both_with_one_checkpoint(
+    start: Callable[..., list[Forked]], tmp_path: Path, rank: int, plan: str
+):
+    saves = ("--save_strategy", "steps", "--save_steps", "4", "--save_total_limit", "2", "--max_steps", "100000")
+    merges = ("--merge_every", "2") if plan == "merge" else ()
+    processes = start((), *saves, *merges)
+    try:
+        until_there(tmp_path / "run", "checkpoint-*/trainer_state.json")
+        os.kill(processes[rank].pid, signal.SIGTERM)
+    finally:
+        found = ended(processes, SECONDS)
+    last = checkpoints.complete(tmp_path / "run")[-1]
+    step = last.name.removeprefix("checkpoint-")
+    checkpoints.check(last, 2)
+    for status, error in found:
+        said = error.strip().splitlines()[-1]
+        assert status == 128 + signal.SIGTERM, error[-2000:]
+        assert said.startswith(f"interrupted: stopped; to go on after step {step}, repeat the command with --resume")

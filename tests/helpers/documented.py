@@ -25,7 +25,10 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAMS = [*sorted((ROOT / "examples").rglob("*.py")), *sorted((ROOT / "src/glue_sparse/cli").glob("*.py"))]
 """Whose docstrings show commands."""
 OURS = ("glue-sparse", "python", "bash", "torchrun", "accelerate")
-OTHERS = {"cat", "cd", "echo", "eval", "export", "git", "ls", "mkdocs", "pip", "pyright", "pytest", "ruff", "source"}
+OTHERS = {
+    "cat", "cd", "echo", "eval", "export", "git", "ls", "mkdocs", "pip", "pyright", "pytest", "ruff", "sbatch",
+    "source",
+}  # fmt: skip
 """Commands of other programs that a page may show as they are."""
 FAKE = """#!/bin/bash
 printf '%q ' "$(basename "$0")" "$@" >>"$SHOWN"
@@ -88,6 +91,8 @@ def check_command(line: str, folder: Path) -> None:
             check_command(called, folder)
     elif program == "glue-sparse":
         _check_ours(rest)
+    elif program == "srun":  # starts what follows it on every node
+        check_command(shlex.join(rest), folder)
     elif program in ("torchrun", "accelerate"):
         _check_launched(program, rest)
     elif program in ("python", "python3"):

@@ -110,7 +110,7 @@ def _main(words: list[str], outputs: tuple[Path, Path], env: dict[str, str], new
         runpy.run_path(words[0], run_name="__main__")
 
 
-def start_ranks(commands: Sequence[Sequence[str]]) -> list[Forked]:
+def start_ranks(commands: Sequence[Sequence[str]], log: IO[bytes] | None = None) -> list[Forked]:
     """One process per command, [file, ...] or [-m, module, ...], that find each other as those of torchrun do."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -121,8 +121,27 @@ def start_ranks(commands: Sequence[Sequence[str]]) -> list[Forked]:
     processes = []
     for rank, words in enumerate(commands):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), **where} if count > 1 else {}
-        processes.append(Forked([sys.executable, *words], env={**os.environ, "OMP_NUM_THREADS": "1", **own}))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **own}
+        processes.append(Forked([sys.executable, *words], log, log and subprocess.STDOUT, environment))
     return processes
+
+
+class Launched:
+    """The same for [python, -m, torch.distributed.run, ...] too, whose ranks are forked and hear of its signals."""
+
+    def __init__(self, command: list[str], stdout: IO[bytes], stderr: int, env: dict[str, str], **options: Any) -> None:
+        if "torch.distributed.run" not in command:
+            self.ranks = [Forked(command, stdout, stderr, env, **options)]
+            return
+        place = command.index("--nproc_per_node") + 1
+        self.ranks = start_ranks([command[place + 1 :]] * int(command[place]), stdout)
+
+    def wait(self) -> int:
+        return max(abs(rank.wait()) for rank in self.ranks)
+
+    def terminate(self) -> None:
+        for rank in self.ranks:
+            rank.terminate()
 
 
 def ended(processes: Sequence[Forked], seconds: float) -> list[tuple[int | None, str]]:

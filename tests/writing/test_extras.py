@@ -8,7 +8,7 @@ import pytest
 from glue_sparse.analysis import harness
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
 from glue_sparse.benchmarks import training
-from glue_sparse.experiments import grids, runner
+from glue_sparse.experiments import grids, slurm
 from glue_sparse.reports.figures import plots
 from glue_sparse.tasks.registry import load_task
 from glue_sparse.writing.extras import MissingExtra, needed
@@ -16,7 +16,7 @@ from hiding import hide
 
 
 def submit() -> None:
-    runner.run_slurm(grids.read(Path("table_1"), flags=["--model", "minilm"]), 1)
+    slurm.run_slurm(grids.read(Path("table_1"), flags=["--model", "minilm"]), 1)
 
 
 def see() -> None:

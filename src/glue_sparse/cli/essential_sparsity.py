@@ -54,7 +54,8 @@ def parser(prog: str | None = None) -> Parser:
 
 def read_grid(arguments: Namespace, flags: list[str], extra: bool) -> Grid:
     """The chosen part of the grid; with `extra`, also the points that earlier calls have added."""
-    chosen = {key: getattr(arguments, key) for key in ("tasks", "rows", "seeds", "output_dir", "tune_values")}
+    names = ("tasks", "rows", "seeds", "output_dir", "tune_values", "num_processes")
+    chosen = {key: getattr(arguments, key) for key in names}
     grid = grids.read(arguments.config, **chosen, flags=flags)
     if not extra:
         return grid
@@ -79,7 +80,7 @@ def refine(arguments: Namespace, flags: list[str]) -> list[Cell]:
         more = {family: [value] for family, value in values.items()}
         part = grids.read(
             arguments.config, tasks=[str(task)], rows=rows, seeds=grid.seeds, output_dir=arguments.output_dir,
-            flags=flags, more=more,
+            flags=flags, more=more, num_processes=arguments.num_processes,
         )  # fmt: skip
         failed += runner.run_here(part, arguments.jobs)
     return failed

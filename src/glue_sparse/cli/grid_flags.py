@@ -12,12 +12,14 @@ from glue_sparse.cli import statistics_flags
 from glue_sparse.cli.numbers import add_number
 from glue_sparse.experiments import grid_file, grids
 from glue_sparse.experiments.cells import Grid
+from glue_sparse.experiments.machines import MOST_PROCESSES
 from glue_sparse.records import archive
 from glue_sparse.writing.bounds import SEED, Bounds, Number
 from glue_sparse.writing.words import prefixed
 
 JOBS = Bounds(1, 1024)
-_CHOICE = ("tasks", "rows", "seeds", "output_dir", "tune_values")
+PROCESSES = Bounds(1, MOST_PROCESSES)
+_CHOICE = ("tasks", "rows", "seeds", "output_dir", "tune_values", "num_processes")
 """What chooses a part of a grid."""
 
 
@@ -39,7 +41,14 @@ def add_grid_flags(parser: ArgumentParser) -> None:
     add_number(parser, "--seeds", nargs="+", kind=int, default=[], help="instead of the grid's seeds", bounds=SEED)
     parser.add_argument("--output_dir", type=Path, help="folder of the runs; default: runs/GRID")
     parser.add_argument("--tune_values", nargs="+", type=number, default=[], help="instead of those that `tune` lists")
+    add_processes(parser)
     parser.add_argument("--results_dir", type=Path, default=Path("results"), help="where table and figure are written")
+
+
+def add_processes(parser: ArgumentParser) -> None:
+    """The flag that makes each run several processes."""
+    add_number(parser, "--num_processes", kind=int, bounds=PROCESSES,
+               help="processes of each run, which share its batches; default: what the grid says, or 1")  # fmt: skip
 
 
 def number(text: str) -> float:
@@ -49,7 +58,7 @@ def number(text: str) -> float:
 
 def add_run_flags(parser: ArgumentParser) -> None:
     """Flags of a command that does a grid's missing runs."""
-    add_number(parser, "--jobs", kind=int, default=1, help="runs side by side; with GPUs each gets one", bounds=JOBS)
+    add_number(parser, "--jobs", kind=int, default=1, help="runs side by side; with GPUs each has its own", bounds=JOBS)
     parser.add_argument("--dry_run", action="store_true", help="print the commands of the missing runs instead")
 
 

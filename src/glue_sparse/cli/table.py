@@ -3,6 +3,7 @@
     glue-sparse table run table_1 --model minilm --data_dir path/to/glue --tasks rte mrpc
     glue-sparse table show table_1 --model minilm --data_dir path/to/glue --tasks rte mrpc
     glue-sparse table show table_1 --model minilm --archive docs/results/runs/table_1.json
+    glue-sparse table run table_1 --num_processes 4 --jobs 2
     glue-sparse table show runs/quickstart
     glue-sparse table list
 
@@ -34,7 +35,7 @@ from glue_sparse.cli.grid_flags import (
     read_grid,
 )
 from glue_sparse.cli.statistics_flags import add_statistics_flags, statistics_of
-from glue_sparse.experiments import grid_file, runner, tuning
+from glue_sparse.experiments import grid_file, runner, slurm, tuning
 from glue_sparse.experiments.cells import Grid
 from glue_sparse.records import results
 from glue_sparse.reports import tables, trials
@@ -115,7 +116,7 @@ def hand_out(grid: Grid, arguments: Namespace) -> int:
         if arguments.dry_run:
             print(runner.dry_run(part))
         else:
-            print(runner.run_slurm(part, arguments.jobs, arguments.slurm))
+            print(slurm.run_slurm(part, arguments.jobs, arguments.slurm))
     report_waiting(grid)
     return 0
 

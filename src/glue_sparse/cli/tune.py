@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glue_sparse.cli.ending import one_sentence
-from glue_sparse.cli.grid_flags import add_run_flags, number
+from glue_sparse.cli.grid_flags import add_processes, add_run_flags, number
 from glue_sparse.cli.numbers import add_number
 from glue_sparse.experiments import grids, runner, tuning
 from glue_sparse.experiments.told import settings_of
@@ -42,6 +42,7 @@ def parser(prog: str | None = None) -> Parser:
     add_number(top, "--seeds", nargs="+", kind=int, default=[0], bounds=SEED,
                help="of the trials; the best mean is chosen; default: 0")  # fmt: skip
     top.add_argument("--output_dir", type=Path, default=Path("runs", tuning.FOLDER), help="default: %(default)s")
+    add_processes(top)
     add_run_flags(top)
     return top
 
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 def tune(arguments: Namespace, flags: list[str]) -> int:
     """See `main`."""
     wanted = _wanted(arguments, flags)
-    grid = grids.of_one_run(wanted, flags, arguments.seeds, arguments.output_dir)
+    grid = grids.of_one_run(wanted, flags, arguments.seeds, arguments.output_dir, arguments.num_processes)
     if arguments.dry_run:
         print(runner.dry_run(grid))
         return 0
@@ -74,7 +75,9 @@ def tune(arguments: Namespace, flags: list[str]) -> int:
         return 1
     value = f"{grid.rows[best][wanted.setting]:g}"
     print("\n".join(tried.captions(sheet, wanted.setting)))
-    print(f"train with it, on all training data: {command('train')} {shlex.join(flags)} --{wanted.setting} {value}")
+    several = f"torchrun --nproc_per_node {arguments.num_processes} -m glue_sparse train"
+    train = several if (arguments.num_processes or 1) > 1 else command("train")
+    print(f"train with it, on all training data: {train} {shlex.join(flags)} --{wanted.setting} {value}")
     return 0
 
 

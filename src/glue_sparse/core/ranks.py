@@ -106,6 +106,22 @@ def wait() -> None:
         dist.barrier()
 
 
+class Meeting:
+    """Where all ranks meet again and again, on the CPU: none of them waits for its GPU. All must open it together."""
+
+    def __init__(self) -> None:
+        alone = count() == 1 or dist.get_backend() == dist.Backend.GLOO
+        self._group = None if alone else dist.new_group(backend=dist.Backend.GLOO)
+
+    def largest(self, number: int) -> int:
+        """The largest number that any rank has brought; returns when all are here."""
+        if count() == 1:
+            return number
+        found = torch.tensor(number)
+        dist.all_reduce(found, dist.ReduceOp.MAX, self._group)
+        return int(found)
+
+
 def everyones(value: Any) -> list[Any]:
     """What each rank holds, in the order of ranks; any picklable value."""
     found: list[Any] = [value] * count()

@@ -2,7 +2,7 @@
 
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from glue_sparse.arguments.run import Arguments
 from glue_sparse.diffs.identity import FILE_NAME as DIFF_FILE
 from glue_sparse.diffs.identity import identity
+from glue_sparse.experiments.machines import HERE, MOST_PROCESSES, Machines
 from glue_sparse.methods import registry as methods
 from glue_sparse.records import folder as run_folder
 from glue_sparse.records import results
@@ -24,6 +25,9 @@ TRAIN, PRUNE = ("-m", "glue_sparse.cli.train"), ("-m", "glue_sparse.cli.prune_di
 
 START = "start"
 """In a row: the stage, or other row, whose diff (pruned first, for fixed_mask) its runs start from. Not a flag."""
+
+PROCESSES = "num_processes"
+"""In a base, row or column: processes that share the batches of each run. Not a flag of runs."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Cell:
     """The run whose diff it starts from."""
     prunes_first: bool = False
     """Whether that diff is pruned before this run starts from it."""
+    shared_by: int = 1
+    """Processes that share its batches; workers that merge have batches of their own."""
 
     @property
     def name(self) -> str:
@@ -90,7 +96,8 @@ class Cell:
 
     def _check_same(self, was: dict[str, Any]) -> None:
         """Raise a ValueError where a run in this folder had other settings, or started from something else."""
-        now, pruned, whole = self.arguments.given, self._pruned, self.start and self.start.folder / DIFF_FILE
+        now = {**self.arguments.given, results.PROCESSES: self.shared_by}
+        pruned, whole = self._pruned, self.start and self.start.folder / DIFF_FILE
         ignored = methods.find(self.arguments.method.method).ignores  # a base may have said it when the run was made
         was = {key: value for key, value in was.items() if key not in ignored or key in now}
         if pruned and pruned.exists():
@@ -123,33 +130,53 @@ class Cell:
         return self.folder / ".grid.lock"
 
     @property
-    def takes_processes(self) -> bool:
-        """Whether this one run consists of several processes."""
-        return bool(self.arguments.merge.merge_every) and not self.arguments.merge.simulate
+    def num_processes(self) -> int:
+        """Processes that this one run consists of."""
+        merge = self.arguments.merge
+        return int(merge.num_workers or 1) if merge.merge_every and not merge.simulate else self.shared_by
+
+    def shared(self, count: Any, is_told: bool) -> "Cell":
+        """This cell as a run of so many processes; workers that merge stay as many as they are.
+
+        Args:
+            is_told: whether its own row or column says so.
+        Raises:
+            ValueError: no such number, or one that is told to workers that merge.
+        """
+        if type(count) is not int or not 1 <= count <= MOST_PROCESSES:
+            raise ValueError(f"`{PROCESSES}` is a whole number from 1 to {MOST_PROCESSES}, not {count!r}")
+        if not self.arguments.merge.merge_every:
+            return replace(self, shared_by=count)
+        if is_told:
+            raise ValueError(f"`{PROCESSES}` is for processes that share batches, and of workers that merge there are "
+                             f"`num_workers`: leave `{PROCESSES}` out")  # fmt: skip
+        return self
 
     def value(self, name: str) -> Any:
         """A setting of this cell, or the name of the run it starts from (`start`); ValueError where there is none."""
-        return (self.start.row if self.start else None) if name == START else self.arguments.value(name)
+        own = {START: self.start and self.start.row, PROCESSES: self.num_processes}
+        return own[name] if name in own else self.arguments.value(name)
 
     @property
     def is_ready(self) -> bool:
         """Whether the run that it starts from, if any, is finished."""
         return self.start is None or self.start.result() is not None
 
-    def commands(self) -> list[list[str]]:
-        """What runs this cell, one after the other: pruning where it starts from another run, and training."""
+    def commands(self, machines: Machines = HERE) -> list[list[str]]:
+        """What runs this cell, one after the other: pruning where it starts from another run, and training.
+
+        Machines beside the first of several have the last command alone.
+        """
         if not (self.start and self._pruned and self.prunes_first):
-            return [self._training()]
+            return [self._training(machines)]
         density = str(self.arguments.method.density)
         prune = [sys.executable, *PRUNE, str(self.start.folder), str(self._pruned.parent), "--density", density]
-        return [prune, self._training()]
+        return [prune, self._training(machines)]
 
-    def _training(self) -> list[str]:
+    def _training(self, machines: Machines) -> list[str]:
         """From its last complete checkpoint if it has one, else from the start; what is finished is not repeated."""
-        python, merge = [sys.executable], self.arguments.merge
-        if self.takes_processes:
-            python += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(merge.num_workers)]
-        return [*python, *TRAIN, *self.argv, "--resume_from_checkpoint", "auto"]
+        launched = machines.launcher(self.num_processes)
+        return [sys.executable, *launched, *TRAIN, *self.argv, "--resume_from_checkpoint", "auto"]
 
 
 def _is_locked(lock: Path) -> bool:

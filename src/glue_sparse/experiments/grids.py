@@ -10,7 +10,7 @@ from typing import Any
 
 from glue_sparse.arguments.command_line import DEFAULTS
 from glue_sparse.experiments import grid_file, reported, sweeps, tuning
-from glue_sparse.experiments.cells import START, Cell, Grid, Tuned
+from glue_sparse.experiments.cells import PROCESSES, START, Cell, Grid, Tuned
 from glue_sparse.experiments.grid_file import called
 from glue_sparse.experiments.told import parse, settings_of
 from glue_sparse.methods import registry as methods
@@ -29,26 +29,26 @@ def read(
     flags: Sequence[str] = (),
     more: Mapping[str, Sequence[float]] | None = None,
     tune_values: Sequence[float] = (),
+    num_processes: int | None = None,
 ) -> Grid:
     """The grid that a YAML describes; every cell's settings are checked before this returns.
 
-    What the grid leaves open is in `command_line.DEFAULTS`. A setting that the YAML tunes has, for each row and column,
-    the value that the trials which are there choose.
+    What it leaves open is in `command_line.DEFAULTS`. A tuned setting has, in each place, what trials there choose.
 
     Args:
         path: a YAML, or the name of a grid that comes with the package.
-        tasks, rows: keep only these; a column goes by its task or its name, and the name of a row with a sweep stands
-            for all of its values.
+        tasks, rows: keep only these; a column goes by its task or its name, a row with a sweep by that of the row.
         seeds, output_dir: instead of the YAML's seeds, and of the folder runs/GRID/MODEL.
         flags: further flags of `glue-sparse train` for every cell; they win over the YAML.
         more: row with a sweep -> values beside those of the YAML.
         tune_values: instead of the values that the YAML tries for the setting it tunes.
+        num_processes: that share the batches of every run, instead of what the YAML says; not of workers that merge.
     Raises:
         ValueError: an unknown key, method or task, a duplicate seed, an empty grid, a bad value.
     """
     path = grid_file.place(path)
     config, root = grid_file.load(path), _root(output_dir or Path("runs", path.stem))
-    part = partial(_grid, path, tasks=tasks, flags=flags)
+    part = partial(_grid, path, tasks=tasks, flags=flags, num_processes=num_processes)
     with prefixed(called(path)):
         tune = tuning.wanted(config, flags, tune_values)
     if not tune:
@@ -61,19 +61,23 @@ def read(
     return replace(part(config, root, rows=rows, seeds=seeds, more=more, picked=picked), tuned=tuned)
 
 
-def of_one_run(tune: tuning.Tune, flags: Sequence[str], seeds: Sequence[int], root: Path) -> Grid:
+def of_one_run(
+    tune: tuning.Tune, flags: Sequence[str], seeds: Sequence[int], root: Path, num_processes: int | None = None
+) -> Grid:
     """The trials of one run: a row for each value of the setting that is tried, on held-out training data.
 
     Args:
         flags: of `glue-sparse train`; they name method and task, and neither the setting nor a seed.
         root: folder of the trials.
+        num_processes: of each trial, to share its batches.
     Raises:
         ValueError: as `read`.
     """
     path, told = Path(tuning.FOLDER), parse(flags, config=DEFAULTS)
     column, row = tasks.find(told.task.task).name, told.method.method
     config = tune.trials({"columns": {column: {}}}, {row: {}}, seeds[0])
-    return _grid(path, {**config, "seeds": [*seeds]}, _root(root), tasks=(), flags=flags)
+    every = {**config, "seeds": [*seeds]}
+    return _grid(path, every, _root(root), tasks=(), flags=flags, num_processes=num_processes)
 
 
 def _root(folder: Path) -> Path:
@@ -108,6 +112,7 @@ def _grid(
     seeds: Sequence[int] = (),
     more: Mapping[str, Sequence[float]] | None = None,
     picked: Mapping[tuple[str, str], dict[str, Any]] | None = None,
+    num_processes: int | None = None,
 ) -> Grid:
     """The grid of what a YAML says, as `read`; `picked` settings of single places win over those of their row."""
     all_rows, kept_rows, family = _rows(path, config, rows, more)
@@ -115,16 +120,19 @@ def _grid(
     kept_columns = _of_tasks(path, grid_file.named(path, config, "columns"), tasks)
     grid_file.check_apart(path, config["columns"])
     all_seeds = grid_file.check_seeds(path, list(seeds) or config.get("seeds"))
-    _no_clash(path, flags, {key for part in (starts, kept_rows, kept_columns) for s in part.values() for key in s})
+    varied = {key for part in (starts, kept_rows, kept_columns) for s in part.values() for key in s}
+    _no_clash(path, {**settings_of(flags), **({PROCESSES: "`num_processes`"} if num_processes else {})}, varied)
     named, cells = {**starts, **kept_rows}, {}
     for level in _levels(named):  # what others start from comes first
         for seed, column, row in product(all_seeds, kept_columns, level):
             own = {**kept_columns[column], **named[row], **(picked or {}).get((row, column), {}), "seed": seed}
             settings = {**_of_base(config.get("base") or {}, own), **own}
             start = cells[settings.pop(START), column, seed] if START in settings else None
+            count = num_processes or settings.get(PROCESSES, 1)
             with prefixed(f"{called(path)}, {row}/{column}"):
-                words = [*_argv(settings), *flags]
-                cells[row, column, seed] = _cell(path.stem, row, column, seed, words, root, start)
+                words = [*_argv({k: v for k, v in settings.items() if k != PROCESSES}), *flags]
+                cell = _cell(path.stem, row, column, seed, words, root, start)
+                cells[row, column, seed] = cell.shared(count, is_told=PROCESSES in own)
     shown, title = (kept_rows, kept_columns, all_seeds, tuple(cells.values())), str(config.get("title", path.stem))
     told = _sources(path, config), config.get("figure") or {}, family
     return Grid(path.stem, title, *shown, *told, notes=_notes(path, config))
@@ -226,9 +234,13 @@ def _list(known: Iterable[str]) -> str:
     return f"; there are {', '.join(dict.fromkeys(known))}"
 
 
-def _no_clash(path: Path, flags: Sequence[str], varied: set[str]) -> None:
-    """A flag that overrode what stages, rows or columns differ in would make them the same run."""
-    for name, word in settings_of(flags).items():
+def _no_clash(path: Path, given: Mapping[str, str], varied: set[str]) -> None:
+    """A flag that overrode what stages, rows or columns differ in would make them the same run.
+
+    Args:
+        given: setting -> flag as it was typed.
+    """
+    for name, word in given.items():
         if name in {*varied, *grid_file.DECIDED}:
             raise ValueError(f"{word} is decided by {called(path)}: choose rows, `tasks`, `seeds` or `output_dir` of "
                              "the grid")  # fmt: skip

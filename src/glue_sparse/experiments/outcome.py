@@ -66,7 +66,7 @@ def result_of(
         cost=as_facts(cost),
         seconds=seconds,
         source=task.source,
-        arguments={**given, "world_size": arguments.training.world_size},
+        arguments=given,
         command=command,
         date=datetime.now().astimezone().isoformat(timespec="seconds"),
         versions=results.installed_versions(),

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -255,9 +255,9 @@ def _train(
     if prunes and (masks := current_masks(trainer.network)):
         print(of_masks(masks, cost_of(trainer.network).num_entries))
     chosen = time.perf_counter()
-    with guard if args.world_size == 1 else nullcontext():
+    with guard:
         try:
-            training.fit(checkpoint, lambda: begun() or guard.received is not None)
+            training.fit(checkpoint, lambda: begun() or guard.asked())
         except RuntimeError as error:  # how torch.save reports a full disk
             if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
                 raise

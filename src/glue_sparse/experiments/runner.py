@@ -1,34 +1,30 @@
-"""Run the cells of a grid: as processes here, as printed commands, or as a Slurm array job."""
+"""Run the cells of a grid as processes here, or print the commands that would."""
 
-import os
 import re
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Literal
+from typing import IO
 
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from glue_sparse.experiments import devices
 from glue_sparse.experiments.cells import Cell, Grid
+from glue_sparse.experiments.machines import HERE, Machines
 from glue_sparse.experiments.warm import Process, Warm, warm
 from glue_sparse.records.folder import check_places
 from glue_sparse.records.results import Result
 from glue_sparse.records.scales import scale_of
 from glue_sparse.writing.ending import keeping, raising
-from glue_sparse.writing.extras import needed
 from glue_sparse.writing.sentences import sentence
 
-Launcher = Literal["local", "slurm"]
 _WAIT = 2.0
 """Seconds between looks at a cell that another process is running."""
 
@@ -48,19 +44,20 @@ def dry_run(grid: Grid) -> str:
 def run_here(grid: Grid, jobs: int = 1) -> list[Cell]:
     """Run the missing cells, `jobs` at a time, with a progress bar; returns those that failed.
 
-    A cell on which another process is at work is waited for and not run twice. With GPUs, each cell gets one.
+    A cell on which another process is at work is waited for and not run twice. With GPUs, each process of it gets one.
 
     Raises:
-        ValueError: their folders cannot be made.
+        ValueError: their folders cannot be made, or there are too few GPUs for `num_processes`.
         Interrupted: Ctrl-C or another signal to end; the running cells were told to stop.
     """
     grid.check()
     todo = missing(grid)
+    devices.check(todo, jobs)
     check_places(cell.folder for cell in todo)
     total = len(grid.settled)
     bar = tqdm(total=total, initial=total - len(todo), desc=grid.name, unit="run")
-    alone = [cell for cell in todo if not cell.takes_processes]
-    pool, running = ThreadPoolExecutor(jobs), _Running(jobs, warm(alone, _shared(jobs)))
+    alone = [cell for cell in todo if cell.num_processes == 1]
+    pool, running = ThreadPoolExecutor(jobs), Running(jobs, warm(alone, devices.shared(jobs)))
     with keeping(lambda: "stopped; the same command goes on where this one stopped"), bar, raising():
         waiting, pending, failed = list(todo), {}, []
         try:
@@ -72,7 +69,7 @@ def run_here(grid: Grid, jobs: int = 1) -> list[Cell]:
                         continue
                     else:
                         reason = f"{cell.start and cell.start.name}, which it starts from, failed"
-                        failed += _report(bar, cell, _Attempt(None, 0.0, reason))
+                        failed += _report(bar, cell, Attempt(None, 0.0, reason))
                     waiting.remove(cell)
                 done, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -87,7 +84,7 @@ def run_here(grid: Grid, jobs: int = 1) -> list[Cell]:
 
 
 @dataclass(frozen=True)
-class _Attempt:
+class Attempt:
     """How the work on one cell ended."""
 
     result: Result | None
@@ -96,7 +93,7 @@ class _Attempt:
     """Why there is no result."""
 
 
-def _report(bar: tqdm, cell: Cell, attempt: _Attempt) -> list[Cell]:
+def _report(bar: tqdm, cell: Cell, attempt: Attempt) -> list[Cell]:
     if attempt.result is None:
         bar.write(sentence(f"failed: {cell.name}, log: {cell.log}: {attempt.reason}"), file=sys.stderr)
         return [cell]
@@ -105,6 +102,16 @@ def _report(bar: tqdm, cell: Cell, attempt: _Attempt) -> list[Cell]:
     bar.update()
     bar.write(f"done: {cell.name}: {score}, {attempt.seconds:.0f} s", file=sys.stderr)
     return []
+
+
+def start_process(command: list[str], log: IO[bytes], environment: dict[str, str], is_apart: bool) -> Process:
+    """Start a command that writes to a log.
+
+    Args:
+        is_apart: for a launcher of several processes, which would pass on Ctrl-C to them, as the grid does: keep it out
+            of the group of processes that hears of that.
+    """
+    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=is_apart)
 
 
 def last_words(log: Path, start: int = 0) -> str:
@@ -116,11 +123,11 @@ def last_words(log: Path, start: int = 0) -> str:
     return (ours or python or lines or ["it wrote nothing"])[-1]
 
 
-class _Running:
+class Running:
     """The processes of the cells that run now, and the places for `jobs` of them."""
 
-    def __init__(self, jobs: int, warm: Warm | None = None) -> None:
-        self.jobs, self.warm, self.stopped = jobs, warm, False
+    def __init__(self, jobs: int, warm: Warm | None = None, machines: Machines = HERE) -> None:
+        self.jobs, self.warm, self.machines, self.stopped = jobs, warm, machines, False
         self.processes: dict[str, Process] = {}
         self.slots = SimpleQueue[int]()
         for slot in range(jobs):
@@ -129,7 +136,7 @@ class _Running:
     def names(self) -> list[str]:
         return list(self.processes)
 
-    def run(self, cell: Cell) -> _Attempt:
+    def run(self, cell: Cell) -> Attempt:
         """Run a cell, or wait for another process that does; any problem becomes a failed attempt."""
         started, slot = time.perf_counter(), self.slots.get()
         result, reason = None, "stopped"
@@ -143,22 +150,23 @@ class _Running:
                 with suppress(Timeout), turn:  # another grid may take it just now
                     result = cell.result()
                     if result is None:
-                        reason = self._process(cell, _environment(slot, self.jobs, cell.takes_processes))
+                        reason = self._process(cell, slot)
                         is_tried = not cell.is_held()  # a run by hand may have been faster to start
                         result = cell.result()
         except (ValueError, OSError) as error:
             reason = str(error)
         finally:
             self.slots.put(slot)
-        return _Attempt(result, time.perf_counter() - started, reason)
+        return Attempt(result, time.perf_counter() - started, reason)
 
-    def _process(self, cell: Cell, environment: dict[str, str]) -> str:
+    def _process(self, cell: Cell, slot: int) -> str:
         """Run a cell's commands to their end, or to the first that fails; returns their last words."""
+        environment = devices.environment(slot, self.jobs, self.machines.share(cell.num_processes))
         with cell.log.open("ab") as log:
             start = log.tell()
-            for command in cell.commands():
-                forked = self.warm and not cell.takes_processes and self.warm.start(command, log, environment)
-                process = forked or subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            for command in cell.commands(self.machines):
+                forked = self.warm and cell.num_processes == 1 and self.warm.start(command, log, environment)
+                process = forked or start_process(command, log, environment, is_apart=cell.num_processes > 1)
                 self.processes[cell.name] = process
                 if self.stopped:  # stop() may have looked just before
                     process.terminate()
@@ -175,91 +183,3 @@ class _Running:
             process.terminate()
         if self.warm:
             self.warm.close()
-
-
-def _shared(jobs: int) -> dict[str, str]:
-    """The environment of all jobs, which share the cores where they run side by side."""
-    environment = dict(os.environ)
-    if jobs > 1:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    return environment
-
-
-def _environment(slot: int, jobs: int, takes_processes: bool) -> dict[str, str]:
-    """That of one, which has a GPU of its own; a run of several processes alone may use all GPUs."""
-    environment = _shared(jobs)
-    visible = environment.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible else _gpus()
-    if gpus and (jobs > 1 or not takes_processes):
-        environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
-    return environment
-
-
-@lru_cache(maxsize=1)
-def _gpus() -> list[str]:
-    """Numbers of the GPUs here; torch is loaded for this alone, and not where a table is only shown."""
-    return [str(i) for i in range(import_module("torch").cuda.device_count())]
-
-
-def run_slurm(grid: Grid, jobs: int, options: Sequence[str] = (), cluster: str = "slurm") -> str:
-    """Submit the missing cells as an array job of at most `jobs` at a time; returns a line that says so.
-
-    Cells that start from other runs go into further arrays, each of which begins when the one before it is through.
-
-    Args:
-        options: NAME=VALUE pairs for `submitit.AutoExecutor.update_parameters`, for example gpus_per_node=1.
-        cluster: `slurm`, or `local` to try it without a scheduler.
-    Raises:
-        ValueError: submitit is not installed, or does not know an option.
-    """
-    submitit = needed("submitit", "`launcher` slurm", "slurm")
-    grid.check()
-    todo, logs = missing(grid), Path("runs", grid.name, "slurm")
-    if not todo:
-        return "nothing to submit: no run is missing that could run now"
-    check_places(cell.folder for cell in todo)
-    try:
-        executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
-        parameters = dict(_option(text) for text in options)
-        if cluster == "slurm":
-            parameters["slurm_array_parallelism"] = jobs
-        executor.update_parameters(name=grid.name, **parameters)
-        arrays = []
-        for cells in _waves(todo):
-            if arrays and cluster == "slurm":
-                given = parameters.get("slurm_additional_parameters", {})
-                executor.update_parameters(
-                    slurm_additional_parameters={**given, "dependency": f"afterany:{arrays[-1]}"}
-                )
-            arrays.append(executor.map_array(run_cell, cells)[0].job_id.partition("_")[0])
-    except (NameError, TypeError, RuntimeError) as error:
-        raise ValueError(f"submitit refuses: {error}") from error
-    return f"submitted {len(todo)} runs as array job {' and then '.join(arrays)}; logs in {logs}"
-
-
-def _waves(todo: Sequence[Cell]) -> list[list[Cell]]:
-    """The cells in groups, each of which needs only earlier ones."""
-    waves, left = [], list(todo)
-    while left:
-        waves.append([cell for cell in left if cell.start not in left])
-        left = [cell for cell in left if cell not in waves[-1]]
-    return waves
-
-
-def _option(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"`slurm` takes NAME=VALUE pairs, not {text!r}")
-    return name, int(value) if value.isdecimal() else value
-
-
-def run_cell(cell: Cell) -> float:
-    """What a job of the array does, also when Slurm starts it again: the cell, if it is still missing; its score.
-
-    Raises:
-        RuntimeError: it failed.
-    """
-    attempt = _Running(1).run(cell)
-    if attempt.result is None:
-        raise RuntimeError(f"{cell.name} failed, log: {cell.log}: {attempt.reason}")
-    return attempt.result.score

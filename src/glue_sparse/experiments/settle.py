@@ -34,11 +34,14 @@ class Settled:
 
 
 def settings(arguments: Arguments) -> dict[str, Any]:
-    """The values given, and the content of the diff to start from, which decides more than its path does."""
-    start = arguments.method.start_diff
+    """The values given, how many processes share the run, and the content of the diff to start from.
+
+    That content decides more than the diff's path does.
+    """
+    given, start = {**arguments.given, results.PROCESSES: arguments.training.world_size}, arguments.method.start_diff
     if start is None:
-        return arguments.given
-    return {**arguments.given, results.START: identity(tensor_files.locate(start, FILE_NAME))[0]}
+        return given
+    return {**given, results.START: identity(tensor_files.locate(start, FILE_NAME))[0]}
 
 
 def asked_density(args: MethodArguments) -> float | None:

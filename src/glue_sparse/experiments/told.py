@@ -11,6 +11,7 @@ from glue_sparse.arguments.groups import MergeArguments, ModelArguments, TaskArg
 from glue_sparse.arguments.method import MethodArguments
 from glue_sparse.arguments.run import Arguments
 from glue_sparse.methods import registry as methods
+from glue_sparse.records import results
 from glue_sparse.records.results import Result
 from glue_sparse.tasks import registry as tasks
 from glue_sparse.writing.fields import typed
@@ -77,6 +78,8 @@ def settings_of(words: Sequence[str]) -> dict[str, str]:
 
 def default_of(setting: str) -> Any:
     """What a setting is where results do not name it; ValueError where there is none of this name."""
+    if setting == results.PROCESSES:
+        return 1
     flags = command_line().flags
     if setting not in flags:
         raise ValueError(f"there is no setting {setting!r}")

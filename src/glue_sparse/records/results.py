@@ -18,10 +18,14 @@ logger = logging.getLogger(__name__)
 
 FILE_NAME = "results.json"
 
+PROCESSES = "world_size"
+"""Among a run's settings where it is not 1: processes that share its batches. Workers that merge are a flag's to count,
+and are the same run in one process."""
+
 NOT_SETTINGS = {
     "output_dir", "overwrite", "resume_from_checkpoint", "config", "data_dir", "disable_tqdm", "report_to", "run_name",
     "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "dataloader_num_workers", "use_cpu",
-    "world_size", "simulate", "start_diff", "save_model",
+    PROCESSES, "simulate", "start_diff", "save_model",
 }  # fmt: skip
 """Arguments that say where and how a run is done, not what it computes."""
 
@@ -96,12 +100,19 @@ class Result:
 def settings(arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments that decide what a run computes, as JSON has them."""
     kept = {k: v for k, v in sorted(arguments.items()) if k not in NOT_SETTINGS}
+    if not arguments.get("merge_every") and (count := arguments.get(PROCESSES, 1)) != 1:
+        kept[PROCESSES] = count
     return json.loads(json_text(kept, "the arguments"))
 
 
 def check_same_settings(folder: Path, was: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise a ValueError that names the first setting in which an earlier run in `folder` differs."""
     was, now = settings(was), settings(now)
+    told, wanted = (found.get(PROCESSES, 1) for found in (was, now))
+    if told != wanted:
+        processes = "1 process" if told == 1 else f"{told} processes"
+        raise ValueError(f"{folder} holds a run of {processes}, not {wanted}: start as many, choose another "
+                         "`output_dir`, or delete it")  # fmt: skip
     for key in sorted(was.keys() | now.keys()):
         if key == START and was.get(key) != now.get(key):
             raise ValueError(f"{folder} holds a run that started from another diff: choose another place, or delete it")

@@ -1,7 +1,8 @@
 """How one of several ranks leaves when a signal asks it to: with its sentence, at once, and whatever it waits for.
 
 It may wait for the others in code of the backend, where Python's handlers do not run and an exception would come late.
-So a thread hears of the signal and ends the process, as the signal itself would have, but not without a word.
+So a thread hears of the signal and ends the process, as the signal itself would have, but not without a word; where a
+run can save a checkpoint first (`waiting`), the first signal waits for that.
 """
 
 import os
@@ -16,6 +17,8 @@ from glue_sparse.writing.sentences import say
 
 _OPEN: list[dict[signal.Signals, Any]] = []
 """What signals did before each block that is open."""
+_WAITING: list[Callable[[int], bool]] = []
+"""What the open blocks of `waiting` say, the innermost last."""
 
 
 @contextmanager
@@ -40,13 +43,28 @@ def with_a_word(kinds: Sequence[signal.Signals], says: Callable[[], str]) -> Ite
         os.close(writer)  # which ends the thread
 
 
+@contextmanager
+def waiting(asked: Callable[[int], bool]) -> Iterator[None]:
+    """Within the block a signal ends this process unless `asked`, told its number by the thread, says that it waits."""
+    _WAITING.append(asked)
+    try:
+        yield
+    finally:
+        _WAITING.remove(asked)
+
+
+def is_left(kind: signal.Signals) -> bool:
+    """Whether the thread is the one that hears of a signal."""
+    return signal.getsignal(kind) is _left_to_the_thread
+
+
 def _left_to_the_thread(number: int, frame: FrameType | None) -> None:
     """A handler of Python's must be there for the thread to hear of a signal."""
 
 
 def _leave(reader: int, numbers: set[int], says: Callable[[], str]) -> None:
     while came := os.read(reader, 1):  # of every signal that Python handles
-        if came[0] in numbers:
+        if came[0] in numbers and not any(asked(came[0]) for asked in _WAITING[-1:]):
             try:
                 say(f"interrupted: {says()}")
             finally:

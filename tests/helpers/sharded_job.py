@@ -34,7 +34,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 def llama(**changes: Any) -> nn.Module:
     """Norms and embeddings are frozen, and of the matrices all rows of some are active."""
     model = causal(tied=False, **changes)
-    names = [name for name, _ in model.named_parameters() if "proj" in name]
+    names = tuple(name for name, _ in model.named_parameters() if "proj" in name)
     attach(model, select(magnitude(model, names, []), 3000))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.endswith("values"))
@@ -44,7 +44,7 @@ def llama(**changes: Any) -> nn.Module:
 def tied() -> nn.Module:
     """The words are input and output, and have active entries."""
     model = causal(tied=True)
-    attach(model, select(magnitude(model, ["model.embed_tokens.weight"], []), 500))
+    attach(model, select(magnitude(model, ("model.embed_tokens.weight",), []), 500))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.endswith("values"))
     return model
@@ -53,7 +53,7 @@ def tied() -> nn.Module:
 def classifier() -> nn.Module:
     """With a head that trains whole, biases and norms."""
     model = bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    body = [name for name, _ in model.named_parameters() if not name.startswith("classifier")]
+    body = tuple(name for name, _ in model.named_parameters() if not name.startswith("classifier"))
     attach(model, select(magnitude(model, body, []), 700))
     return model
 

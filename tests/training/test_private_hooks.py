@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer
 
 from glue_sparse.training.resumable import ResumableTrainer
-from glue_sparse.training.sharded_trainer import ShardedTrainer
+from glue_sparse.training.sharded_trainer import ShardsBase
 from glue_sparse.training.trainer import SparseTrainer
 
 RELIED_ON: dict[str, tuple[str, ...]] = {
@@ -31,6 +31,7 @@ RELIED_ON: dict[str, tuple[str, ...]] = {
     "_load_optimizer_and_scheduler": ("checkpoint",),
     "_load_rng_state": ("checkpoint",),
     "_load_scaler": ("checkpoint",),
+    "_move_model_to_device": ("model", "device"),
     "_prepare_for_training": ("max_steps", "train_dataloader", "resume_from_checkpoint"),
     "_save": ("output_dir", "state_dict"),
     "_save_checkpoint": ("model", "trial"),
@@ -38,14 +39,16 @@ RELIED_ON: dict[str, tuple[str, ...]] = {
     "_wrap_model": ("model",),
 }
 """Private method of `Trainer` -> the parameters by which we call it, or by which it calls ours."""
-OUR_OWN = {"_add_over_ranks", "_check_division", "_find", "_num_examples", "_restore_sums", "_share", "_sums"}
+OUR_OWN = {
+    "_add_over_ranks", "_check_division", "_counted_step", "_find", "_num_examples", "_restore_sums", "_share", "_sums",
+}  # fmt: skip
 """Private members that the Trainer knows nothing of."""
 KEPT = ("_globalstep_last_logged", "_initial_global_step", "_total_loss_scalar", "_tr_loss")
 """What the Trainer sums up, and a checkpoint of ours keeps."""
 
 
 def own_members() -> dict[str, object]:
-    return {**vars(ResumableTrainer), **vars(ShardedTrainer), **vars(SparseTrainer)}
+    return {**vars(ResumableTrainer), **vars(ShardsBase), **vars(SparseTrainer)}
 
 
 def parameters(function: Callable[..., object]) -> set[str]:

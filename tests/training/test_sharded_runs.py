@@ -16,6 +16,7 @@ JOB = Path(__file__).parents[1] / "helpers" / "sharded_run.py"
 
 
 def run(folder: Path, last: int, size: int, micro: int, *words: str, ranks: int) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
     run_ranks(JOB, str(folder), str(last), str(size), str(micro), *words, count=ranks)
     found = [json.loads((folder / f"{last}of{ranks}rank{rank}.json").read_text()) for rank in range(ranks)]
     assert all(other == found[0] for other in found)
@@ -64,6 +65,19 @@ def test_a_killed_run_goes_on_to_the_same_bits(runs: Path, tmp_path: Path):
 def test_one_process_goes_on_from_two_to_the_same_bits(runs: Path, tmp_path: Path):
     found = run(begun(tmp_path, runs / "two", 2), 6, 4, 2, "resume", "whole", ranks=1)
     assert found["diff"] == told(runs, "one")["diff"]
+
+
+def test_entries_are_chosen_on_shards_as_on_the_whole_model(runs: Path, tmp_path: Path):
+    found = run(tmp_path, 6, 4, 1, "on_shards", ranks=2)
+    assert (found["masks"], found["diff"]) == (told(runs, "two")["masks"], told(runs, "two")["diff"])
+
+
+def test_a_trainer_of_another_library_shares_the_base_out_too(runs: Path, tmp_path: Path):
+    found = run(tmp_path / "two", 6, 4, 1, "foreign", ranks=2)
+    wanted = run(tmp_path / "one", 6, 4, 2, "foreign", "whole", ranks=1)
+    assert found["sharded"] and (found["diff"], found["losses"]) == (wanted["diff"], wanted["losses"])
+    resumed = run(begun(tmp_path / "resumed", tmp_path / "two", 4), 6, 4, 1, "foreign", "resume", ranks=2)
+    assert resumed["diff"] == wanted["diff"]
 
 
 def test_other_ranks_with_other_steps_are_refused(runs: Path, tmp_path: Path):

@@ -156,7 +156,7 @@ def test_ways_of_fsdp_that_do_not_work_are_refused(
     args: Any = arguments(tmp_path)
     args.fsdp_plugin_args = {"fsdp_version": 2, **given}
     environment = dict(os.environ)
-    method = FixedMask(noise, density=0.05, **({} if given else {"update_every": 2}))
+    method = FixedMask(noise, density=0.05, update_every=None if given else 2)
     with pytest.raises(ValueError, match=message):
         plan = plan_of(args, method)
         assert plan is not None

@@ -241,4 +241,10 @@ class OutputArguments:
         "otherwise to the nearest number.",
         rare=True, needs={"values_dtype": ("bfloat16",)},
     )  # fmt: skip
+    choose_on_shards: bool = arg(
+        False,
+        "With --fsdp: choose the active entries on a copy of the model that is shared out over ranks, where the whole "
+        "does not fit a GPU; each rank's CPU holds the model twice meanwhile.",
+        rare=True,
+    )
     overwrite: bool = arg(False, "Replace an earlier run in the output folder, as soon as this one trains.")

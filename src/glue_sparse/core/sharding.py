@@ -1,6 +1,7 @@
 """The frozen base of an attached model shared out over ranks by FSDP2; what trains stays whole on each of them."""
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from typing import Any, TypeVar
 from weakref import ref
 
@@ -9,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import Variable
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from glue_sparse.core import ranks, support
@@ -64,6 +65,26 @@ def shard(
     if hasattr(model, "generate"):
         register_fsdp_forward_method(model, "generate")
     return model
+
+
+def sharded_copy(model: Model, mesh: DeviceMesh, layers: Sequence[nn.Module] | None = None) -> Model:
+    """A copy of a plain model of which ranks hold parts in float32, to choose its entries by and to be thrown away.
+
+    It computes in the type of the model. Until layers have been moved to the mesh's device one after the other, the
+    copy takes the memory of the model, on the model's device.
+
+    Args:
+        mesh, layers: as for `shard`.
+    """
+    chosen = _layers(model) if layers is None else layers
+    names = [name for name, module in model.named_modules() if any(module is one for one in chosen)]
+    copied = deepcopy(model)
+    types = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    half = next((dtype for dtype in types if dtype.itemsize < torch.float32.itemsize), None)
+    policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32) if half else MixedPrecisionPolicy()
+    for module in [*map(copied.get_submodule, names), copied]:
+        fully_shard(module, mesh=mesh, mp_policy=policy)
+    return copied.float() if half else copied
 
 
 def _check(model: nn.Module) -> None:

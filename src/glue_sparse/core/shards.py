@@ -18,6 +18,11 @@ def is_sharded(model: nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
+def is_part(tensor: Tensor) -> bool:
+    """Whether a tensor is shared out among ranks."""
+    return isinstance(tensor, DTensor)
+
+
 def local(tensor: Tensor) -> Tensor:
     """What this rank holds of a tensor, without its history; a tensor that is not sharded as it is."""
     detached: Any = tensor.detach()
@@ -31,7 +36,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def write(tensor: Tensor, indices: Tensor, values: Tensor) -> None:
-    """Write [k] values at flat positions, in the tensor's type; of a sharded tensor, those that are in this rank's part.
+    """Write [k] values at flat positions, in the tensor's type; of a sharded one, those in this rank's part.
 
     Args:
         indices: [k] ascending, int32 or int64.
@@ -46,7 +51,7 @@ def write(tensor: Tensor, indices: Tensor, values: Tensor) -> None:
 
 
 def read(tensor: Tensor, indices: Tensor) -> Tensor:
-    """[k] entries at ascending flat positions, without a gradient; of a sharded tensor, what all ranks find together."""
+    """[k] entries at ascending flat positions, without a gradient; of a sharded one, what all ranks find."""
     if not isinstance(tensor, DTensor):
         dense = tensor.detach()
         return (dense.to_dense() if dense.is_sparse else dense).reshape(-1)[indices.long()]

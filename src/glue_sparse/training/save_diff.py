@@ -1,31 +1,27 @@
 """Checkpoints that are sparse diffs, under Trainers of other libraries and in loops of one's own with accelerate."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
-from transformers import Trainer
 
 from glue_sparse.core.parametrization import is_attached
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo, base_named_by, facts_of
-
-if TYPE_CHECKING:
-    _Trainer = Trainer
-else:
-    _Trainer = object
+from glue_sparse.training.sharded_trainer import ShardsBase
 
 
-class SaveDiff(_Trainer):
+class SaveDiff(ShardsBase):
     """Put before a Trainer of transformers or trl, it saves the diff of an attached model in place of the model.
 
         class Trainer(SaveDiff, SFTTrainer): ...
 
     Checkpoints, and what `save_model` writes, hold `sparse_diff.safetensors` and a model card, no base and no
     tokenizer; `resume_from_checkpoint` and `load_best_model_at_end` take the model from there, bit for bit. It is no
-    callback, since a Trainer asks none before it writes or reads weights. `SparseTrainer` needs none of this.
+    callback, since a Trainer asks none before it writes or reads weights. With `fsdp` ranks share out the frozen base.
+    `SparseTrainer` needs none of this.
     """
 
     def train(self, *args: Any, **kwargs: Any) -> Any:

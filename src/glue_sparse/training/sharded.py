@@ -36,6 +36,7 @@ class Plan:
         is_one: whether the whole model is put together at once.
         recomputes: whether activations of layers are computed again in the backward pass.
         replicas: groups of ranks of which each holds the whole base (HSDP).
+        chooses_on_shards: whether entries are chosen on a copy that is shared out.
     """
 
     reshard_after_forward: bool
@@ -44,8 +45,15 @@ class Plan:
     is_one: bool
     recomputes: bool
     replicas: int
+    chooses_on_shards: bool
 
-    def apply(self, model: nn.Module, head: Sequence[str], device_type: str) -> None:
+    def to_choose_by(self, model: nn.Module, device_type: str) -> nn.Module:
+        """The model itself, or a copy that is shared out, by which a method chooses."""
+        if not self.chooses_on_shards:
+            return model
+        return sharding.sharded_copy(model, self._mesh(device_type), self._chosen(model))
+
+    def apply(self, model: nn.Module, head: Sequence[str] | None, device_type: str) -> None:
         """Share a model out, once its active entries are there; a model that is shared out already stays so."""
         if is_sharded(model):
             return
@@ -86,19 +94,25 @@ class Plan:
         return found
 
 
-def plan_of(args: TrainingArguments, method: SparseMethod) -> Plan | None:
+def plan_of(args: TrainingArguments, method: SparseMethod | None = None) -> Plan | None:
     """What the arguments, or the launcher, ask for; none without FSDP.
 
+    Args:
+        method: what chooses the active entries, where that is left to a trainer.
     Raises:
         ValueError: what cannot be had.
     """
-    given = getattr(args, "fsdp_plugin_args", None)
+    given, on_shards = getattr(args, "fsdp_plugin_args", None), getattr(args, "choose_on_shards", False)
     if given is None and not is_on(_WISH):
+        if on_shards:
+            raise ValueError("`choose_on_shards` is for a model that `fsdp` shares out: leave it out, or give `fsdp`")
         return None
+    if on_shards and method and method.refuses_shards:
+        raise ValueError(method.refuses_shards)
     if not (dist.is_available() and dist.is_initialized()):
         raise ValueError("`fsdp` shares a model out over processes, and this is the only one: start the same command "
                          "by torchrun or accelerate launch")  # fmt: skip
-    if method.moves:
+    if method and method.moves:
         raise ValueError("`fsdp` is for active entries that stay the same, and this method moves them: use DDP")
     with _environment_kept():  # which a plugin writes to
         plugin = FullyShardedDataParallelPlugin(**(given or {}))
@@ -112,6 +126,7 @@ def plan_of(args: TrainingArguments, method: SparseMethod) -> Plan | None:
         is_one=not policy or policy == "NO_WRAP",
         recomputes=bool(plugin.activation_checkpointing),
         replicas=_replicas(args),
+        chooses_on_shards=on_shards,
     )
 
 

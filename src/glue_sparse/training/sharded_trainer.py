@@ -1,32 +1,32 @@
-"""A Trainer whose frozen base is shared out over ranks where FSDP is asked for."""
+"""Trainers whose frozen base is shared out over ranks where FSDP is asked for."""
 
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from transformers import Trainer
 
 from glue_sparse.core.ledger import Ledger
-from glue_sparse.training.resumable import ResumableTrainer
-from glue_sparse.training.sharded import Plan, kept_from_accelerate
+from glue_sparse.training.sharded import Plan, kept_from_accelerate, plan_of
+
+if TYPE_CHECKING:
+    _Trainer = Trainer
+else:
+    _Trainer = object
 
 
-class ShardedTrainer(ResumableTrainer):
-    """Shares the base of an attached model out before it trains; abstract.
+class ShardsBase(_Trainer):
+    """Put before a Trainer of transformers, it shares the base of an attached model out before it trains.
 
     Attributes:
-        plan: how, set by a subclass before it is initialised; none where the base is whole on each rank.
-        head: names of parameters that are whole on each rank.
+        plan: how; none where the base is whole on each rank.
         ledger: what this rank has handed to collectives in the first step that it made.
     """
 
     plan: Plan | None = None
-    head: tuple[str, ...]
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.ledger = Ledger()
-        self._counted_step: int | None = None
+    ledger: Ledger
+    _counted_step: int | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -36,6 +36,7 @@ class ShardedTrainer(ResumableTrainer):
 
     def create_accelerator_and_postprocess(self) -> None:
         """As in `Trainer`; FSDP is no matter of accelerate's, see `sharded`."""
+        self.plan, self.ledger = self.plan or plan_of(self.args), Ledger()
         with kept_from_accelerate(self.args):
             super().create_accelerator_and_postprocess()
 
@@ -59,14 +60,23 @@ class ShardedTrainer(ResumableTrainer):
                 "sent_per_step": dict(self.ledger.sent)}  # fmt: skip
         return {"communication": told}
 
+    def model_to_choose_by(self) -> nn.Module:
+        """What a method looks at: the model, or a copy of it that is shared out."""
+        return self.plan.to_choose_by(self.network, self.args.device.type) if self.plan else self.network
+
     # Private to transformers 5: tests/training/test_private_hooks.py holds their names and parameters.
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         """As in `Trainer`, with the base shared out before the optimizer is made."""
         if self.plan:
-            self.plan.apply(self.network, self.head, self.args.device.type)
+            self.plan.apply(self.network, getattr(self, "head", None), self.args.device.type)
             self.is_distributed_loading_by_transformers = True  # so that nothing else is put around the model
         return super()._prepare_for_training(*args, **kwargs)
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        """As in `Trainer`, but not where the whole model may not fit there."""
+        if not (self.plan and self.plan.chooses_on_shards):
+            super()._move_model_to_device(model, device)
 
     def _defer_fsdp_gradient_reduction(self) -> Any:
         """Nothing to do: `training_step` says when gradients are exchanged."""

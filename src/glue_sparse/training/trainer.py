@@ -31,11 +31,12 @@ from glue_sparse.training.agreement import Agreement
 from glue_sparse.training.divergence import StopOnDivergence, check_values, keep_finite
 from glue_sparse.training.full_eval import types_kept
 from glue_sparse.training.method_hooks import MethodHooks
-from glue_sparse.training.sharded_trainer import ShardedTrainer
+from glue_sparse.training.resumable import ResumableTrainer
+from glue_sparse.training.sharded_trainer import ShardsBase
 from glue_sparse.training.windows import Windows
 
 
-class SparseTrainer(ShardedTrainer):
+class SparseTrainer(ShardsBase, ResumableTrainer):
     """Trainer whose optimizer, clipping, weight decay and checkpoints see the active entries and the head only.
 
     Args:
@@ -113,7 +114,7 @@ class SparseTrainer(ShardedTrainer):
         support.check_plain(self.network)
         support.recompute_as_told(self.network, self.args)
         batches = partial(self.sample_batches, share=self._share)
-        masks = self.method.prepare(self.network, self.head, batches, self._add_over_ranks)
+        masks = self.method.prepare(self.model_to_choose_by(), self.head, batches, self._add_over_ranks)
         support.attach(self.method, self.network, masks)
         self._has_chosen, self._was_attached = True, is_attached(self.network)
         if ranks.count() > 1 and not ranks.agree(digest(masks)):

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from accelerate import cpu_offload
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
 from datasets import Dataset
 from peft import LoraConfig, PromptTuningConfig, TaskType, get_peft_model
 from torch import nn
@@ -18,7 +20,7 @@ from glue_sparse.core.active import active_tensors
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.parametrization import current_tensors, model_digest
 from glue_sparse.methods.moving.alternate import Alternate
-from glue_sparse.training.sharded import plan_of
+from glue_sparse.training.sharded import Plan, plan_of
 from glue_sparse.training.support import check_accelerator
 from networks import bert, collate
 from rare import rarely
@@ -162,6 +164,17 @@ def test_ways_of_fsdp_that_do_not_work_are_refused(
         assert plan is not None
         plan._chosen(bert())
     assert dict(os.environ) == environment
+
+
+def test_the_shipped_configuration_of_accelerate_is_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    words = ["--config_file", "configs/accelerate/fsdp2.yaml", "--num_processes", "2", "x.py"]
+    told, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+    for name, value in prepare_multi_gpu_env(told).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    plan = plan_of(arguments(tmp_path))
+    assert plan == Plan(True, offloads=False, layers=(), is_one=False, recomputes=False, replicas=1,
+                        chooses_on_shards=False)  # fmt: skip
 
 
 def test_plugins_that_share_out_are_refused(tmp_path: Path):

@@ -35,6 +35,7 @@ class Folding(Parametrization):
     is_off = False
     _home: "ref[Tensor] | None" = None
     _owner: "ref[Any] | None" = None
+    _inside: tuple[Any, Tensor] | None = None
     _folded: tuple[Any, ...] | None = None
     _steps = 0
     _looked = 0
@@ -47,6 +48,7 @@ class Folding(Parametrization):
             owner: of a part, the module that FSDP has put together with it.
         """
         self._home, self._owner = ref(weight), None if owner is None else ref(owner)
+        self._inside = None if owner is None else shards.inside(weight, self.places)  # once, since a GPU would wait
         _SETTLED.add(self)
         _listen()
 
@@ -63,7 +65,10 @@ class Folding(Parametrization):
         """
         if not self.is_sharded and not weight.is_contiguous():  # after model.to(memory_format=...)
             weight.data = weight.data.contiguous()
-        shards.write(weight, self.places, self._present())
+        if self._inside is None:
+            shards.write(weight, self.places, self._present())
+        else:
+            shards.write_inside(weight, self._inside, self._present())
         self._folded = self._state(weight)
 
     def fold(self, *, is_step: bool = False) -> None:
@@ -127,7 +132,7 @@ class Folding(Parametrization):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, which are somewhere else."""
-        return {**self.__dict__, **dict.fromkeys(("_home", "_owner", "_folded"))}
+        return {**self.__dict__, **dict.fromkeys(("_home", "_owner", "_inside", "_folded"))}
 
 
 _SETTLED: "WeakSet[Folding]" = WeakSet()

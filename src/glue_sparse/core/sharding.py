@@ -103,7 +103,8 @@ def _check(model: nn.Module) -> None:
 
 
 def _device_type() -> str:
-    return torch.accelerator.current_accelerator().type if dist.get_backend() != "gloo" else "cpu"  # pyright: ignore
+    found = torch.accelerator.current_accelerator()
+    return "cpu" if found is None or dist.get_backend() == "gloo" else found.type
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:

@@ -35,19 +35,32 @@ def whole(tensor: Tensor) -> Tensor:
     return detached.full_tensor() if isinstance(detached, DTensor) else detached
 
 
+def inside(tensor: Tensor, indices: Tensor) -> tuple[Any, Tensor]:
+    """Which of [k] ascending flat positions of a sharded tensor are in this rank's part, and int64 where they are there.
+
+    Raises:
+        ValueError: see `Part.of`.
+    """
+    return Part.of("a tensor", tensor).inside(indices.to(local(tensor).device))
+
+
 def write(tensor: Tensor, indices: Tensor, values: Tensor) -> None:
     """Write [k] values at flat positions, in the tensor's type; of a sharded one, those in this rank's part.
 
     Args:
         indices: [k] ascending, int32 or int64.
     """
-    if not isinstance(tensor, DTensor):
+    if isinstance(tensor, DTensor):
+        write_inside(tensor, inside(tensor, indices), values)
+    else:
         operators.write(tensor.data, indices, values)  # .data: autograd may have saved the tensor
-        return
-    held = local(tensor)
-    chosen, places = _inside(tensor, indices)
+
+
+def write_inside(tensor: Tensor, found: tuple[Any, Tensor], values: Tensor) -> None:
+    """The same for a sharded tensor, at the positions that `inside` has found."""
+    chosen, places = found
     if len(places):
-        operators.write(held.data, places, values if values.numel() == 1 else values[chosen])
+        operators.write(local(tensor).data, places, values if values.numel() == 1 else values[chosen])
 
 
 def read(tensor: Tensor, indices: Tensor) -> Tensor:
@@ -56,7 +69,7 @@ def read(tensor: Tensor, indices: Tensor) -> Tensor:
         dense = tensor.detach()
         return (dense.to_dense() if dense.is_sparse else dense).reshape(-1)[indices.long()]
     held = local(tensor)
-    chosen, places = _inside(tensor, indices)
+    chosen, places = inside(tensor, indices)
     # bits as whole numbers, since 0.0 + -0.0 is 0.0; and int64, which all backends add
     kind = {8: torch.int64, 4: torch.int32, 2: torch.int16}[held.itemsize]
     bits = torch.zeros(len(indices), dtype=torch.int64, device=held.device)
@@ -71,12 +84,8 @@ def holds(tensor: Tensor, indices: Tensor, values: Tensor) -> bool:
     """Whether a tensor, or this rank's part of it, has these values at these ascending positions."""
     held, chosen, places = local(tensor).detach(), slice(None), indices.long()
     if isinstance(tensor, DTensor):
-        chosen, places = _inside(tensor, indices)
+        chosen, places = inside(tensor, indices)
     return torch.equal(held.reshape(-1)[places.to(held.device)], values[chosen].to(held.device, held.dtype))
-
-
-def _inside(tensor: Tensor, indices: Tensor) -> tuple[Any, Tensor]:
-    return Part.of("a tensor", tensor).inside(indices.to(local(tensor).device))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from glue_sparse.core import ranks
 from glue_sparse.core.active import active_tensors
 from glue_sparse.core.batches import Batch
 from glue_sparse.core.finite import check_model
+from glue_sparse.core.folding import check_folded
 from glue_sparse.core.masks import Scores, digest
 from glue_sparse.core.parametrization import is_attached, model_digest
 from glue_sparse.core.params import head_names
@@ -278,6 +279,7 @@ class SparseTrainer(ShardsBase, ResumableTrainer):
         """A checkpoint's model is its sparse diff: the base does not change, so it is not saved again."""
         if self.args.should_save:
             check_values(self.network, self.state.global_step, self.args.learning_rate)
+            check_folded(self.network)
             keep_finite(self.state)
             self.method.save(self.network, self.info, Path(output_dir or self.args.output_dir or "."))
 

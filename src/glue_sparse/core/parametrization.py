@@ -141,7 +141,8 @@ def detach(model: nn.Module) -> None:
     Args:
         model: what `attach` or `sparsify_model` changed, or a plain model, which stays as it is; changed in place.
     Raises:
-        ValueError: another parametrization was put before a tensor after its active entries; nothing is changed then.
+        ValueError: another parametrization was put before a tensor after its active entries, or the model is sharded;
+            nothing is changed then.
     """
     _check_alone(model)
     for name, held in list(held_tensors(model)):
@@ -170,7 +171,10 @@ def release(model: nn.Module) -> None:
 
 
 def _check_alone(model: nn.Module) -> None:
-    """Removal takes all parametrizations of a tensor away, those of others too."""
+    """Removal takes all parametrizations of a tensor away, those of others too, and needs the tensor whole."""
+    if any(shards.is_part(parameter) for parameter in model.parameters()):
+        raise ValueError("this model is shared out over ranks, so that it cannot become a plain one: save its diff, "
+                         "SparseDiff.from_model(model), and apply that to the base")  # fmt: skip
     for name, module in model.named_modules():
         stacks: Any = module.parametrizations if parametrize.is_parametrized(module) else {}
         for attribute, stack in stacks.items():

@@ -36,7 +36,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def inside(tensor: Tensor, indices: Tensor) -> tuple[Any, Tensor]:
-    """Which of [k] ascending flat positions of a sharded tensor are in this rank's part, and int64 where they are there.
+    """Which of [k] ascending flat positions of a sharded tensor are in this rank's part, and where they are there.
 
     Raises:
         ValueError: see `Part.of`.

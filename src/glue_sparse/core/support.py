@@ -38,7 +38,8 @@ def check_model(model: nn.Module) -> None:
 
 _META = ("is on the meta device and has no values: load the model's weights, or fill it after `to_empty`, before it "
          "gets active entries")  # fmt: skip
-_SHARDED = "is sharded, and a rank sees only a part of it: use DDP, or one process, on the whole model"
+_SHARDED = ("is sharded, and a rank sees only a part of it: give it active entries first, and then call "
+            "glue_sparse.shard, or give `fsdp` to the trainer")  # fmt: skip
 
 
 def _overlapping(model: nn.Module) -> tuple[str, str] | None:

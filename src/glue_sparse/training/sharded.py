@@ -117,13 +117,12 @@ def plan_of(args: TrainingArguments, method: SparseMethod | None = None) -> Plan
     with _environment_kept():  # which a plugin writes to
         plugin = FullyShardedDataParallelPlugin(**(given or {}))
     _check(plugin, args)
-    policy = str(getattr(plugin.auto_wrap_policy, "__name__", plugin.auto_wrap_policy or ""))
     names: Any = plugin.transformer_cls_names_to_wrap or ()
     return Plan(
         reshard_after_forward=bool(plugin.reshard_after_forward),
         offloads=isinstance(plugin.cpu_offload, CPUOffloadPolicy),
         layers=tuple(names.split(",") if isinstance(names, str) else names),
-        is_one=not policy or policy == "NO_WRAP",
+        is_one=plugin.auto_wrap_policy is None,
         recomputes=bool(plugin.activation_checkpointing),
         replicas=_replicas(args),
         chooses_on_shards=on_shards,
@@ -137,6 +136,11 @@ def _check(plugin: FullyShardedDataParallelPlugin, args: TrainingArguments) -> N
         (config.get("xla"), "`xla`", "leave it out"),
         (plugin.cpu_ram_efficient_loading, "`cpu_ram_efficient_loading`, which leaves most ranks without weights while "
          "entries are chosen,", "set it to false"),
+        (getattr(args, "save_model", False), "`save_model`", "leave it out, and write the model afterwards by "
+         "glue-sparse diff apply"),
+        (getattr(args, "delta_checkpoints", False), "`delta_checkpoints`, which read the whole base,", "leave it out"),
+        (args.bf16_full_eval or args.fp16_full_eval, "an evaluation in half precision of its own",
+         "leave `bf16_full_eval` and `fp16_full_eval` out"),
         (plugin.min_num_params, "`min_num_params`", "name classes by `transformer_layer_cls_to_wrap`, or nothing"),
     ):  # fmt: skip
         if is_asked:

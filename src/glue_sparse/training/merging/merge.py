@@ -53,6 +53,9 @@ class MergedTraining:
         self.exchange = open_exchange(plan, self.args.world_size)
         data: Any = trainer.train_dataset
         check(self.args, plan, self.exchange.num_workers, len(data), getattr(self.method, "density", 0))
+        if trainer.plan:
+            raise ValueError("`merge_every` has each worker train a whole model of its own: leave it out, or leave "
+                             "`fsdp` out")  # fmt: skip
         if self.method.refuses_merging:
             raise ValueError(f"{self.method.refuses_merging}: leave `merge_every` out")
         self.merge_every = plan.merge_every

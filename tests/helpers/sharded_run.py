@@ -1,7 +1,7 @@
 """One rank of a run of SparseTrainer whose base is shared out, or whole. Run by `run_ranks`.
 
 Arguments: folder, last step, examples per rank and micro-batch, micro-batches; and any of `resume`, `whole`,
-`on_shards`, and `foreign` for a Trainer of transformers with SaveDiff.
+`on_shards`, `replicated`, and `foreign` for a Trainer of transformers with SaveDiff.
 """
 
 import json
@@ -21,10 +21,11 @@ from networks import bert, collate, examples
 
 def trained(folder: Path, last: int, size: int, micro: int, words: list[str]) -> SparseTrainer:
     fsdp: Any = None if "whole" in words else True
+    config = {"dp_replicate_size": 2} if "replicated" in words else None
     arguments = TrainingArguments(
         str(folder / "run"), max_steps=6, per_device_train_batch_size=size, gradient_accumulation_steps=micro,
         learning_rate=1e-2, lr_scheduler_type="constant", logging_steps=1, save_steps=2, use_cpu=True,
-        disable_tqdm=True, fsdp=fsdp, report_to="none",
+        disable_tqdm=True, fsdp=fsdp, fsdp_config=config, report_to="none",
     )  # fmt: skip
     arguments.max_steps = last
     setattr(arguments, "choose_on_shards", "on_shards" in words)  # noqa: B010  # a flag of the command line

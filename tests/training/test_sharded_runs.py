@@ -93,6 +93,7 @@ def test_two_ranks_then_one_then_four(runs: Path, tmp_path: Path):
     run(tmp_path / "four", 2, 2, 1, ranks=4)
     run(tmp_path / "four", 4, 2, 4, "resume", "whole", ranks=1)
     assert run(tmp_path / "four", 6, 2, 1, "resume", ranks=4)["diff"] == wanted["diff"]
+    assert run(tmp_path / "replicated", 6, 2, 1, "replicated", ranks=4)["diff"] == wanted["diff"]
     run(tmp_path / "two", 2, 2, 2, ranks=2)
     run(tmp_path / "two", 4, 2, 4, "resume", "whole", ranks=1)
     run(tmp_path / "two", 6, 2, 1, "resume", ranks=4)

@@ -147,6 +147,8 @@ def test_sharding_that_cannot_be_had_is_refused_as_an_argument_and_as_a_launcher
 
 @pytest.mark.parametrize(("given", "message"), [
     ({"fsdp_version": 1}, "version 1 of FSDP"), ({"cpu_ram_efficient_loading": True}, "`cpu_ram_efficient_loading`"),
+    ({"fsdp_config": {"reshard_after_foward": True}}, "did you mean reshard_after_forward"),
+    ({"fsdp_config": {"dp_replicate_size": "two"}}, "must be an integer"),
     ({"save_model": True}, "diff apply"), ({"delta_checkpoints": True}, "leave it out"),
     ({"bf16_full_eval": True}, "leave `bf16_full_eval`"),
     ({"auto_wrap_policy": "SIZE_BASED_WRAP", "min_num_params": 100}, "`min_num_params`"),
@@ -159,8 +161,9 @@ def test_ways_of_fsdp_that_do_not_work_are_refused(
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
     args: Any = arguments(tmp_path)
     args.fsdp_plugin_args = {"fsdp_version": 2, **given}
-    for name in [name for name in given if name in ("save_model", "delta_checkpoints", "bf16_full_eval")]:
-        setattr(args, name, args.fsdp_plugin_args.pop(name))
+    for name in ("fsdp_config", "save_model", "delta_checkpoints", "bf16_full_eval"):  # no arguments of the plugin
+        if name in given:
+            setattr(args, name, args.fsdp_plugin_args.pop(name))
     environment = dict(os.environ)
     method = FixedMask(noise, density=0.05, update_every=None if given else 2)
     with pytest.raises(ValueError, match=message):

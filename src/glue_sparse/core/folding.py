@@ -175,6 +175,9 @@ def check_folded(model: nn.Module) -> None:
     """Raise a RuntimeError where a tensor does not hold its values: they were changed by hand, unseen by torch.
 
     Costs a look at the k active entries. Of a sharded model each rank sees its own part.
+
+    Args:
+        model: what `attach` changed.
     """
     for name, held in held_tensors(model):
         if not isinstance(held, Folding) or held.is_off:

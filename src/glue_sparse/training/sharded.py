@@ -21,8 +21,17 @@ from glue_sparse.core import sharding
 from glue_sparse.core.parametrization import is_attached
 from glue_sparse.core.shards import is_sharded
 from glue_sparse.methods.base import SparseMethod
+from glue_sparse.training.support import built_as_asked
+from glue_sparse.writing.fields import typed
+from glue_sparse.writing.words import check_one_of
 
 _WISH = "ACCELERATE_USE_FSDP"
+_KEYS = (
+    "version", "reshard_after_forward", "cpu_offload", "auto_wrap_policy", "transformer_layer_cls_to_wrap",
+    "activation_checkpointing", "dp_replicate_size", "state_dict_type", "min_num_params", "cpu_ram_efficient_loading",
+    "xla", "xla_fsdp_v2", "xla_fsdp_grad_ckpt",
+)  # fmt: skip
+"""Of `fsdp_config`, which transformers would ignore otherwise; `dp_replicate_size` is our own."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +82,9 @@ class Plan:
 
     def _mesh(self, device_type: str) -> DeviceMesh:
         size = dist.get_world_size()
-        if size % self.replicas:
-            raise ValueError(f"{size} processes cannot form {self.replicas} equal groups: change "
-                             "`dp_replicate_size`")  # fmt: skip
+        if self.replicas < 1 or size % self.replicas:
+            raise ValueError(f"{size} processes cannot form {self.replicas} equal groups: change `dp_replicate_size` "
+                             "of `fsdp_config`")  # fmt: skip
         if self.replicas == 1:
             return init_device_mesh(device_type, (size,))
         return init_device_mesh(
@@ -114,9 +123,14 @@ def plan_of(args: TrainingArguments, method: SparseMethod | None = None) -> Plan
                          "by torchrun or accelerate launch")  # fmt: skip
     if method and method.moves:
         raise ValueError("`fsdp` is for active entries that stay the same, and this method moves them: use DDP")
-    with _environment_kept():  # which a plugin writes to
+    told = (given or {}).get("fsdp_version", os.environ.get("FSDP_VERSION", "1"))
+    if str(told) != "2":
+        raise ValueError(f"`fsdp` with version {told} of FSDP cannot train active entries: set `version` 2 in "
+                         "`fsdp_config`, or fsdp_version: 2 in the launcher's file")  # fmt: skip
+    with _environment_kept(), built_as_asked("`fsdp`"):  # a plugin writes to the environment
         plugin = FullyShardedDataParallelPlugin(**(given or {}))
-    _check(plugin, args)
+    config: Any = args.fsdp_config or {}
+    _check(plugin, args, config)
     names: Any = plugin.transformer_cls_names_to_wrap or ()
     return Plan(
         reshard_after_forward=bool(plugin.reshard_after_forward),
@@ -124,15 +138,16 @@ def plan_of(args: TrainingArguments, method: SparseMethod | None = None) -> Plan
         layers=tuple(names.split(",") if isinstance(names, str) else names),
         is_one=plugin.auto_wrap_policy is None,
         recomputes=bool(plugin.activation_checkpointing),
-        replicas=_replicas(args),
+        replicas=int(config.get("dp_replicate_size", 1)),
         chooses_on_shards=on_shards,
     )
 
 
-def _check(plugin: FullyShardedDataParallelPlugin, args: TrainingArguments) -> None:
-    config: Any = args.fsdp_config or {}
+def _check(plugin: FullyShardedDataParallelPlugin, args: TrainingArguments, config: dict[str, Any]) -> None:
+    for name in config:
+        check_one_of("key of `fsdp_config`", name, _KEYS)
+    typed(int, config.get("dp_replicate_size", 1), "`dp_replicate_size` of `fsdp_config`")
     for is_asked, what, way in (
-        (plugin.fsdp_version != 2, "version 1 of FSDP", "set `version` 2 in `fsdp_config`, or fsdp_version: 2"),
         (config.get("xla"), "`xla`", "leave it out"),
         (plugin.cpu_ram_efficient_loading, "`cpu_ram_efficient_loading`, which leaves most ranks without weights while "
          "entries are chosen,", "set it to false"),
@@ -145,12 +160,6 @@ def _check(plugin: FullyShardedDataParallelPlugin, args: TrainingArguments) -> N
     ):  # fmt: skip
         if is_asked:
             raise ValueError(f"`fsdp` with {what} cannot train active entries: {way}")
-
-
-def _replicas(args: TrainingArguments) -> int:
-    plan = getattr(args, "parallelism_config", None)
-    told = os.environ.get("PARALLELISM_CONFIG_DP_REPLICATE_SIZE", "1") if plan is None else plan.dp_replicate_size
-    return int(told or 1)
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def check_accelerator(accelerator: Any) -> None:
     state, plan = accelerator.state, getattr(accelerator, "parallelism_config", None)
     plugins = [name for name in ("fsdp_plugin", "deepspeed_plugin", "megatron_lm_plugin", "torch_tp_plugin")
                if getattr(state, name, None) is not None]  # fmt: skip
-    sizes = [name for name in ("tp_size", "cp_size", "sp_size", "ep_size")
+    sizes = [name for name in ("tp_size", "dp_shard_size", "cp_size", "sp_size", "ep_size")
              if (getattr(plan, name, None) or 1) > 1]  # fmt: skip
     for name in plugins + sizes:
         raise ValueError(f"accelerate is told to share parameters or sequences out over processes (`{name}`) in a way "

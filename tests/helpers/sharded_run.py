@@ -1,7 +1,7 @@
 """One rank of a run of SparseTrainer whose base is shared out, or whole. Run by `run_ranks`.
 
 Arguments: folder, last step, examples per rank and micro-batch, micro-batches; and any of `resume`, `whole`,
-`on_shards`, `replicated`, and `foreign` for a Trainer of transformers with SaveDiff.
+`on_shards`, `replicated`, `bf16`, and `foreign` for a Trainer of transformers with SaveDiff.
 """
 
 import json
@@ -25,7 +25,7 @@ def trained(folder: Path, last: int, size: int, micro: int, words: list[str]) ->
     arguments = TrainingArguments(
         str(folder / "run"), max_steps=6, per_device_train_batch_size=size, gradient_accumulation_steps=micro,
         learning_rate=1e-2, lr_scheduler_type="constant", logging_steps=1, save_steps=2, use_cpu=True,
-        disable_tqdm=True, fsdp=fsdp, fsdp_config=config, report_to="none",
+        disable_tqdm=True, fsdp=fsdp, fsdp_config=config, report_to="none", bf16="bf16" in words,
     )  # fmt: skip
     arguments.max_steps = last
     setattr(arguments, "choose_on_shards", "on_shards" in words)  # noqa: B010  # a flag of the command line

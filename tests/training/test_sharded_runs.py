@@ -67,6 +67,12 @@ def test_one_process_goes_on_from_two_to_the_same_bits(runs: Path, tmp_path: Pat
     assert found["diff"] == told(runs, "one")["diff"]
 
 
+def test_products_in_bfloat16_are_those_of_one_process_too(tmp_path: Path):
+    found = run(tmp_path / "two", 3, 4, 1, "foreign", "bf16", ranks=2)
+    wanted = run(tmp_path / "one", 3, 4, 2, "foreign", "bf16", "whole", ranks=1)
+    assert (found["diff"], found["losses"]) == (wanted["diff"], wanted["losses"])
+
+
 def test_entries_are_chosen_on_shards_as_on_the_whole_model(runs: Path, tmp_path: Path):
     found = run(tmp_path, 6, 4, 1, "on_shards", ranks=2)
     assert (found["masks"], found["diff"]) == (told(runs, "two")["masks"], told(runs, "two")["diff"])

@@ -64,7 +64,7 @@ def test_constants_of_the_machine_are_a_device(told: Told):
     assert device.node_gpus.value == 2 and "loopback" in device.title
     assert device.bandwidth(2) == device.node_link.value  # no share of it is assumed
     text = page([Measured(**one) for one in told["found"]], SHAPE, device, 2)
-    assert "measured / apart" in text and text.count("| active | on ") == 6
+    assert "fastest / apart" in text and text.count("| active | on ") == 6
 
 
 def made(method: str, trained: int, sent: dict[str, int], seconds: list[float]) -> Measured:

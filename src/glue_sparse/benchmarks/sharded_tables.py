@@ -15,8 +15,8 @@ _WHO = ("model", "method", "reshard")
 _SENT = (*_WHO, "trained", "weights", "gradients", "of the head", "other", "total", "gradients / full")
 _BESIDE = ("method", "reshard", *(f"{kind}, {how}" for kind in KINDS for how in ("counted", "predicted")))
 _TIMES = (*_WHO, "median ms", "range ms", "step / full")
-_MODEL = ("method", "reshard", "products ms", "sending ms", "overlapped ms", "apart ms", "measured ms",
-          "measured / apart")  # fmt: skip
+_MODEL = ("method", "reshard", "products ms", "sending ms", "overlapped ms", "apart ms", "median ms",
+          "median / apart", "fastest / apart")  # fmt: skip
 
 
 def predicted(shape: Decoder, one: Measured, num_ranks: int, device: Device) -> Cell:
@@ -76,7 +76,7 @@ def model_table(found: Sequence[Measured], cells: Sequence[Cell]) -> str:
     for one, told in zip(found, cells, strict=True):
         median = statistics.median(one.seconds)
         times = (told.compute, told.communication, told.hidden, told.apart, median)
-        lines.append((*_who(one)[1:], *(f"{1000 * time:.1f}" for time in times), f"{median / told.apart:.1f}"))
+        lines.append((*_who(one)[1:], *(f"{1000 * time:.1f}" for time in times), *(f"{time / told.apart:.1f}" for time in (median, min(one.seconds)))))
     return markdown(_MODEL, lines)
 
 

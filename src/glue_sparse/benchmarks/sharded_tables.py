@@ -76,7 +76,8 @@ def model_table(found: Sequence[Measured], cells: Sequence[Cell]) -> str:
     for one, told in zip(found, cells, strict=True):
         median = statistics.median(one.seconds)
         times = (told.compute, told.communication, told.hidden, told.apart, median)
-        lines.append((*_who(one)[1:], *(f"{1000 * time:.1f}" for time in times), *(f"{time / told.apart:.1f}" for time in (median, min(one.seconds)))))
+        ratios = (f"{time / told.apart:.1f}" for time in (median, min(one.seconds)))
+        lines.append((*_who(one)[1:], *(f"{1000 * time:.1f}" for time in times), *ratios))
     return markdown(_MODEL, lines)
 
 

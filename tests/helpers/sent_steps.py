@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
-from glue_sparse.benchmarks.links import measured_device
+from glue_sparse.benchmarks.links import Links
 from glue_sparse.benchmarks.sharded_steps import EXAMPLES, LENGTH, measure
 from glue_sparse.scaling.shapes import Decoder
 
@@ -21,8 +21,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    device = measured_device(SHAPE, mesh, EXAMPLES * LENGTH)
-    found = [asdict(one) for one in measure(SHAPE, mesh, 1)]
-    told = {"found": found, "device": asdict(device)}
+    links = Links(SHAPE, mesh, EXAMPLES * LENGTH)
+    told = {"found": [asdict(one) for one in measure(SHAPE, mesh, 1, links.sample)], "device": asdict(links.device())}
     Path(sys.argv[1], f"rank{dist.get_rank()}.json").write_text(json.dumps(told))
     dist.destroy_process_group()

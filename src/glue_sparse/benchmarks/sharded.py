@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 import transformers
 from torch.distributed.device_mesh import init_device_mesh
 
-from glue_sparse.benchmarks.links import measured_device
+from glue_sparse.benchmarks.links import Links
 from glue_sparse.benchmarks.sharded_steps import DENSITY, EXAMPLES, LENGTH, RANK, SHAPE, Measured, measure
 from glue_sparse.benchmarks.sharded_tables import page
 from glue_sparse.benchmarks.training import peft_library
@@ -43,8 +43,9 @@ def _rank(rank: int, count: int, shape: Decoder, steps: int, folder: str) -> Non
     dist.init_process_group("nccl" if kind == "cuda" else "gloo", init_method=meeting, rank=rank, world_size=count)
     try:
         mesh = init_device_mesh(kind, (count,))
-        found = {"device": asdict(measured_device(shape, mesh, EXAMPLES * LENGTH)),
-                 "found": [asdict(one) for one in measure(shape, mesh, steps)]}  # fmt: skip
+        links = Links(shape, mesh, EXAMPLES * LENGTH)
+        steps_of = [asdict(one) for one in measure(shape, mesh, steps, links.sample)]
+        found = {"device": asdict(links.device()), "found": steps_of}
         if rank == 0:
             Path(folder, "found.json").write_text(json_text(found, "the ranks' numbers"), encoding="utf-8")
     finally:

@@ -156,17 +156,20 @@ class Contender:
         return time.perf_counter() - started
 
 
-def measure(shape: Decoder, mesh: DeviceMesh, steps: int, models: tuple[str, ...] = (*MODELS,)) -> list[Measured]:
+def measure(shape: Decoder, mesh: DeviceMesh, steps: int, between: Callable[[], None]) -> list[Measured]:
     """All contenders, which take turns step by step.
 
     Args:
         shape: of the models.
         mesh: of all ranks, one dimension.
         steps: that are timed.
+        between: called in each turn, half way through it.
     """
-    contenders = [Contender(*told, shape, mesh) for told in product(models, METHODS, (True, False))]
+    contenders = [Contender(*told, shape, mesh) for told in product(MODELS, METHODS, (True, False))]
     for number in range(COUNTED_STEP + 1 + steps):
-        for one in contenders:
+        for place, one in enumerate(contenders):
+            if place == len(contenders) // 2:
+                between()
             ledger = Ledger()
             with ledger if number == COUNTED_STEP else nullcontext():
                 seconds = one.step()

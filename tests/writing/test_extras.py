@@ -7,7 +7,7 @@ import pytest
 
 from glue_sparse.analysis import harness
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
-from glue_sparse.benchmarks import training
+from glue_sparse.benchmarks import sharded, training
 from glue_sparse.experiments import grids, slurm
 from glue_sparse.reports.figures import plots
 from glue_sparse.tasks.registry import load_task
@@ -31,6 +31,7 @@ def see() -> None:
         ("submitit", submit, "`launcher` slurm", "slurm"),
         ("lm_eval", harness.version, "an evaluation by lm_eval", "eval"),
         ("peft", lambda: training.train(1, False), "a comparison with peft", "benchmark"),
+        ("peft", lambda: sharded.run(2, 128, 1, None), "a comparison with peft", "benchmark"),
     ],
 )
 def test_what_an_extra_brings_is_asked_for(

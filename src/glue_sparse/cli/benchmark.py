@@ -5,6 +5,7 @@
     glue-sparse benchmark --fisher --task mrpc --data_dir path/to/glue
     glue-sparse benchmark --block_sparse
     glue-sparse benchmark --large 1b --dtype bfloat16 --out large.json
+    glue-sparse benchmark --sharded --num_processes 2
 
 Training: full fine-tuning, FISH and random masks of 0.5 %, peft LoRA (r=8) and peft SHiRA (as near to 0.5 % as its
 rank allows), and stage 1 of diff pruning (gates, structured or not) on MiniLM, batch 16 x 128. Each in a process of
@@ -13,7 +14,10 @@ times. `kept` is what lies beside the model's own tensors between two steps (wha
 moments), `peak` what tensors take at most, `resident` what the whole process took since its start. Fisher: 256
 examples, vectorised and one at a time, in turns. Block-sparse: layers and training steps of a small BERT by tiles,
 masked and dense, on the CPU; see `glue_sparse.benchmarks.tiles`. Large: seconds of each phase (score, select, attach,
-step, save) of a random decoder, and the most memory above the model.
+step, save) of a random decoder, and the most memory above the model. Sharded: bytes that each of several ranks sends
+in a step, by kind, and seconds, for a tiny decoder and a tiny classifier whose base is shared out by FSDP2: full
+fine-tuning, LoRA (r=16) and active entries (0.5 %), beside what `glue-sparse scale` predicts. Ranks are processes on
+this CPU, or on a GPU each where there are enough.
 """
 
 from collections.abc import Sequence
@@ -22,8 +26,11 @@ from typing import get_args
 from glue_sparse.cli import doing
 from glue_sparse.cli.numbers import add_number
 from glue_sparse.core.options import Dtype
-from glue_sparse.writing.bounds import COUNT
+from glue_sparse.writing.bounds import COUNT, Bounds
 from glue_sparse.writing.parser import Parser
+
+RANKS = Bounds(2)
+"""Of one there is nobody to send to."""
 
 
 def parser(prog: str | None = None) -> Parser:
@@ -34,8 +41,11 @@ def parser(prog: str | None = None) -> Parser:
     only.add_argument("--training", action="store_true", help="measure training only")
     only.add_argument("--block_sparse", action="store_true", help="measure block-sparse layers only")
     only.add_argument("--large", choices=("tiny", "0.1b", "1b"), help="measure the phases of a random decoder only")
+    only.add_argument("--sharded", action="store_true", help="measure what ranks send and how long they take only")
+    add_number(flags, "--num_processes", kind=int, help="with --sharded, the ranks (2)", bounds=RANKS)
+    add_number(flags, "--hidden_size", kind=int, help="with --sharded, the models' width (128)", bounds=COUNT)
     flags.add_argument("--dtype", choices=get_args(Dtype), help="with --large, the type of its weights (float32)")
-    flags.add_argument("--out", help="with --large, a JSON file for the numbers")
+    flags.add_argument("--out", help="with --large or --sharded, a JSON file for the numbers")
     flags.add_argument("--quick", action="store_true", help="with --block_sparse, a few cells only")
     add_number(flags, "--steps", kind=int, default=12, help="counted steps of a method, 12 by default", bounds=COUNT)
     flags.add_argument("--bf16", action="store_true", help="train under bfloat16 autocast")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -28,13 +29,18 @@ class _Collective(NamedTuple):
 
 _GATHER = _Collective(1, lambda size, count: size * (count - 1), "weights")
 _SCATTER = _Collective(1, lambda size, count: size * (count - 1) / count, "gradients")
+_EXCHANGE = _SCATTER._replace(kind="other")
+_REDUCE = _Collective(0, lambda size, count: 2 * size * (count - 1) / count, "other")
+_BROADCAST = _Collective(0, lambda size, count: size, "other")
 _COLLECTIVES = {
     "_allgather_base_": _GATHER, "allgather_": _GATHER, "allgather_into_tensor_coalesced_": _GATHER,
     "_reduce_scatter_base_": _SCATTER, "reduce_scatter_": _SCATTER, "reduce_scatter_tensor_coalesced_": _SCATTER,
-    "alltoall_base_": _SCATTER._replace(kind="other"), "alltoall_": _SCATTER._replace(kind="other"),
-    "allreduce_": _Collective(0, lambda size, count: 2 * size * (count - 1) / count, "other"),
-    "broadcast_": _Collective(0, lambda size, count: size, "other"),
+    "alltoall_base_": _EXCHANGE, "alltoall_": _EXCHANGE, "allreduce_": _REDUCE, "broadcast_": _BROADCAST,
+    # those of sharded tensors, as where the norm of their gradients is taken
+    "all_gather_into_tensor": _GATHER._replace(handed_in=0), "reduce_scatter_tensor": _SCATTER._replace(handed_in=0),
+    "all_to_all_single": _EXCHANGE._replace(handed_in=0), "all_reduce": _REDUCE, "broadcast": _BROADCAST,
 }  # fmt: skip
+_SPACES = ("c10d", "_c10d_functional")
 _KIND: ContextVar[str] = ContextVar("kind", default="")
 
 
@@ -65,7 +71,9 @@ class Ledger(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Called by torch for each operation."""
-        if func.namespace == "c10d" and (found := _COLLECTIVES.get(func._opname)):
+        if DTensor in types:  # goes on to plain tensors, and to collectives between them
+            return NotImplemented
+        if func.namespace in _SPACES and (found := _COLLECTIVES.get(func._opname)):
             size = sum(one.nbytes for one in tree_leaves(args[found.handed_in]) if isinstance(one, Tensor))
             kind = _KIND.get() or found.kind
             self.handed_in[kind] += size
@@ -75,10 +83,15 @@ class Ledger(TorchDispatchMode):
 
 
 def _count(args: Any) -> int:
-    """Ranks of the group that is among the arguments."""
-    for one in args:
+    """Ranks of the group that is among the arguments, itself or by its name, which is the last text of them."""
+    for one in reversed(args):
         try:
-            return dist.ProcessGroup.unbox(one).size()
+            group: Any = _group_of(one) if isinstance(one, str) else dist.ProcessGroup.unbox(one)
+            return group.size()
         except (AttributeError, RuntimeError, TypeError):
             continue
     return dist.get_world_size()
+
+
+def _group_of(name: Any) -> Any:
+    return dist.distributed_c10d._resolve_process_group(name)  # pyright: ignore[reportPrivateImportUsage]

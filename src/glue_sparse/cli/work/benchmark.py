@@ -1,6 +1,7 @@
 """What `glue-sparse benchmark` does."""
 
 from glue_sparse.benchmarks import large as phases
+from glue_sparse.benchmarks import sharded as ranks
 from glue_sparse.benchmarks import tiles
 from glue_sparse.benchmarks.fisher import compare_fisher
 from glue_sparse.benchmarks.training import train
@@ -9,16 +10,23 @@ from glue_sparse.tasks import registry as tasks
 
 def run(
     fisher: bool, training: bool, block_sparse: bool, large: str | None, quick: bool, steps: int, bf16: bool, task: str,
-    data_dir: str | None, dtype: str | None, out: str | None,
+    data_dir: str | None, dtype: str | None, out: str | None, sharded: bool, num_processes: int | None,
+    hidden_size: int | None,
 ) -> None:  # fmt: skip
     """Measure what is asked for, by default training and the Fisher."""
     if quick and not block_sparse:
         raise ValueError("`quick` has no effect without `block_sparse`: leave it out, or give that")
-    for name, value in (("dtype", dtype), ("out", out)):
-        if value and not large:
-            raise ValueError(f"`{name}` has no effect without `large`: leave it out, or give that")
+    for name, value, has_effect, wanted in (
+        ("dtype", dtype, large, "`large`"), ("out", out, large or sharded, "`large` or `sharded`"),
+        ("num_processes", num_processes, sharded, "`sharded`"), ("hidden_size", hidden_size, sharded, "`sharded`"),
+    ):  # fmt: skip
+        if value and not has_effect:
+            raise ValueError(f"`{name}` has no effect without {wanted}: leave it out, or give that")
     if large:
         phases.run(large, dtype or "float32", steps, out)
+        return
+    if sharded:
+        ranks.run(num_processes or 2, hidden_size or 128, steps, out)
         return
     tasks.find(task)  # before minutes of training
     if block_sparse:

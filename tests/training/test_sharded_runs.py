@@ -10,6 +10,7 @@ import torch
 
 from forked import ended, run_ranks, start_ranks
 from glue_sparse import SparseDiff
+from networks import bert
 from shared_runs import made_once
 
 JOB = Path(__file__).parents[1] / "helpers" / "sharded_run.py"
@@ -52,9 +53,11 @@ def test_two_ranks_that_share_the_base_choose_and_train_as_one_process_does(runs
 
 
 def test_gradients_of_what_trains_alone_are_sent(runs: Path):
-    two = told(runs, "two")
-    base = 6096 * 4
-    assert two["sent"] == {"weights": pytest.approx(base, rel=0.01), "gradients": two["trained"] * 4}
+    """Half of all layers twice, half of what is outside of them once, and each number that trains."""
+    two, model = told(runs, "two"), bert()
+    layers = sum(p.numel() for p in model.bert.encoder.layer.parameters())
+    rest = sum(p.numel() for name, p in model.named_parameters() if ".layer." not in name and "classifier" not in name)
+    assert two["sent"] == {"weights": pytest.approx(4 * (layers + rest / 2), rel=0.01), "gradients": two["trained"] * 4}
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(runs: Path, tmp_path: Path):

@@ -43,7 +43,8 @@ def shard(
         layers: what is put together at a time; by default the layers that transformers recomputes, or nothing but the
             whole.
         head: names of parameters that stay whole even where they are frozen; by default see `head_names`.
-        options: of `fully_shard`: `reshard_after_forward`, `mp_policy`, `offload_policy`, `shard_placement_fn`.
+        options: of `fully_shard`: `reshard_after_forward` (of layers; by default they are), `mp_policy`,
+            `offload_policy`, `shard_placement_fn`.
     Returns:
         The same model.
     Raises:
@@ -53,12 +54,13 @@ def shard(
     _check(model)
     mesh = mesh or init_device_mesh(_device_type(), (ranks.count(),))
     whole = _trained(model, head_names(model) if head is None else head)
-    if not ranks.agree(content_digest([(name, held.places, held.values.detach()) for name, held in _folding(model)])):
-        raise RuntimeError("ranks differ in the active entries of the model, or in their values: choose them, or load "
-                           "them, alike on all ranks before it is sharded")  # fmt: skip
+    _check_same(model)
     _move(model, whole, mesh)
-    for module in [*(_layers(model) if layers is None else layers), model]:
-        fully_shard(module, mesh=mesh, ignored_params={*whole}, **options)
+    options |= {"mesh": mesh, "ignored_params": {*whole}}
+    for module in _layers(model) if layers is None else layers:
+        fully_shard(module, **options)
+    # what is outside of layers is used last and first again, so that torch keeps it together where nothing is said
+    fully_shard(model, **{name: value for name, value in options.items() if name != "reshard_after_forward"})
     _settle(model)
     _Averaging(model, whole, mesh)
     model.register_forward_pre_hook(_fold_changed, prepend=True)  # before FSDP puts the first tensors together
@@ -100,6 +102,12 @@ def _check(model: nn.Module) -> None:
     if not (dist.is_available() and dist.is_initialized()):
         raise ValueError("no ranks are there to share the model out to: start the program by torchrun or accelerate "
                          "launch, and call torch.distributed.init_process_group() first")  # fmt: skip
+
+
+def _check_same(model: nn.Module) -> None:
+    if not ranks.agree(content_digest([(name, held.places, held.values.detach()) for name, held in _folding(model)])):
+        raise RuntimeError("ranks differ in the active entries of the model, or in their values: choose them, or load "
+                           "them, alike on all ranks before it is sharded")  # fmt: skip
 
 
 def _device_type() -> str:

@@ -53,9 +53,6 @@ def shard(
     _check(model)
     mesh = mesh or init_device_mesh(_device_type(), (ranks.count(),))
     whole = _trained(model, head_names(model) if head is None else head)
-    if not ranks.agree(content_digest([(name, held.places, held.values.detach()) for name, held in _folding(model)])):
-        raise RuntimeError("ranks differ in the active entries of the model, or in their values: choose them, or load "
-                           "them, alike on all ranks before it is sharded")  # fmt: skip
     _move(model, whole, mesh)
     for module in [*(_layers(model) if layers is None else layers), model]:
         fully_shard(module, mesh=mesh, ignored_params={*whole}, **options)
@@ -100,6 +97,9 @@ def _check(model: nn.Module) -> None:
     if not (dist.is_available() and dist.is_initialized()):
         raise ValueError("no ranks are there to share the model out to: start the program by torchrun or accelerate "
                          "launch, and call torch.distributed.init_process_group() first")  # fmt: skip
+    if not ranks.agree(content_digest([(name, held.places, held.values.detach()) for name, held in _folding(model)])):
+        raise RuntimeError("ranks differ in the active entries of the model, or in their values: choose them, or load "
+                           "them, alike on all ranks before it is sharded")  # fmt: skip
 
 
 def _device_type() -> str:

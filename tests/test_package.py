@@ -95,6 +95,7 @@ def test_each_extra_is_asked_for_by_its_name_and_brings_what_is_asked_for():
     assert {extra for _, extra, _ in calls} == EXTRAS.keys() - {*TOOLS}
 
 
+@pytest.mark.slow
 def test_tests_import_what_the_extra_for_development_brings():
     known = names(REQUIRED).union(*(names(of) for of in EXTRAS.values()))
     for module, place in imported(ROOT / "tests").items():

@@ -35,6 +35,7 @@ def run(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_program_prints_what_stands_below_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

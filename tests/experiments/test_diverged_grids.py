@@ -30,12 +30,12 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Rows whose runs were started; each gets its result."""
     found: list[str] = []
 
-    def process(self: Any, cell: Cell, environment: dict[str, str]) -> str:
+    def process(self: Any, cell: Cell, slot: int) -> str:
         found.append(cell.row)
         finished(cell)
         return ""
 
-    monkeypatch.setattr(runner._Running, "_process", process)
+    monkeypatch.setattr(runner.Running, "_process", process)
     return found
 
 

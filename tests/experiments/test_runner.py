@@ -113,6 +113,7 @@ def test_a_cell_that_another_process_works_on_is_waited_for(config: Path):
     assert not cell.log.exists()
 
 
+@pytest.mark.slow  # a grid of shared cells is stopped so in test_shared_cells
 def test_sigterm_stops_the_grid_and_its_run(config: Path):
     process = start(config)
     until(lambda: list((config.parent / "runs").rglob("command.txt")))

@@ -39,7 +39,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "merge": {"density": 0.1, **MERGE},
 }
 """Name -> flags; five steps in an epoch, three epochs."""
-USUAL = [("fish epochs", 5), ("merge", 10)]
+USUAL = [("fish epochs", 5)]
 STOPS = [(name, step) for name in RUNS for step in range(1, 14 if "max_steps" in RUNS[name] else 16)]
 TIMES = ("runtime", "per_second", "preparation_time")
 

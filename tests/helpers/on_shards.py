@@ -3,7 +3,7 @@
 import copy
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -165,7 +165,7 @@ def language_rows(count: int) -> list[dict[str, Any]]:
     return words(rows)
 
 
-def scored(mesh: DeviceMesh) -> dict[str, list[Any]]:
+def scored(mesh: DeviceMesh, names: Iterable[str]) -> dict[str, list[Any]]:
     rows, quiet = examples(6), partial(fisher, progress=False)
     unlabelled = [{**row, "labels": -100 if i % 4 == 1 else row["labels"]} for i, row in enumerate(rows)]
     decoder = seeded(llama)
@@ -174,7 +174,7 @@ def scored(mesh: DeviceMesh) -> dict[str, list[Any]]:
     frozen.bert.embeddings.requires_grad_(False)
     recomputed = seeded(llama)
     recomputed.activation_checkpointing_enable()
-    models = {
+    models: dict[str, Any] = {
         "bert": (bert(), quiet, rows),
         "llama": (decoder, quiet, rows),
         "absolute": (decoder, partial(quiet, power="absolute"), rows),
@@ -189,9 +189,7 @@ def scored(mesh: DeviceMesh) -> dict[str, list[Any]]:
         "magnitude": (bert(), magnitude, rows),
         "noise": (bert(), partial(noise, seed=3), rows),
     }
-    if dist.get_world_size() > 2:
-        models = {name: models[name] for name in ("llama", "gradient", "noise")}
-    return {name: compared(model, score, its, mesh) for name, (model, score, its) in models.items()}
+    return {name: compared(*models[name], mesh) for name in names}
 
 
 class Experts(nn.Module):
@@ -281,24 +279,22 @@ def refusals(mesh: DeviceMesh) -> dict[str, str]:
     }
 
 
-def replicas_and_parts() -> dict[str, Any]:
+def replicas(_: DeviceMesh) -> dict[str, Any]:
     """Two by two: each half of a tensor is on two ranks."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicas", "parts"))
     alone = init_device_mesh("cpu", (4, 1), mesh_dim_names=("replicas", "parts"))
     return {
-        "selections": selections(mesh), "scored": scored(mesh),
+        "selections": selections(mesh), "scored": scored(mesh, ("llama", "gradient", "noise")),
         "one part": refused(lambda: fisher(sharded(bert(), alone), ("bert.pooler.dense.bias",), [])),
     }  # fmt: skip
 
 
+PARTS = {part.__name__: part for part in (selections, bad_selections, experts, methods, refusals, replicas)}
+
 if __name__ == "__main__":
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (ranks.count(),))
-    said: dict[str, Any] = {"selections": selections(mesh)}
-    if ranks.count() == 2:
-        said |= {"bad": bad_selections(mesh), "experts": experts(mesh), "scored": scored(mesh)}
-        said |= {"methods": methods(mesh), "refusals": refusals(mesh)}
-    else:
-        said["replicas"] = replicas_and_parts()
+    said = {word: PARTS[word](mesh) for word in sys.argv[2:] if word in PARTS}
+    said["scored"] = scored(mesh, [word for word in sys.argv[2:] if word not in said])
     (Path(sys.argv[1]) / f"rank{ranks.index()}.json").write_text(json.dumps(said))
     dist.destroy_process_group()

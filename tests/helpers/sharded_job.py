@@ -6,6 +6,7 @@ The one process takes the ranks' batches one by one, so that it adds their gradi
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,29 +157,32 @@ def by_hand(model: Any) -> bool:
     return all(found)
 
 
-def cases() -> dict[str, Any]:
-    world = dist.get_world_size()
-    found: dict[str, Any] = {}
-    for name, make in (("llama", llama), ("bert", classifier)):
-        for kind in OPTIMIZERS:
-            for reshard in (True, False):
-                found[f"{name} {kind} {reshard}"] = compare(make, kind, reshard_after_forward=reshard)
-    found["accumulated"] = compare(llama, "adamw", MICRO)
-    found["tied"] = compare(tied, "adamw")
-    found["evaluated"] = compare(llama, "adamw", between=evaluated, reshard_after_forward=False)
-    recomputing = lambda: recomputed(llama())  # noqa: E731
-    found["recomputed"] = compare(recomputing, "adamw", MICRO)
-    found["columns"] = compare(llama, "adamw", shard_placement_fn=lambda p: Shard(p.dim() - 1))
-    found["offloaded"] = compare(llama, "adamw", offload_policy=CPUOffloadPolicy(pin_memory=False))
-    if world == 4:
-        mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
-        found["replicated"] = compare(llama, "adamw", MICRO, mesh=mesh)
-    half = shard(llama(), mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32))
-    losses = together(half, "adamw", 1)
-    check_folded(half)
-    found["half"] = [losses[0], losses[-1], str(original(half, "model.layers.0.mlp.up_proj.weight").dtype)]
-    found["by hand"] = by_hand(shard(llama(), reshard_after_forward=False))
-    return found
+def half() -> list[Any]:
+    model = shard(llama(), mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32))
+    losses = together(model, "adamw", 1)
+    check_folded(model)
+    return [losses[0], losses[-1], str(original(model, "model.layers.0.mlp.up_proj.weight").dtype)]
+
+
+def replicated() -> dict[str, Any]:
+    """Two groups of two ranks, each of which holds the whole base."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+    return compare(llama, "adamw", MICRO, mesh=mesh)
+
+
+CASES: dict[str, Callable[[], Any]] = {
+    **{f"{name} {kind} {reshard}": partial(compare, make, kind, reshard_after_forward=reshard)
+       for name, make in (("llama", llama), ("bert", classifier)) for kind in OPTIMIZERS for reshard in (True, False)},
+    "accumulated": lambda: compare(llama, "adamw", MICRO),
+    "tied": lambda: compare(tied, "adamw"),
+    "evaluated": lambda: compare(llama, "adamw", between=evaluated, reshard_after_forward=False),
+    "recomputed": lambda: compare(lambda: recomputed(llama()), "adamw", MICRO),
+    "columns": lambda: compare(llama, "adamw", shard_placement_fn=lambda p: Shard(p.dim() - 1)),
+    "offloaded": lambda: compare(llama, "adamw", offload_policy=CPUOffloadPolicy(pin_memory=False)),
+    "replicated": replicated,
+    "half": half,
+    "by hand": lambda: by_hand(shard(llama(), reshard_after_forward=False)),
+}  # fmt: skip
 
 
 def recomputed(model: Any) -> Any:
@@ -189,6 +193,6 @@ def recomputed(model: Any) -> Any:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    found = cases()
+    found = {name: CASES[name]() for name in sys.argv[2:]}
     Path(sys.argv[1], f"rank{dist.get_rank()}of{dist.get_world_size()}.json").write_text(json.dumps(found, indent=1))
     dist.destroy_process_group()

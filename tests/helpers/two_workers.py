@@ -61,10 +61,21 @@ def train(folder: str, batch: int, method: SparseMethod) -> tuple[SparseTrainer,
     return trainer, counter
 
 
-if __name__ == "__main__":
-    out = Path(sys.argv[1])
+def moving(name: str) -> SparseMethod:
+    """A method that changes which entries are active."""
+    tiles = with_changes(DYNSPARSE, intervals=3, block_size=4, grow=gradient_magnitude, gradients="at_updates")
+    others: dict[str, SparseMethod] = {
+        "refreshed": FixedMask(noise, density=0.05, update_every=2, score_of=lambda i: partial(noise, seed=i)),
+        "tiles": DropGrow(tiles, density=0.25, group_lasso=0.1),
+        "phases": Alternate(3, density=0.2, selection="random"),
+    }
+    return others.get(name) or DropGrow(with_changes(PRESETS[name], every=2, until=1.0), density=0.2)
+
+
+def fixed(out: Path, batch: int) -> None:
+    """FISH, with what was sent, and beside it what GraSP would have chosen."""
     fish = FixedMask(partial(fisher, progress=False), density=0.05, num_samples=31)
-    trainer, counter = train(str(out / "run"), int(sys.argv[2]), fish)
+    trainer, counter = train(str(out / "fish"), batch, fish)
     rank = trainer.args.process_index
     grasp = FixedMask(named("grasp", progress=False), density=0.05, num_samples=31)
     shared = partial(trainer.sample_batches, share=(rank, trainer.args.world_size))
@@ -78,17 +89,16 @@ if __name__ == "__main__":
         "trainable": sum(p.numel() for p in trainer.network.parameters() if p.requires_grad),
         "losses": [log["loss"] for log in trainer.state.log_history if "loss" in log],
     }
-    trainer.sparse_diff().save_pretrained(out / f"rank{rank}")
+    trainer.sparse_diff().save_pretrained(out / f"fish{rank}")
     (out / f"rank{rank}.json").write_text(json.dumps(report))
-    trainer, _ = train(str(out / "gates"), int(sys.argv[2]), DiffGates(penalty=1e-3, alpha_init=1.0))
-    trainer.sparse_diff().save_pretrained(out / f"gates{rank}")
-    moving: dict[str, SparseMethod] = {
-        name: DropGrow(with_changes(rule, every=2, until=1.0), density=0.2) for name, rule in PRESETS.items()
-    }
-    moving["refreshed"] = FixedMask(noise, density=0.05, update_every=2, score_of=lambda i: partial(noise, seed=i))
-    tiles = with_changes(DYNSPARSE, intervals=3, block_size=4, grow=gradient_magnitude, gradients="at_updates")
-    moving["tiles"] = DropGrow(tiles, density=0.25, group_lasso=0.1)
-    moving["phases"] = Alternate(3, density=0.2, selection="random")
-    for name, method in moving.items():
-        trainer, _ = train(str(out / name), int(sys.argv[2]), method)
-        trainer.sparse_diff().save_pretrained(out / f"{name}{rank}")
+
+
+if __name__ == "__main__":
+    out, batch = Path(sys.argv[1]), int(sys.argv[2])
+    for name in sys.argv[3:]:
+        if name == "fish":
+            fixed(out, batch)
+            continue
+        method = DiffGates(penalty=1e-3, alpha_init=1.0) if name == "gates" else moving(name)
+        trainer, _ = train(str(out / name), batch, method)
+        trainer.sparse_diff().save_pretrained(out / f"{name}{trainer.args.process_index}")

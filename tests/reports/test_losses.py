@@ -118,5 +118,5 @@ def test_a_run_that_is_done_says_its_loss(tmp_path: Path):
 
     grid, bar = read(tmp_path), Bar()
     lost(grid.cells[0], 5.1234)
-    runner._report(bar, grid.cells[0], runner._Attempt(grid.cells[0].result(), 2.0, ""))  # type: ignore[arg-type]
+    runner._report(bar, grid.cells[0], runner.Attempt(grid.cells[0].result(), 2.0, ""))  # type: ignore[arg-type]
     assert bar.said.endswith("mlm_loss 5.123, 2 s")

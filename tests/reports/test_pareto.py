@@ -140,6 +140,7 @@ def test_runs_that_do_not_belong_together(changes: dict[str, Any], message: str)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_script_shows_runs_and_the_paper(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for index, one in enumerate(
         [*FAMILY, run("bert_mini@scratch0", "dynsparse", 0.1, 3.0, 2.0, flops={"training_flops": 1e12})]

@@ -1,6 +1,7 @@
 """Masks chosen on models that `fully_shard` has cut (gloo on the CPU), against those of one process."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +12,31 @@ from shared_runs import made_once
 
 Reports = list[dict[str, Any]]
 HELPER = Path(__file__).parents[1] / "helpers" / "on_shards.py"
+PARTS = ["selections", "bad_selections", "experts", "methods", "refusals"]
+SCORED = ["bert", "unlabelled", "tied decoder", "noise"]
+RARELY = [
+    "llama", "absolute", "frozen", "recomputed", "tied encoder", "gradient", "saliency", "skeletonization", "magnitude",
+]  # fmt: skip
 
 
-def said_by(count: int, factory: pytest.TempPathFactory) -> Reports:
-    """What each of so many ranks says."""
-    folder = made_once(factory, f"on_shards{count}", lambda folder: run_ranks(HELPER, str(folder), count=count))
+def said_by(count: int, name: str, words: list[str], factory: pytest.TempPathFactory) -> Reports:
+    """What each of so many ranks says of some parts and scores."""
+    folder = made_once(factory, name, lambda folder: run_ranks(HELPER, str(folder), *words, count=count))
     return [json.loads((folder / f"rank{i}.json").read_text()) for i in range(count)]
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Reports:
     """What each of two ranks says."""
-    return said_by(2, tmp_path_factory)
+    return said_by(2, "on_shards", [*PARTS, *SCORED], tmp_path_factory)
 
 
 def check_selections(said: dict[str, int]) -> None:
     assert said["tried"] == 18 and said["wrong"] == 0
 
 
-def check_scores(said: dict[str, tuple[float, bool, bool]]) -> None:
+def check_scores(said: dict[str, tuple[float, bool, bool]], names: Collection[str]) -> None:
+    assert said.keys() == {*names}
     for name, (difference, has_same_masks, is_as_before) in said.items():
         assert difference <= (0.0 if name in ("magnitude", "noise") else 1e-6), name
         assert has_same_masks, name
@@ -42,7 +49,7 @@ def test_masks_are_those_of_one_process_with_ties_and_parts_without_entries(two:
 
 
 def test_what_is_wrong_on_one_rank_is_an_error_on_all(two: Reports):
-    for said in (report["bad"] for report in two):
+    for said in (report["bad_selections"] for report in two):
         assert "the score of odd holds values that are not finite" in said["nan"]
         assert "scores of odd have the shape (99,), but this rank's part" in said["shape"]
         assert said["budget"] == "cannot choose 10,000 of 169 entries"
@@ -55,7 +62,13 @@ def test_what_is_wrong_on_one_rank_is_an_error_on_all(two: Reports):
 def test_scores_and_masks_are_those_of_one_process(two: Reports):
     """Ranks have different numbers of examples."""
     for report in two:
-        check_scores(report["scored"])
+        check_scores(report["scored"], SCORED)
+
+
+@pytest.mark.slow
+def test_other_scores_of_other_models(tmp_path_factory: pytest.TempPathFactory):
+    for report in said_by(2, "other_scores_on_shards", RARELY, tmp_path_factory):
+        check_scores(report["scored"], RARELY)
 
 
 def test_ranks_may_reach_different_tensors_and_compute_in_bfloat16(two: Reports):
@@ -83,8 +96,8 @@ def test_what_cannot_be_done_on_shards_is_refused_with_what_can(two: Reports):
 @pytest.mark.slow
 def test_four_ranks_and_two_by_two_of_which_each_pair_holds_the_same(tmp_path_factory: pytest.TempPathFactory):
     """Each entry counts once; of two by two, one rank has no example."""
-    for report in said_by(4, tmp_path_factory):
+    for report in said_by(4, "four_on_shards", ["selections", "replicas"], tmp_path_factory):
         check_selections(report["selections"])
         check_selections(report["replicas"]["selections"])
-        check_scores(report["replicas"]["scored"])
+        check_scores(report["replicas"]["scored"], ["llama", "gradient", "noise"])
         assert "lies whole on each rank: choose on a model that is not" in report["replicas"]["one part"]

@@ -9,21 +9,35 @@ import torch
 from forked import run_ranks
 from glue_sparse import SparseDiff
 from networks import bert
+from rare import rarely
 from shared_runs import made_once
 
 HELPERS = Path(__file__).parents[1] / "helpers"
+MOVING = ["static", "set", "snfs", "rigl", "dynsparse", "tiles", "phases", "refreshed"]
+USUAL = ["rigl", "refreshed"]
+
+
+def trained(factory: pytest.TempPathFactory, name: str, methods: list[str]) -> tuple[Path, Path]:
+    """(folder of the single process, folder of the two workers), in which these methods have trained."""
+    def make(folder: Path) -> None:
+        for name, batch, count in (("one", "8", 1), ("two", "4", 2)):
+            (folder / name).mkdir()
+            run_ranks(HELPERS / "two_workers.py", str(folder / name), batch, *methods, count=count)
+
+    folder = made_once(factory, name, make)
+    return folder / "one", folder / "two"
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(folder of the single process, folder of the two workers)."""
-    def make(folder: Path) -> None:
-        for name, batch, count in (("one", "8", 1), ("two", "4", 2)):
-            (folder / name).mkdir()
-            run_ranks(HELPERS / "two_workers.py", str(folder / name), batch, count=count)
+    """The folders of what an ordinary run of the tests looks at."""
+    return trained(tmp_path_factory, "two_workers", ["fish", "gates", *USUAL])
 
-    folder = made_once(tmp_path_factory, "two_workers", make)
-    return folder / "one", folder / "two"
+
+@pytest.fixture(scope="module")
+def moving_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same of the other methods."""
+    return trained(tmp_path_factory, "moving_workers", [name for name in MOVING if name not in USUAL])
 
 
 def read(path: Path) -> dict:
@@ -36,7 +50,7 @@ def test_ranks_agree_with_each_other_and_with_one_process(runs: tuple[Path, Path
     assert (alone["world"], first["world"], second["world"]) == (1, 2, 2)
     assert first["digest"] == second["digest"] == alone["digest"]
     assert first["losses"] == pytest.approx(alone["losses"], rel=1e-4)
-    diffs = [SparseDiff.from_pretrained(path) for path in (one / "rank0", two / "rank0", two / "rank1")]
+    diffs = [SparseDiff.from_pretrained(path) for path in (one / "fish0", two / "fish0", two / "fish1")]
     for name, values in diffs[1].values.items():
         assert torch.equal(values, diffs[2].values[name])
         torch.testing.assert_close(values, diffs[0].values[name], rtol=1e-4, atol=1e-6)
@@ -64,10 +78,10 @@ def test_ranks_see_the_same_gates(runs: tuple[Path, Path]):
         torch.testing.assert_close(other.get_parameter(name), tensor, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["static", "set", "snfs", "rigl", "dynsparse", "tiles", "phases", "refreshed"])
-def test_ranks_move_to_the_same_entries(runs: tuple[Path, Path], name: str):
+@pytest.mark.parametrize("name", rarely(MOVING, USUAL))
+def test_ranks_move_to_the_same_entries(request: pytest.FixtureRequest, name: str):
     """Growth gradients are averaged over ranks, and chance does not depend on the rank (RigL, appendix M)."""
-    one, two = runs
+    one, two = request.getfixturevalue("runs" if name in USUAL else "moving_runs")
     alone, *ranks = (SparseDiff.from_pretrained(p) for p in (one / f"{name}0", two / f"{name}0", two / f"{name}1"))
     assert ranks[0].digest() == ranks[1].digest()
     masks, same = alone.own_masks(), 0
@@ -85,6 +99,6 @@ def test_only_active_values_and_the_head_cross_the_wire(runs: tuple[Path, Path])
 
 
 def test_one_rank_writes(runs: tuple[Path, Path]):
-    checkpoint = runs[1] / "run" / "checkpoint-6"
+    checkpoint = runs[1] / "fish" / "checkpoint-6"
     assert sorted(p.name for p in checkpoint.glob("*diff*")) == ["sparse_diff.safetensors"]
     assert len(list(checkpoint.glob("rng_state_*.pth"))) == 2

@@ -156,11 +156,15 @@ def distance(found: Tensor, right: Tensor) -> float:
 
 
 def measure(
-    num_ranks: int, kinds: tuple[str, ...] = ("ours", "Trainer"), shapes: Sequence[tuple[int, int]] = SHAPES
+    num_ranks: int,
+    kinds: tuple[str, ...] = ("ours", "Trainer"),
+    shapes: Sequence[tuple[int, int]] = SHAPES,
+    names: Sequence[str] = tuple(CASES),
 ) -> dict[str, float]:
     """"model/shape/kind" -> distance, of this rank; all ranks call it."""
     found = {}
-    for name, case in CASES.items():
+    for name in names:
+        case = CASES[name]
         base, data = built(case), examples(case, 8 * num_ranks)
         right = large_step(base, data)
         for shape in shapes:

@@ -43,8 +43,7 @@ def shard(
         layers: what is put together at a time; by default the layers that transformers recomputes, or nothing but the
             whole.
         head: names of parameters that stay whole even where they are frozen; by default see `head_names`.
-        options: of `fully_shard`: `reshard_after_forward` (of layers; by default they are), `mp_policy`,
-            `offload_policy`, `shard_placement_fn`.
+        options: of `fully_shard`: `reshard_after_forward` (for layers), `mp_policy`, `offload_policy` and so on.
     Returns:
         The same model.
     Raises:
@@ -63,9 +62,6 @@ def shard(
     fully_shard(model, **{name: value for name, value in options.items() if name != "reshard_after_forward"})
     _settle(model)
     _Averaging(model, whole, mesh)
-    model.register_forward_pre_hook(_fold_changed, prepend=True)  # before FSDP puts the first tensors together
-    if hasattr(model, "generate"):
-        register_fsdp_forward_method(model, "generate")
     return model
 
 
@@ -145,7 +141,7 @@ def _move(model: nn.Module, whole: Sequence[nn.Parameter], mesh: DeviceMesh) -> 
 
 
 def _settle(model: nn.Module) -> None:
-    """Let the values find the parts of their tensors."""
+    """Let the values find the parts of their tensors, now and when they are changed."""
     owners: dict[str, Any] = {}
     for name, module in model.named_modules():
         owners[name] = module if isinstance(module, FSDPModule) else owners[name.rpartition(".")[0]]
@@ -154,6 +150,9 @@ def _settle(model: nn.Module) -> None:
             if isinstance(held := stack[0], Folding):
                 held.settle(stack.original, owners[name])
                 held.fold()
+    model.register_forward_pre_hook(_fold_changed, prepend=True)  # before FSDP puts the first tensors together
+    if hasattr(model, "generate"):
+        register_fsdp_forward_method(model, "generate")
 
 
 def _fold_changed(model: nn.Module, _: Any) -> None:

@@ -116,6 +116,7 @@ def test_the_penalty_is_added_once_per_step_whatever_the_accumulation(tmp_path: 
         torch.testing.assert_close(found[1][1][name], tensor, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_resumed_run_equals_uninterrupted_run(tmp_path: Path):
     settings: dict[str, Any] = {"save_strategy": "steps", "save_steps": 5, "max_steps": 6}
     settings["gradient_accumulation_steps"] = 2

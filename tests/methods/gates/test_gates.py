@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from glue_sparse import check_folded
 from glue_sparse.core.parametrization import current_tensors, held_tensors, is_attached, original
 from glue_sparse.methods.gates import gates
 from glue_sparse.methods.gates.gate_counts import expected_open, report
@@ -232,6 +233,7 @@ def test_collapse_leaves_the_base_and_what_passes(dtype: torch.dtype):
     model.eval()
     effective = {name: tensor.clone() for name, tensor in current_tensors(model).items()}
     collapse(model)
+    check_folded(model)
     assert is_attached(model) and not list(gated_tensors(model))
     for name, tensor in current_tensors(model).items():
         assert torch.equal(tensor, effective[name]), name

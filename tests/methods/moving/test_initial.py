@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from glue_sparse import SparseDiff
+from glue_sparse import SparseDiff, check_folded
 from glue_sparse.core.active import active_tensors, attach
 from glue_sparse.core.options import Initial
 from glue_sparse.core.parametrization import current_tensors
@@ -47,6 +47,7 @@ def test_moments_of_glorot_are_those_of_the_dense_layer():
     assert float(values.std()) == pytest.approx(bound / 3**0.5, rel=0.01)
     assert float((values > bound / 2).float().mean()) == pytest.approx(0.25, abs=0.01)
     keep_variance(model, "fan_in")  # sqrt(1 / 0.1), output by output
+    check_folded(model)
     assert float(current_tensors(model)[SMALL][mask].std()) == pytest.approx(bound / 3**0.5 * 10**0.5, rel=0.03)
 
 
@@ -57,15 +58,18 @@ def test_which_entries_get_a_value(initial: Initial):
         model, mask = wide(inactive)
         before = {name: tensor.clone() for name, tensor in current_tensors(model).items()}
         redraw(model, initial, 3)
+        check_folded(model)
         after = current_tensors(model)
         drawn[inactive] = after[SMALL].clone()
         assert all(torch.equal(after[n], before[n]) for n in before if n != SMALL)
         assert (after[SMALL][mask] != before[SMALL][mask]).float().mean() > 0.99
         (entries,) = (entries for _, entries in active_tensors(model))
         assert torch.equal(entries.values.detach(), after[SMALL][mask])
+        assert entries.base_values is not None
         if inactive == "zero":
             assert not after[SMALL][~mask].any()
         else:
+            assert torch.equal(entries.base_values, after[SMALL][mask])
             assert (after[SMALL][~mask] != before[SMALL][~mask]).float().mean() > 0.99
             assert float(after[SMALL][~mask].std()) == pytest.approx(float(after[SMALL][mask].std()), rel=0.02)
     mask = wide("zero")[1]

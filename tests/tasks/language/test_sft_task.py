@@ -65,6 +65,7 @@ def test_scores_are_those_of_the_applied_diff(kind: str, base: Path, tmp_path: P
         assert scale_of(name).smaller_is_better
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_bits(base: Path, tmp_path: Path):
     packed = ("--packing", "--save_strategy", "steps", "--save_steps", "2", "--save_total_limit", "9")
     pytest.importorskip("trl")

@@ -241,3 +241,4 @@ def collapse(model: nn.Module) -> None:
     for name, entries in active_tensors(model):
         if name in values:
             entries.values.data.copy_(values[name])
+            entries.fold()

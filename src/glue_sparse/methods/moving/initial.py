@@ -47,6 +47,7 @@ def redraw(model: nn.Module, initial: Initial, seed: int, names: Sequence[str] |
         if entries.inactive == "frozen":
             weight.data.copy_(drawn)
             entries.base_digest = tensor_digest(weight)
+            entries.base_values = read_entries(weight, entries.indices)
         else:
             write_entries(weight, entries.indices, values)
 

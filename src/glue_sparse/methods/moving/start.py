@@ -84,6 +84,7 @@ def keep_variance(model: nn.Module, of: VarianceOf) -> None:
         counts = torch.bincount(unit, minlength=num_units)
         fan = weight.numel() / num_units
         entries.values.mul_((fan / counts.clamp(min=1)).sqrt()[unit].to(entries.values.dtype))
+        entries.fold()
 
 
 def _as_matrices(model: nn.Module, name: str, shape: torch.Size) -> tuple[tuple[int, int, int, int], bool]:

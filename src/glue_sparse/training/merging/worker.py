@@ -208,6 +208,8 @@ class Worker:
         tensors = self._parts[part]
         for tensor, new in zip(tensors, numbers.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(new.view(tensor.shape))
+        if part == "values":
+            fold(self.model)
 
     def write(self, entries: Entries, values: Tensor) -> None:
         """Write another worker's values where it is active, into tensors that this worker has masked."""
@@ -241,6 +243,7 @@ class Worker:
                 state.setdefault(number[id(trained[name])], {})[field] = tensor
         # the optimizer knows on which device each part of its state belongs
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        fold(self.model)
         self.step = step
         self.remember()
 

@@ -21,7 +21,7 @@ class ShardsBase(_Trainer):
 
     Attributes:
         plan: how; none where the base is whole on each rank.
-        ledger: what this rank has handed to collectives in the first step that it made.
+        ledger: what this rank has handed to collectives in the second step that it made.
     """
 
     plan: Plan | None = None
@@ -47,7 +47,8 @@ class ShardsBase(_Trainer):
         network: Any = self.network
         network.set_requires_gradient_sync(self.accelerator.sync_gradients)
         step = self.state.global_step
-        self._counted_step = step if self._counted_step is None else self._counted_step
+        if self._counted_step is None:  # the second, since before the first the model may have been asked for a loss
+            self._counted_step = min(step + 1, self.state.max_steps - 1)
         counts = step == self._counted_step and not self.args.torch_compile
         with self.ledger if counts else nullcontext():
             return super().training_step(*args, **kwargs)

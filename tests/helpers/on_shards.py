@@ -3,7 +3,7 @@
 import copy
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -165,7 +165,7 @@ def language_rows(count: int) -> list[dict[str, Any]]:
     return words(rows)
 
 
-def scored(mesh: DeviceMesh, names: Iterable[str]) -> dict[str, list[Any]]:
+def scored(mesh: DeviceMesh, names: Collection[str]) -> dict[str, list[Any]]:
     rows, quiet = examples(6), partial(fisher, progress=False)
     unlabelled = [{**row, "labels": -100 if i % 4 == 1 else row["labels"]} for i, row in enumerate(rows)]
     decoder = seeded(llama)
@@ -174,7 +174,7 @@ def scored(mesh: DeviceMesh, names: Iterable[str]) -> dict[str, list[Any]]:
     frozen.bert.embeddings.requires_grad_(False)
     recomputed = seeded(llama)
     recomputed.activation_checkpointing_enable()
-    models: dict[str, Any] = {
+    models = {
         "bert": (bert(), quiet, rows),
         "llama": (decoder, quiet, rows),
         "absolute": (decoder, partial(quiet, power="absolute"), rows),
@@ -189,7 +189,7 @@ def scored(mesh: DeviceMesh, names: Iterable[str]) -> dict[str, list[Any]]:
         "magnitude": (bert(), magnitude, rows),
         "noise": (bert(), partial(noise, seed=3), rows),
     }
-    return {name: compared(*models[name], mesh) for name in names}
+    return {name: compared(model, score, its, mesh) for name, (model, score, its) in models.items() if name in names}
 
 
 class Experts(nn.Module):

@@ -17,8 +17,8 @@ SAME = [
       for reshard in (True, False)),
     "accumulated", "tied", "evaluated", "recomputed", "columns", "offloaded",
 ]  # fmt: skip
-OTHERS = ["half", "by hand"]
-USUAL = ["llama sgd True", "bert adamw False", "tied", "recomputed", "by hand"]
+OTHERS = ["half", "by hand", "page"]
+USUAL = ["llama sgd True", "bert adamw False", "tied", "recomputed", "by hand", "page"]
 RANKS = [2, pytest.param(4, marks=pytest.mark.slow)]
 
 Found = Callable[[str, int], Any]
@@ -66,3 +66,8 @@ def test_a_base_in_half_precision_has_a_float32_part_with_the_values_in_it(found
 @pytest.mark.parametrize("count", RANKS)
 def test_what_changes_values_by_hand_is_in_the_next_forward_pass(found: Found, count: int):
     assert found("by hand", count) is True
+
+
+@pytest.mark.parametrize("count", RANKS)
+def test_the_program_of_the_tutorial_runs(found: Found, count: int):
+    assert found("page", count) is True

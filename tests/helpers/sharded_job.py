@@ -4,6 +4,7 @@ The one process takes the ranks' batches one by one, so that it adds their gradi
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +24,7 @@ from glue_sparse.core import shards
 from glue_sparse.core.active import active_tensors
 from glue_sparse.core.folding import check_folded
 from glue_sparse.core.parametrization import original, wholly_active
+from glue_sparse.core.shards import is_sharded
 from networks import bert
 
 STEPS, MICRO = 3, 2
@@ -170,6 +172,22 @@ def replicated() -> dict[str, Any]:
     return compare(llama, "adamw", MICRO, mesh=mesh)
 
 
+def page() -> bool:
+    """Whether the program of docs/tutorials/several_gpus.md trains, and leaves the values in the parts of the base."""
+    text = (Path(__file__).parents[2] / "docs" / "tutorials" / "several_gpus.md").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    model: Any = causal(tied=False)
+    names = tuple(name for name, _ in model.named_parameters() if "proj" in name)
+    data = [batch(model, step, 0, dist.get_rank()) for step in range(3)]
+    masks = select(magnitude(model, names, []), 3000)
+    exec(compile(program, "several_gpus.md", "exec"), {"torch": torch, "model": model, "masks": masks, "data": data})
+    check_folded(model)
+    return is_sharded(model) and any(
+        not torch.equal(entries.values, entries.base_values.float())  # type: ignore[union-attr]
+        for _, entries in active_tensors(model)
+    )
+
+
 CASES: dict[str, Callable[[], Any]] = {
     **{f"{name} {kind} {reshard}": partial(compare, make, kind, reshard_after_forward=reshard)
        for name, make in (("llama", llama), ("bert", classifier)) for kind in OPTIMIZERS for reshard in (True, False)},
@@ -181,6 +199,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "offloaded": lambda: compare(llama, "adamw", offload_policy=CPUOffloadPolicy(pin_memory=False)),
     "replicated": replicated,
     "half": half,
+    "page": page,
     "by hand": lambda: by_hand(shard(llama(), reshard_after_forward=False)),
 }  # fmt: skip
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from decoders import causal
 from forked import run_ranks
+from glue_sparse.core import sharding
 from rare import rarely
 from shared_runs import made_once
 
@@ -71,3 +73,12 @@ def test_what_changes_values_by_hand_is_in_the_next_forward_pass(found: Found, c
 @pytest.mark.parametrize("count", RANKS)
 def test_the_program_of_the_tutorial_runs(found: Found, count: int):
     assert found("page", count) is True
+
+
+def test_layers_that_share_a_tensor_with_others_are_put_together_with_them():
+    alone, between, outside = causal(tied=False), causal(tied=False), causal(tied=False)
+    assert sharding._layers(alone) == [*alone.model.layers]
+    between.model.layers[1].mlp.up_proj.weight = between.model.layers[0].mlp.up_proj.weight
+    assert sharding._layers(between) == []
+    outside.model.norm.weight = outside.model.layers[1].input_layernorm.weight
+    assert sharding._layers(outside) == [outside.model.layers[0]]

@@ -17,7 +17,8 @@ masked and dense, on the CPU; see `glue_sparse.benchmarks.tiles`. Large: seconds
 step, save) of a random decoder, and the most memory above the model. Sharded: bytes that each of several ranks sends
 in a step, by kind, and seconds, for a tiny decoder and a tiny classifier whose base is shared out by FSDP2: full
 fine-tuning, LoRA (r=16) and active entries (0.5 %), beside what `glue-sparse scale` predicts. Ranks are processes on
-this CPU, or on a GPU each where there are enough.
+this CPU, or on a GPU each where there are enough. Folding: a step whose forward passes only read the weights, and one
+whose passes write the values each time, in turns.
 """
 
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ def parser(prog: str | None = None) -> Parser:
     only.add_argument("--training", action="store_true", help="measure training only")
     only.add_argument("--block_sparse", action="store_true", help="measure block-sparse layers only")
     only.add_argument("--large", choices=("tiny", "0.1b", "1b"), help="measure the phases of a random decoder only")
+    only.add_argument("--folding", action="store_true", help="measure a step with and without writes in each pass")
     only.add_argument("--sharded", action="store_true", help="measure what ranks send and how long they take only")
     add_number(flags, "--num_processes", kind=int, help="with --sharded, the ranks (2)", bounds=RANKS)
     add_number(flags, "--hidden_size", kind=int, help="with --sharded, the models' width (128)", bounds=COUNT)

@@ -7,6 +7,8 @@ after the steps 1, 2, 4, 8, ...; where something else changes values as well it 
 from then on. A single such change amid training has to be told by `fold`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Self
 from weakref import WeakSet, ref
@@ -156,6 +158,22 @@ def _after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
                                    "they miss their weights: shard the model by glue_sparse.shard, or give `fsdp` to "
                                    "SparseTrainer or SaveDiff, in place of accelerate's")  # fmt: skip
             held.fold(is_step=True)
+
+
+@contextmanager
+def written_in_each_pass(model: nn.Module) -> Iterator[None]:
+    """Within the block values are not folded, but written by each use of a tensor: to measure what that costs."""
+    held = [one for _, one in held_tensors(model) if isinstance(one, Folding)]
+    for one in held:
+        _SETTLED.discard(one)
+        one._is_changed_by_hand = True
+    try:
+        yield
+    finally:
+        for one in held:
+            _SETTLED.add(one)
+            one._is_changed_by_hand = False
+            one.fold()
 
 
 def fold(model: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """The frozen base of an attached model shared out over ranks by FSDP2; what trains stays whole on each of them."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any, TypeVar
@@ -114,11 +115,11 @@ def _device_type() -> str:
 def _layers(model: nn.Module) -> list[nn.Module]:
     """The layers of a model of transformers, but for those that share a tensor with what is outside of them."""
     found = [one for one in model.modules() if isinstance(one, GradientCheckpointingLayer)]
-    owners: dict[int, set[int]] = {}
-    for number, layer in enumerate(found):
-        for parameter in layer.parameters():
-            owners.setdefault(id(parameter), set()).add(number)
-    return [one for one in found if all(len(owners[id(p)]) == 1 for p in one.parameters())]
+    inside = {id(module) for layer in found for module in layer.modules()}
+    outside = [module for module in model.modules() if id(module) not in inside]
+    uses = Counter(id(p) for layer in found for p in layer.parameters())
+    uses.update(id(p) for module in outside for p in module.parameters(recurse=False))
+    return [layer for layer in found if all(uses[id(p)] == 1 for p in layer.parameters())]
 
 
 def _folding(model: nn.Module) -> Iterator[tuple[str, Folding]]:

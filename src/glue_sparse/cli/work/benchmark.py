@@ -1,5 +1,6 @@
 """What `glue-sparse benchmark` does."""
 
+from glue_sparse.benchmarks import folding as folds
 from glue_sparse.benchmarks import large as phases
 from glue_sparse.benchmarks import sharded as ranks
 from glue_sparse.benchmarks import tiles
@@ -10,7 +11,7 @@ from glue_sparse.tasks import registry as tasks
 
 def run(
     fisher: bool, training: bool, block_sparse: bool, large: str | None, quick: bool, steps: int, bf16: bool, task: str,
-    data_dir: str | None, dtype: str | None, out: str | None, sharded: bool, num_processes: int | None,
+    data_dir: str | None, folding: bool, dtype: str | None, out: str | None, sharded: bool, num_processes: int | None,
     hidden_size: int | None,
 ) -> None:  # fmt: skip
     """Measure what is asked for, by default training and the Fisher."""
@@ -27,6 +28,9 @@ def run(
         return
     if sharded:
         ranks.run(num_processes or 2, hidden_size or 128, steps, out)
+        return
+    if folding:
+        folds.run(steps)
         return
     tasks.find(task)  # before minutes of training
     if block_sparse:

@@ -71,18 +71,26 @@ def until_there(folder: Path, pattern: str) -> None:
 CASES = [(rank, plan) for rank in (1, 0) for plan in ("alone", "merge")]
 
 
-@pytest.mark.parametrize(("rank", "plan"), rarely(CASES, usual=[(1, "alone")]))
-def test_a_killed_rank_ends_the_other_with_the_way_to_go_on(
-    start: Callable[..., list[Forked]], tmp_path: Path, rank: int, plan: str
-):
+def signalled(
+    start: Callable[..., list[Forked]], folder: Path, rank: int, plan: str, number: signal.Signals
+) -> list[tuple[int | None, str]]:
+    """How two ranks end of which one is sent a signal after the first checkpoint."""
     saves = ("--save_strategy", "steps", "--save_steps", "4", "--save_total_limit", "2", "--max_steps", "100000")
     merges = ("--merge_every", "2") if plan == "merge" else ()
     processes = start((), *saves, *merges)
     try:
-        until_there(tmp_path / "run", "checkpoint-*/trainer_state.json")
-        os.kill(processes[rank].pid, signal.SIGKILL)
+        until_there(folder / "run", "checkpoint-*/trainer_state.json")
+        os.kill(processes[rank].pid, number)
     finally:
         found = ended(processes, SECONDS)
+    return found
+
+
+@pytest.mark.parametrize(("rank", "plan"), rarely(CASES, usual=[(1, "alone")]))
+def test_a_killed_rank_ends_the_other_with_the_way_to_go_on(
+    start: Callable[..., list[Forked]], tmp_path: Path, rank: int, plan: str
+):
+    found = signalled(start, tmp_path, rank, plan, signal.SIGKILL)
     status, error = found[1 - rank]
     assert status == 1 and "Traceback" not in error, error[-2000:]
     last = error.strip().splitlines()[-1]
@@ -94,14 +102,7 @@ def test_a_killed_rank_ends_the_other_with_the_way_to_go_on(
 def test_a_signal_to_one_rank_ends_both_with_one_checkpoint(
     start: Callable[..., list[Forked]], tmp_path: Path, rank: int, plan: str
 ):
-    saves = ("--save_strategy", "steps", "--save_steps", "4", "--save_total_limit", "2", "--max_steps", "100000")
-    merges = ("--merge_every", "2") if plan == "merge" else ()
-    processes = start((), *saves, *merges)
-    try:
-        until_there(tmp_path / "run", "checkpoint-*/trainer_state.json")
-        os.kill(processes[rank].pid, signal.SIGTERM)
-    finally:
-        found = ended(processes, SECONDS)
+    found = signalled(start, tmp_path, rank, plan, signal.SIGTERM)
     last = checkpoints.complete(tmp_path / "run")[-1]
     step = last.name.removeprefix("checkpoint-")
     checkpoints.check(last)

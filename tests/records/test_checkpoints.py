@@ -5,10 +5,13 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from glue_sparse.records import checkpoints
+from glue_sparse.records import folder as run_folder
 
 FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "sparse_diff.safetensors", checkpoints.STATE)
 
@@ -97,3 +100,22 @@ def test_writing_anew_begins_with_nothing(tmp_path: Path):
     checkpoints.begin(folder)
     assert not folder.exists()
     checkpoints.begin(folder)
+
+
+def test_other_processes_go_on_with_another_division_of_steps_and_model_and_nothing_else(tmp_path: Path):
+    ranks = tuple(f"rng_state_{rank}.pth" for rank in range(2))
+    whole(tmp_path, 4, files=(*FILES[:2], *FILES[3:], *ranks))
+    was = {"world_size": 2, "per_device_train_batch_size": 4, "fsdp": "true", "learning_rate": 0.1}
+    (tmp_path / run_folder.ARGUMENTS_FILE).write_text(json.dumps(was))
+
+    def resumed(now: dict[str, Any], count: int) -> None:
+        training: Any = SimpleNamespace(output_dir=str(tmp_path), process_index=1, world_size=count,
+                                        resume_from_checkpoint="last", overwrite=False)  # fmt: skip
+        with run_folder.claimed(training, now) as checkpoint:
+            assert checkpoint == str(tmp_path / "checkpoint-4")
+
+    resumed({"per_device_train_batch_size": 8, "learning_rate": 0.1}, 1)
+    with pytest.raises(ValueError, match="`learning_rate` 0.1, not `learning_rate` 0.2"):
+        resumed({"per_device_train_batch_size": 8, "learning_rate": 0.2}, 1)
+    with pytest.raises(ValueError, match="`per_device_train_batch_size` 4"):
+        resumed({**was, "per_device_train_batch_size": 8}, 2)

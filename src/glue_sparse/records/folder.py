@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from glue_sparse.arguments.training import RunArguments
 
 ARGUMENTS_FILE = "arguments.json"
-_DIVISION = ("per_device_train_batch_size", "gradient_accumulation_steps")
-"""Settings that with the number of processes give the examples of a step."""
+_DIVISION = (
+    results.PROCESSES, "per_device_train_batch_size", "gradient_accumulation_steps", "fsdp", "fsdp_config",
+    "choose_on_shards",
+)  # fmt: skip
+"""Settings of how processes divide a step and a model; of them only the examples of a step decide numbers."""
 COMMAND_FILE = "command.txt"
 DIVERGED = "diverged.txt"
 

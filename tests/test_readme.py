@@ -9,6 +9,7 @@ import torch
 
 from glue_sparse import SparseDiff, attach
 from glue_sparse.cli.main import COMMANDS
+from glue_sparse.core import gaps
 from glue_sparse.core.params import head_names
 from glue_sparse.experiments import grids
 from glue_sparse.methods.registry import METHODS
@@ -71,6 +72,10 @@ def short(number: float) -> str:
     return f"{digits if '.' in digits or number / size >= 100 else f'{number / size:#.3g}'} {unit}"
 
 
+BYTES_OF_A_GAP = (7 + 1 + 0.995**128 / (1 - 0.995**128)) / 8
+"""Seven low bits, a one, and the mean number of zeros before it, where 0.5 % of all entries are active at random."""
+
+
 def test_sizes_are_those_of_the_format(tmp_path: Path):
     model = bert()
     head = head_names(model)
@@ -81,13 +86,18 @@ def test_sizes_are_those_of_the_format(tmp_path: Path):
     with path.open("rb") as file:
         header = struct.unpack("<Q", file.read(8))[0]
     whole = sum(tensor.numel() for tensor in diff.whole.values())
-    assert path.stat().st_size - 8 - header == 8 * diff.num_active + 4 * whole
+    code = sum(len(gaps.encode(positions.numpy())[0]) for positions in diff.indices.values())
+    values = sum(
+        value.nbytes // (2 if torch.equal(value.bfloat16().float(), value) else 1) for value in diff.values.values()
+    )
+    assert path.stat().st_size - 8 - header == values + code + 4 * whole + 32 * len(diff.indices)
     numbers = {"22.6 M": 22_566_146, "109 M": 109_483_778, "1 B": 10**9, "8 B": 8 * 10**9}
     found = table("## Sizes")
     assert [row[0].partition(" (")[0] for row in found] == [*numbers]
     for row, weights in zip(found, numbers.values(), strict=True):
-        sparse = 8 * int(0.005 * weights)
-        assert row[1:] == [short(one) for one in (sparse, 4 * weights, sparse, 8 * weights)], row[0]
+        active = int(0.005 * weights)
+        sizes = ((4 + BYTES_OF_A_GAP) * active, 4 * weights, 8 * active, 8 * weights)
+        assert row[1:] == [short(one) for one in sizes], row[0]
 
 
 def test_its_tables_name_what_there_is():

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from glue_sparse.methods.registry import register_method as register_method
     from glue_sparse.methods.schedules import Schedule as Schedule
     from glue_sparse.models.of_diff import load_base as load_base
+    from glue_sparse.models.of_diff import read_diff as read_diff
     from glue_sparse.models.tokenizers import load_tokenizer as load_tokenizer
     from glue_sparse.scores.curvature import grasp as grasp
     from glue_sparse.scores.fisher import fisher as fisher
@@ -87,7 +88,7 @@ _MODULES = {
     "methods.one_shot": ("OneShot",),
     "methods.registry": ("Method", "register_method"),
     "methods.schedules": ("Schedule",),
-    "models.of_diff": ("load_base",),
+    "models.of_diff": ("load_base", "read_diff"),
     "models.tokenizers": ("load_tokenizer",),
     "scores.curvature": ("grasp",),
     "scores.fisher": ("fisher",),

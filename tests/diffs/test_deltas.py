@@ -1,5 +1,6 @@
 """Delta checkpoints: base + deltas is the model of every step, bit for bit, also after a run was cut and resumed."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from glue_sparse.cli.work import diff as script
 from glue_sparse.core import tensor_files
 from glue_sparse.core.digests import bits
 from glue_sparse.core.params import head_names
+from glue_sparse.diffs import diff_file
 from glue_sparse.diffs.deltas import FOLDER, DeltaChain, delta, restore, sizes, steps
 from glue_sparse.diffs.identity import FORMAT
 from glue_sparse.methods.registry import build_method
@@ -240,6 +242,13 @@ def test_missing_and_damaged_files(chain: Path, tmp_path: Path):
     tensors, facts = tensor_files.read(last, FORMAT)
     next(tensor for key, tensor in tensors.items() if key.startswith("values/"))[0] += 1
     tensor_files.write(last, FORMAT, tensors, facts)
+    refused(chain, "it does not give the diff that was saved")
+    last.write_bytes(content)
+    found, link = diff_file.read(last)
+    assert link is not None
+    parts = {part: found[part] for part in ("indices", "values", "whole")}
+    next(iter(parts["values"].values()))[0] += 1
+    diff_file.write(last, parts, {**asdict(found["info"]), **asdict(link)}, found["shapes"], found["digests"])
     refused(chain, "a file in it is damaged")
     bert_diff = DeltaChain(bert(), tmp_path / "other", info=DiffInfo(task="other"))
     bert_diff.begin()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import FILE_NAME
 from glue_sparse.models import loading as models
 from glue_sparse.models import of_diff, sources
@@ -36,7 +35,7 @@ class Checkpoint:
         """
         folder = sources.resolve(self.source)
         if os.path.lexists(Path(folder) / FILE_NAME):
-            diff = SparseDiff.from_pretrained(folder)
+            diff = of_diff.read_diff(folder)
             model = of_diff.load_base(diff.info, diff.info.base_model)
             diff.merge_into(model)
             return model

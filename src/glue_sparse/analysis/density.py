@@ -7,6 +7,7 @@ from glue_sparse.core.masks import Masks, num_active
 from glue_sparse.core.names import kind_of
 from glue_sparse.core.options import Inactive
 from glue_sparse.diffs.diff import SparseDiff
+from glue_sparse.models.of_diff import read_diff
 from glue_sparse.writing.tables import markdown
 
 
@@ -32,7 +33,7 @@ def placement(diff: SparseDiff, by: str) -> Counts:
 
 def placement_at(place: str, by: str) -> Counts:
     """The same of the diff in a file, a folder or a hub repository."""
-    return placement(SparseDiff.from_pretrained(place), by)
+    return placement(read_diff(place), by)
 
 
 def _by_tensor(source: SparseDiff | Masks) -> Counts:

@@ -8,8 +8,8 @@ from glue_sparse.core import mask_file
 from glue_sparse.core.masks import Masks
 from glue_sparse.core.names import block_of
 from glue_sparse.core.options import Inactive
-from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.diff_file import is_diff
+from glue_sparse.models.of_diff import read_diff
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def read(source: str | Path) -> tuple[Masks, Inactive]:
         ValueError: nothing of that kind, or a run that masked nothing.
     """
     if is_diff(source):
-        diff = SparseDiff.from_pretrained(source)
+        diff = read_diff(source)
         masks, inactive = diff.own_masks(), diff.info.inactive
     else:
         masks, inactive = mask_file.load(source)

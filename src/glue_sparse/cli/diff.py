@@ -6,6 +6,8 @@
     glue-sparse diff figure runs/quickstart/minilm/{fish,random}/tweets/seed0 --name quickstart_layers
     glue-sparse diff where runs/quickstart/minilm/{fish,random}/tweets/seed0 --by part
     glue-sparse diff storage runs/quickstart/minilm/{fish,random}/tweets/seed0
+    glue-sparse diff sizes runs/quickstart/minilm/{fish,random}/tweets/seed0
+    glue-sparse diff pack runs/quickstart/minilm/fish/tweets/seed0 packed --values differences
     glue-sparse diff deltas runs/my_run
     glue-sparse diff restore runs/my_run model_of_step_400 --step 400
     glue-sparse diff between path/to/base path/to/fine_tuned my_diff
@@ -20,16 +22,17 @@ per checkpoint.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from glue_sparse.cli import doing, prune_diff
 from glue_sparse.cli.numbers import add_number
 from glue_sparse.cli.trust import add_trust_flag
+from glue_sparse.core.options import Precision
 from glue_sparse.writing.bounds import NOT_NEGATIVE
 from glue_sparse.writing.files import check_empty, check_there
 from glue_sparse.writing.parser import Parser
 
-WORK, WHERE, HUB = (f"glue_sparse.cli.work.{name}" for name in ("diff", "where", "hub"))
+WORK, WHERE, HUB, PACKING = (f"glue_sparse.cli.work.{name}" for name in ("diff", "where", "hub", "packing"))
 
 
 def parser(prog: str | None = None) -> Parser:
@@ -56,6 +59,7 @@ def parser(prog: str | None = None) -> Parser:
     verb.add_argument("--name", default="density", help="of the PNG and SVG files")
     verb.add_argument("--results_dir", type=Path, default=Path("results"), help="where they are written")
     _add_where(verbs)
+    _add_packing_verbs(verbs)
     verb = doing.add_verb(verbs, "storage", f"{WORK}:stored", "bytes of n tasks as diffs of one base, and as n models")
     verb.add_argument("diffs", nargs="+", help="folders, files or hub repositories")
     verb = doing.add_verb(verbs, "deltas", f"{WORK}:deltas_table", "what each delta checkpoint of a run takes")
@@ -81,6 +85,18 @@ def _add_exchange_verbs(verbs: Any) -> None:
     verb.add_argument("--model", help="the base, where it is not what the diff names; of models that are stored in "
                       "another form, its config.json is read")  # fmt: skip
     add_trust_flag(verb)
+
+
+def _add_packing_verbs(verbs: Any) -> None:
+    verb = doing.add_verb(verbs, "pack", f"{PACKING}:pack", "write a diff with shorter values, and what that costs")
+    verb.add_argument("diff", help="folder, file or hub repository")
+    verb.add_argument("folder", type=Path, help="where to write the diff; must be empty or absent")
+    verb.add_argument("--values", choices=get_args(Precision), required=True, help="float32 loses nothing; bfloat16 "
+                      "rounds each value; differences: by how much each differs from the base, rounded")  # fmt: skip
+    verb.add_argument("--model", help="the base, where it is not what the diff names")
+    add_trust_flag(verb)
+    verb = doing.add_verb(verbs, "sizes", f"{PACKING}:sizes", "bytes of an active weight in this and other layouts")
+    verb.add_argument("diffs", nargs="+", help="folders, files or hub repositories")
 
 
 def _add_where(verbs: Any) -> None:

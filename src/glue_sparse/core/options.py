@@ -46,3 +46,8 @@ Unlabelled = Literal["magnitude", "wanda", "random"]
 
 Kind = Literal["causal", "masked"]
 """Of a language model: which tokens it predicts."""
+
+
+Precision = Literal["float32", "bfloat16", "differences"]
+"""What a file keeps of the values: all; bfloat16, each within 0.2 % of itself; or, as bfloat16 too, by how much each
+differs from the base, within 0.2 % of that."""

@@ -14,6 +14,7 @@ from glue_sparse.core import tensor_files
 from glue_sparse.core.active import ActiveEntries, active_tensors
 from glue_sparse.core.chosen import Chosen
 from glue_sparse.core.masks import Masks, narrow
+from glue_sparse.core.options import Precision
 from glue_sparse.core.parametrization import (
     current_tensors,
     frozen_tensors,
@@ -23,9 +24,8 @@ from glue_sparse.core.parametrization import (
     persistent_buffers,
     read_entries,
     wholly_active,
-    write_entries,
 )
-from glue_sparse.diffs import between, card, diff_file, frozen, hub, patches, restoring
+from glue_sparse.diffs import applying, between, card, compact, diff_file, frozen, hub, patches, restoring
 from glue_sparse.diffs.bases import public_name
 from glue_sparse.diffs.card import Contents
 from glue_sparse.diffs.identity import FILE_NAME, DiffInfo, seen_in
@@ -119,8 +119,8 @@ class SparseDiff:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all stored tensors."""
-        return sum(t.nbytes for part in (self.indices, self.values, self.whole) for t in part.values())
+        """Bytes of all tensors in its file, which has the positions as gaps; without the header."""
+        return compact.num_bytes(self.indices, self.values, self.whole)
 
     @property
     def num_entries(self) -> int:
@@ -198,33 +198,19 @@ class SparseDiff:
             ValueError: wrong base, wrong shape or an attached model; nothing is changed then.
         """
         tensors = self._checked(model, check)
-        replaced: dict[str, Tensor] = {name: tensors[name].detach().clone() for name in self.whole}
-        for name, indices in self.indices.items():
-            weight = tensors[name]
-            kept = indices.long().to(weight.device)
-            replaced[name] = weight.detach().clone() if self.info.inactive == "zero" else read_entries(weight, kept)
-        self._write(tensors)
+        replaced = applying.replaced(self, tensors)
+        applying.put(self, tensors)
         model.__dict__.setdefault(_STACK, []).append((self, replaced))
 
     def merge_into(self, model: nn.Module, *, check: bool = True) -> None:
         """Put the diff into `model` for good, without the memory that `apply` needs to undo it; raises as `apply`."""
-        self._write(self._checked(model, check))
+        applying.put(self, self._checked(model, check))
 
     def _checked(self, model: nn.Module, fingerprint: bool) -> dict[str, Tensor]:
         if is_attached(model):
             raise ValueError("the model has active entries of its own; call detach(model) before applying a diff")
         self.check(model, fingerprint=fingerprint)
         return current_tensors(model)
-
-    def _write(self, tensors: dict[str, Tensor]) -> None:
-        for name, indices in self.indices.items():
-            weight = tensors[name]
-            if self.info.inactive == "zero":
-                weight.data.zero_()
-            weight.data = weight.data.contiguous()
-            write_entries(weight, indices.long().to(weight.device), self.values[name])
-        for name, tensor in self.whole.items():
-            tensors[name].data.copy_(tensor)
 
     def remove(self, model: nn.Module) -> None:
         """Undo the last `apply` on this model; every byte is as before.
@@ -236,12 +222,7 @@ class SparseDiff:
         if not stack or stack[-1][0] is not self:
             raise ValueError("this diff is not the one applied last; remove the others first, latest first")
         _, replaced = stack.pop()
-        tensors = current_tensors(model)
-        for name, old in replaced.items():
-            if name in self.whole or self.info.inactive == "zero":
-                tensors[name].data.copy_(old)
-            else:
-                write_entries(tensors[name], self.indices[name].long().to(tensors[name].device), old)
+        applying.put_back(self, current_tensors(model), replaced)
 
     @contextmanager
     def applied(self, model: nn.Module, *, check: bool = True) -> Iterator[nn.Module]:
@@ -252,26 +233,46 @@ class SparseDiff:
         finally:
             self.remove(model)
 
-    def save_file(self, folder: str | Path) -> Path:
-        """Write `sparse_diff.safetensors` into a folder, whole or not at all, finite values only; gives its path."""
-        path = Path(folder) / FILE_NAME
-        diff_file.write(path, self.parts, asdict(self.info), self.shapes, self.digests)
+    def save_file(
+        self, folder: str | Path, values: Precision = "float32", base: nn.Module | None = None
+    ) -> Path:
+        """Write `sparse_diff.safetensors` into a folder, whole or not at all, finite values only; gives its path.
+
+        Args:
+            values: `float32` loses nothing; `bfloat16` rounds each value (by 0.2 % at most), `differences` how much it
+                differs from the base (by 0.2 % of that), and whoever reads such a file needs the base.
+            base: for differences, the model without this diff.
+        """
+        path, before = Path(folder) / FILE_NAME, None
+        if values == "differences":
+            if base is None:
+                raise ValueError("`values` differences need `base`, the model that they are differences to")
+            self.check(base)
+            before = current_tensors(base)
+        diff_file.write(path, self.parts, asdict(self.info), self.shapes, self.digests, values, before)
         return path
 
-    def save_pretrained(self, folder: str | Path) -> Path:
+    def save_pretrained(
+        self, folder: str | Path, values: Precision = "float32", base: nn.Module | None = None
+    ) -> Path:
         """The same with a model card beside it, README.md, unless one of your own lies there."""
-        path = self.save_file(folder)
+        path = self.save_file(folder, values, base)
         card.write(card.of_diff(self.contents, card.place_of(path.parent)), path.parent)
         return path
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, revision: str | None = None) -> "SparseDiff":
+    def from_pretrained(
+        cls, source: str | Path, revision: str | None = None, base: nn.Module | None = None
+    ) -> "SparseDiff":
         """Read a diff from a file, a folder that holds one, or a hub repository.
 
+        Args:
+            base: the model it belongs to; needed for a file with differences, `glue_sparse.read_diff` loads it.
         Raises:
-            ValueError: not found, truncated, or not a diff of this library.
+            ValueError: not found, truncated, not a diff of this library, or differences to another base.
         """
-        return cls(**diff_file.read(tensor_files.locate(source, FILE_NAME, revision))[0])
+        before = None if base is None else current_tensors(base)
+        return cls(**diff_file.read(tensor_files.locate(source, FILE_NAME, revision), before)[0])
 
     def checkpoint_patches(self, model: PreTrainedModel | None = None) -> patches.Patches:
         """For a serving engine: absolute values at flat positions of the checkpoint's tensors, or dense: whole tensors.

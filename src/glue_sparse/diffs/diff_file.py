@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,15 @@ import torch
 from torch import Tensor
 
 from glue_sparse.core import tensor_files
+from glue_sparse.core.chosen import narrow
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.finite import first_not_finite
+from glue_sparse.core.options import Precision
 from glue_sparse.core.stored import check_like, check_positions, check_shape
-from glue_sparse.diffs.identity import FILE_NAME, FORMAT, PARTS, DiffFacts, DiffInfo, Link
+from glue_sparse.diffs import compact
+from glue_sparse.diffs.compact import stored_values
+from glue_sparse.diffs.identity import FILE_NAME, FORMAT, PARTS, DiffInfo, Link, PlainFacts, facts_in
 from glue_sparse.writing import seals
-from glue_sparse.writing.fields import typed
 from glue_sparse.writing.seals import reading
 
 Parts = dict[str, dict[str, Tensor]]
@@ -22,13 +27,50 @@ Parts = dict[str, dict[str, Tensor]]
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
+class BaseNeeded(ValueError):
+    """A file holds differences to a base that was not given; `info` says which."""
+
+    def __init__(self, path: Path, info: DiffInfo):
+        super().__init__(f"{path} holds differences to {info.base_model}: give that as `base`, or use `read_diff`")
+        self.info = info
+
+
 def write(
-    path: Path, parts: Parts, info: dict[str, Any], shapes: dict[str, tuple[int, ...]], digests: dict[str, str]
+    path: Path,
+    parts: Parts,
+    info: dict[str, Any],
+    shapes: dict[str, tuple[int, ...]],
+    digests: dict[str, str],
+    precision: Precision | None = None,
+    base: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a diff, whole or not at all; raises as `check_finite`."""
+    """Write a diff in the compact layout, whole or not at all.
+
+    Args:
+        precision: of the values; none: of the type that they have, as a delta's.
+        base: name -> tensor of the base, for differences.
+    Raises:
+        ValueError: as `check_finite`; of differences also where the base is another one.
+    """
     check_finite(parts)
-    tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
-    tensor_files.write(path, FORMAT, tensors, {"info": info, "shapes": shapes, "digests": digests})
+    indices = {name: narrow(found, prod(shapes[name])) for name, found in parts["indices"].items()}
+    values = parts["values"] if precision is None else stored_values(parts["values"], indices, precision, base)
+    tensors, coded = compact.pack(indices, values, parts["whole"], digests)
+    read = values if precision is None else _read_values(values, indices, base if precision == "differences" else None)
+    check_finite({**parts, "values": read})  # the largest numbers are none in a shorter type
+    facts = {"layout": 2, "info": info, "shapes": shapes, "coded": coded,
+             "holds": "differences" if precision == "differences" else "values",
+             "digest": digest({**parts, "indices": indices, "values": read})}  # fmt: skip
+    tensor_files.write(path, FORMAT, tensors, facts)
+
+
+def _read_values(
+    values: dict[str, Tensor], indices: dict[str, Tensor], base: Mapping[str, Tensor] | None
+) -> dict[str, Tensor]:
+    """[k] float32 values, as a diff has them, from what is stored."""
+    if base is None:
+        return {name: value.float() for name, value in values.items()}
+    return {name: before + values[name].float() for name, before in compact.values_of(base, indices).items()}
 
 
 def check_finite(parts: Parts) -> None:
@@ -47,30 +89,54 @@ def _is_mask(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and bool((tensor.isinf() | (tensor == 0) | (tensor == 1)).all())
 
 
-def read(path: Path) -> tuple[dict[str, Any], Link | None]:
+def read(
+    path: Path, base: Mapping[str, Tensor] | None = None, *, partly: bool = False
+) -> tuple[dict[str, Any], Link | None]:
     """The fields of a `SparseDiff` from its file, all checked, and of a delta its link.
 
+    Args:
+        base: name -> tensor of the base, where the file holds differences to it.
+        partly: without a base, take differences for the values: to see whether the file is whole.
     Raises:
         ValueError: missing, damaged, not finite, or not a diff of this library.
+        BaseNeeded: the file holds differences, and there is no base.
     """
     tensors, stored = tensor_files.read(path, FORMAT)
-    parts: Parts = {part: {} for part in PARTS}
     with reading(path):
-        facts = typed(DiffFacts, stored, "its header")
+        facts = facts_in(stored)
         info, link = facts.parted()
-        for key, tensor in tensors.items():
-            part, _, name = key.partition("/")
-            if part not in PARTS or not name:
-                raise ValueError(f"{key!r} is no part of a diff")
-            parts[part][name] = tensor
-        _check(parts, facts, info, is_delta=link is not None)
+        plain = isinstance(facts, PlainFacts)
+        parts, digests = (_plain(tensors), facts.digests) if plain else compact.unpack(tensors, facts)
+    is_partly = not plain and facts.holds == "differences" and base is None
+    if is_partly and not partly:
+        raise BaseNeeded(path, info)
+    if not plain and link is None:
+        known = base if facts.holds == "differences" else None
+        parts["values"] = _read_values(parts["values"], parts["indices"], known)
+    with reading(path):
+        _check(parts, facts.shapes, digests, info, is_delta=link is not None)
     check_finite(parts)
-    return {**parts, "shapes": facts.shapes, "digests": facts.digests, "info": info}, link
+    if not plain and not is_partly and digest(parts) != facts.digest:
+        known = " with this base, which may be another one" if facts.holds == "differences" else ""
+        raise ValueError(f"{path} is damaged: it does not give the diff that was saved{known}")
+    return {**parts, "shapes": facts.shapes, "digests": digests, "info": info}, link
 
 
-def _check(parts: Parts, facts: DiffFacts, info: DiffInfo, is_delta: bool) -> None:
+def _plain(tensors: dict[str, Tensor]) -> Parts:
+    parts: Parts = {part: {} for part in PARTS}
+    for key, tensor in tensors.items():
+        part, _, name = key.partition("/")
+        if part not in PARTS or not name:
+            raise ValueError(f"{key!r} is no part of a diff")
+        parts[part][name] = tensor
+    return parts
+
+
+def _check(
+    parts: Parts, shapes: dict[str, tuple[int, ...]], digests: dict[str, str], info: DiffInfo, is_delta: bool
+) -> None:
     """Raise a ValueError unless names, shapes, types and positions belong together."""
-    indices, shapes, digests = parts["indices"], facts.shapes, facts.digests
+    indices = parts["indices"]
     if not indices.keys() == parts["values"].keys() == digests.keys() <= shapes.keys():
         raise ValueError("indices, values, shapes and digests name different tensors")
     if info.inactive == "zero" and (pruned := shapes.keys() - indices.keys()):

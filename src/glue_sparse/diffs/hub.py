@@ -82,7 +82,7 @@ def pull(repo_id: str, folder: Path, revision: str | None = None, token: str | N
         diff = Path(api.hf_hub_download(repo_id, FILE_NAME, revision=revision))
         card = _card(api, repo_id, revision)
     with prefixed(f"{shown(repo_id)} on the hub"):
-        diff_file.read(diff)
+        diff_file.read(diff, partly=True)
     with replacing_folder(folder) as temporary:
         copyfile(diff, temporary / FILE_NAME)
         if card:

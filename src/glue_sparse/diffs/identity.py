@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from glue_sparse.core.options import Inactive, Pooling
 from glue_sparse.writing.fields import typed
@@ -83,11 +83,10 @@ class Link:
 
 @dataclass(frozen=True, kw_only=True)
 class DiffFacts(Facts):
-    """What the header says."""
+    """What the header says in both layouts."""
 
     info: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
-    digests: dict[str, str]
 
     def parted(self) -> tuple[DiffInfo, Link | None]:
         """`info` as what it must be: the facts, and of a delta its link.
@@ -105,6 +104,36 @@ class DiffFacts(Facts):
         return typed(DiffInfo, info, "its header"), typed(Link, link, "its header") if link else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlainFacts(DiffFacts):
+    """What the header of layout 1 says: three tensors for each masked one."""
+
+    digests: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompactFacts(DiffFacts):
+    """What the header of layout 2 says, see `compact`."""
+
+    layout: Literal[2]
+    coded: dict[str, dict[str, tuple[int, ...]]]
+    """Type of values -> parameter name -> (entries, low bits, bytes of the gaps)."""
+    holds: Literal["values", "differences"]
+    """What `values/TYPE` are: the new values, or how much they differ from the base."""
+    digest: str
+    """Of the diff, as `SparseDiff.digest`."""
+
+
+def facts_in(stored: dict[str, Any]) -> PlainFacts | CompactFacts:
+    """A header as what it must be.
+
+    Raises:
+        ValueError: it is neither of the two.
+    """
+    kind = CompactFacts if "layout" in stored else PlainFacts
+    return typed(kind, stored, "its header")
+
+
 def identity(path: Path) -> tuple[str, DiffInfo]:
     """(digest, facts) of a diff's file, read once for as long as the file stays as it is.
 
@@ -120,9 +149,12 @@ def identity(path: Path) -> tuple[str, DiffInfo]:
 def _identity(path: Path, changed: int) -> tuple[str, DiffInfo]:
     content = read(path, FORMAT)
     with reading(path):
+        facts = facts_in(content.facts)
+        info, _ = facts.parted()
+        if isinstance(facts, CompactFacts):
+            return facts.digest, info
         if unknown := [key for key in content.tensors if key.partition("/")[0] not in PARTS]:
             raise ValueError(f"{unknown[0]} is no part of a diff")
-        info, _ = typed(DiffFacts, content.facts, "its header").parted()
     return _digest(content), info
 
 

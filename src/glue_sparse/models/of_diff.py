@@ -1,11 +1,14 @@
 """The model that a diff belongs to, of any kind."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from transformers import PreTrainedModel
 
+from glue_sparse.diffs.diff import SparseDiff
+from glue_sparse.diffs.diff_file import BaseNeeded
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.models import bert_pretraining as pretraining
 from glue_sparse.models import vision
@@ -40,6 +43,21 @@ def load_base(info: DiffInfo, model: str | None = None) -> PreTrainedModel:
     if not isinstance(kind, type) or not issubclass(kind, PreTrainedModel):
         raise ValueError(f"this diff is of a {info.model_class or 'model of unknown class'}: build it yourself")
     return load_as(kind, model, info.dtype, num_labels=info.num_labels, vocab_size=_words(info, model))
+
+
+def read_diff(source: str | Path, model: str | None = None) -> SparseDiff:
+    """A diff from a file, folder or hub repository; where it holds differences, its base is loaded first.
+
+    Args:
+        source: as `SparseDiff.from_pretrained` has it.
+        model: where the base is, where that is not what the diff names: hub id, folder or alias.
+    Raises:
+        ValueError: no diff, damaged, or its base is not to be had.
+    """
+    try:
+        return SparseDiff.from_pretrained(source)
+    except BaseNeeded as needed:
+        return SparseDiff.from_pretrained(source, base=load_base(needed.info, model))
 
 
 def without_weights(info: DiffInfo, model: str | None = None) -> PreTrainedModel:

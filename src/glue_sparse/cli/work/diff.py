@@ -17,7 +17,7 @@ from glue_sparse.diffs.storage import storage
 from glue_sparse.diffs.stored_names import converts
 from glue_sparse.experiments import cards
 from glue_sparse.models.names import is_size, scratch_of
-from glue_sparse.models.of_diff import load_base, without_weights
+from glue_sparse.models.of_diff import load_base, read_diff, without_weights
 from glue_sparse.models.sources import resolve
 from glue_sparse.models.tokenizers import load_tokenizer
 from glue_sparse.reports.figures.masks import density_bars
@@ -27,7 +27,7 @@ from glue_sparse.writing.words import short_names
 
 def show(diff: str) -> None:
     """Facts and a density table, per layer where names have layer numbers."""
-    found = SparseDiff.from_pretrained(diff)
+    found = read_diff(diff)
     info = found.info
     print(f"base {info.base_model} ({info.model_class}, {info.dtype}), task {info.task}, method {info.method}")
     print(f"labels: {', '.join(info.labels) or 'none'}; inactive entries: {info.inactive}")
@@ -42,7 +42,7 @@ def show(diff: str) -> None:
 
 def apply(diff: str, folder: Path, model: str | None) -> None:
     """Write base + diff as a model that stock transformers loads."""
-    found = SparseDiff.from_pretrained(diff)
+    found = read_diff(diff, model)
     name = model or found.info.base_model
     whole = load_base(found.info, name)
     found.apply(whole)
@@ -61,7 +61,7 @@ def between(base: str, tuned: str, folder: Path) -> None:
 
 def patch(diff: str, file: Path, model: str | None) -> None:
     """Write the patches of a diff; a base is asked for where its checkpoint has another form than the model."""
-    found = SparseDiff.from_pretrained(diff)
+    found = read_diff(diff, model)
     made = found.checkpoint_patches(without_weights(found.info, model) if converts(found.info.model_class) else None)
     patches.save(made, file)
     entries = sum(one.values.numel() for one in made.sparse)
@@ -110,7 +110,7 @@ def deltas_table(run: str) -> None:
 
 def compare(diff: str, other: str) -> None:
     """How far two diffs chose the same entries."""
-    one, two = SparseDiff.from_pretrained(diff), SparseDiff.from_pretrained(other)
+    one, two = read_diff(diff), read_diff(other)
     names = one.shapes.keys() & two.shapes.keys()
     own = [{name: mask for name, mask in each.own_masks().items() if name in names} for each in (one, two)]
     found, smaller = similarity.compare(*own) if names else None, min(one.num_active, two.num_active)
@@ -123,7 +123,7 @@ def compare(diff: str, other: str) -> None:
 
 def figure(diffs: list[str], name: str, results_dir: Path) -> None:
     """Bars of where diffs have their entries."""
-    found = {label: SparseDiff.from_pretrained(place) for label, place in zip(short_names(diffs), diffs, strict=True)}
+    found = {label: read_diff(place) for label, place in zip(short_names(diffs), diffs, strict=True)}
     by_layer = {label: density_by_layer(diff) for label, diff in found.items()}
     by_kind = {label: density_by_kind(diff) for label, diff in found.items()}
     for path in density_bars(by_layer, by_kind, results_dir, name):
@@ -132,7 +132,7 @@ def figure(diffs: list[str], name: str, results_dir: Path) -> None:
 
 def stored(diffs: list[str]) -> None:
     """Bytes of one base and a diff per task, beside a whole model per task."""
-    found = storage([SparseDiff.from_pretrained(place) for place in diffs])
+    found = storage([read_diff(place) for place in diffs])
     lines = [(place, f"{size / 1e6:,.2f}") for place, size in zip(diffs, found.diffs, strict=True)]
     lines += [("base model, once", f"{found.model / 1e6:,.2f}"), ("base and diffs", f"{found.shared / 1e6:,.2f}")]
     lines += [(f"{len(diffs)} whole models", f"{found.separate / 1e6:,.2f}")]

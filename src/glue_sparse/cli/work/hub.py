@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from glue_sparse.diffs import card, hub
-from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import FILE_NAME
 from glue_sparse.experiments import cards
+from glue_sparse.models.of_diff import read_diff
 from glue_sparse.writing.words import shortened
 
 
@@ -21,7 +21,7 @@ def push(diff: str, repo_id: str, private: str | None, revision: str | None, mes
         raise ValueError(
             f"{shortened(diff)} holds an ordinary model, not a diff: `hf upload {repo_id} FOLDER` pushes it"
         )
-    found = SparseDiff.from_pretrained(diff)
+    found = read_diff(diff)
     lies = cards.folder_of(diff) / card.FILE_NAME
     text = lies.read_text("utf-8", "replace") if lies.is_file() else ""
     text = text or card.of_diff(found.contents, repo_id, cards.beside(diff))

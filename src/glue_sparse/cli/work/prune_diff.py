@@ -8,7 +8,7 @@ from glue_sparse.diffs.identity import FILE_NAME, identity
 from glue_sparse.diffs.prune import Pruned, prune
 from glue_sparse.diffs.storage import emptied
 from glue_sparse.methods.gates.gate_file import raw_values
-from glue_sparse.models.of_diff import load_base
+from glue_sparse.models.of_diff import load_base, read_diff
 from glue_sparse.records import checkpoints, results
 from glue_sparse.writing.files import real
 from glue_sparse.writing.words import shortened
@@ -19,7 +19,7 @@ def read(source: str) -> SparseDiff:
     folder = Path(source)
     if folder.is_dir() and not (folder / FILE_NAME).exists() and checkpoints.complete(folder):
         raise ValueError(f"{source} holds an unfinished run: finish it first with --resume_from_checkpoint last")
-    return SparseDiff.from_pretrained(source)
+    return read_diff(source)
 
 
 def check_target(folder: Path, source: str) -> None:

@@ -46,3 +46,7 @@ Unlabelled = Literal["magnitude", "wanda", "random"]
 
 Kind = Literal["causal", "masked"]
 """Of a language model: which tokens it predicts."""
+
+
+MergeRule = Literal["sum", "mean", "ties", "dare", "priority"]
+"""How changes that several diffs make to one base become one: `algebra.merge` says what each does."""

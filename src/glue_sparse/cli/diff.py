@@ -36,7 +36,7 @@ WORK, WHERE, HUB = (f"glue_sparse.cli.work.{name}" for name in ("diff", "where",
 def parser(prog: str | None = None) -> Parser:
     """The command line."""
     top = Parser(prog, description=__doc__)
-    places = dict.fromkeys(("diff", "others", "diffs", "run", "base", "tuned"), check_there)
+    places = dict.fromkeys(("diff", "others", "diffs", "run", "runs", "data_dir", "base", "tuned"), check_there)
     top.set_defaults(checks={**places, "folder": check_empty})
     verbs = top.add_subparsers(dest="verb", required=True)
     verb = doing.add_verb(verbs, "show", f"{WORK}:show", "what is in a diff: facts, and density per layer")
@@ -49,6 +49,9 @@ def parser(prog: str | None = None) -> Parser:
     _add_exchange_verbs(verbs)
     merge_diffs.add_compare_flags(verbs.add_parser("compare", help="overlap of two diffs or more"))
     merge_diffs.add_flags(verbs.add_parser("merge", help="one diff of several", description=merge_diffs.__doc__))
+    merge_diffs.add_score_flags(
+        verbs.add_parser("score", help="what merging does to tasks", description=merge_diffs.SCORE)
+    )
     told = {"help": "keep the largest changes of a run's diff", "description": prune_diff.__doc__}
     prune_diff.add_flags(verbs.add_parser("prune", **told))
     verb = doing.add_verb(verbs, "figure", f"{WORK}:figure", "draw the density per layer and per kind of tensor")

@@ -52,3 +52,26 @@ def add_compare_flags(parser: Any) -> None:
     parser.add_argument("--model", help="the base, where it is not what the diffs name; with --changes true")
     add_trust_flag(parser)
     parser.set_defaults(does="glue_sparse.cli.work.merge_diffs:compare")
+
+
+WAYS = ("sum:1", "sum:0.3", "mean", "ties", "ties:1:0.2", "dare:1:0.5", "priority")
+SCORE = """Score what merging does to the tasks of finished runs: for example
+
+    glue-sparse diff score runs/bank/minilm/fish/{mrpc,rte,stsb,sst2}/seed{0,1,2} --output merging_tasks.json
+    glue-sparse diff score --output merging_tasks.json
+
+Of each seed, the diffs of all tasks are merged in every way. Each task is then scored on its validation data, as runs
+are, with its own head: by the base alone, by its own diff, and by each merged one. Scores are added to the file one by
+one, and those in it are not computed again; without runs, its table is printed.
+"""
+
+
+def add_score_flags(parser: Any) -> None:
+    """The same of `diff score`."""
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="folders of finished runs, two tasks or more a seed")
+    parser.add_argument("--ways", nargs="+", default=[*WAYS], metavar="RULE:WEIGHT:DENSITY", help="how to merge; "
+                        f"weight and density may be left out (default: {' '.join(WAYS)})")  # fmt: skip
+    parser.add_argument("--output", type=Path, help="JSON file of all scores, which is added to")
+    parser.add_argument("--data_dir", type=Path, help="where the data are, where that is not what the runs were told")
+    add_trust_flag(parser)
+    parser.set_defaults(does="glue_sparse.cli.work.merge_scores:run")

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from torch import nn
 from transformers import PrinterCallback, Trainer
@@ -43,12 +43,12 @@ class Way:
         how, *numbers = text.split(":")
         check_one_of("rule", how, get_args(MergeRule))
         try:
-            weight, density, *more = [*(float(number) if number else None for number in numbers), None, None]
+            weight, density = [*(float(number) if number else None for number in numbers), None, None][:2]
         except ValueError as error:
             raise ValueError(f"{text!r} is no way to merge: give RULE:WEIGHT:DENSITY, as in ties:1:0.2") from error
-        if any(one is not None for one in more):
+        if len(numbers) > 2:
             raise ValueError(f"{text!r} has too many numbers: give RULE:WEIGHT:DENSITY, as in ties:1:0.2")
-        return cls(how, weight, density)  # pyright: ignore[reportArgumentType]
+        return cls(cast(MergeRule, how), weight, density)
 
     @property
     def name(self) -> str:

@@ -269,6 +269,15 @@ def test_a_merged_diff_serves_each_task_with_its_own_head():
         assert same(before, dict(model.state_dict()))
 
 
+def test_a_head_brings_no_tensor_of_the_base_along():
+    norm = "bert.encoder.layer.1.output.LayerNorm.weight"
+    diffs = [trained(0, whole=norm), trained(1)]
+    merged = merge(diffs, how="mean", base=bert())
+    own = with_head(merged, diffs[0])
+    assert torch.equal(own.whole[norm], merged.whole[norm]) and not torch.equal(own.whole[norm], diffs[0].whole[norm])
+    assert {*own.whole} == {norm, *head_names(bert())}
+
+
 def test_heads_of_one_task_are_averaged_where_that_is_asked_for():
     diffs = [trained(0), trained(3)]
     soup = merge(diffs, (1.0, 3.0), "mean", bert(), average_heads=True)

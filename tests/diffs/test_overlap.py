@@ -28,7 +28,8 @@ def diff(seed: int, density: float) -> tuple[SparseDiff, dict[str, Tensor]]:
     masks = {name: torch.rand(model.get_parameter(name).shape, generator=random) < density for name in names}
     attach(model, dict(masks))
     for _, entries in active_tensors(model):
-        entries.values.data.add_(torch.randn(len(entries.values), generator=random))
+        change = torch.randn(len(entries.values), generator=random)
+        entries.values.data.add_(change * (change > -1))  # some stay as they are
     found, base = SparseDiff.from_model(model), network()
     changes = {name: torch.zeros(mask.shape) for name, mask in masks.items()}
     for name, values in found.values.items():

@@ -115,7 +115,7 @@ def check_imports(tree: ast.Module) -> None:
 
 def test_every_program_of_a_page_is_run():
     """By the tests below, and by those of compact, other_trainers, readme, sharding and tutorials."""
-    pages = ("diffs", "files", "index", "other_trainers", "pretraining", "sparse_networks")
+    pages = ("diffs", "files", "index", "merging", "other_trainers", "pretraining", "sparse_networks")
     others = {"README.md", *(f"docs/{name}.md" for name in pages)}
     tutorials = {f"docs/tutorials/{name}.md" for name in (*SHORTER, "own_csv", "several_gpus")}
     assert {where(page) for page in PAGES if blocks(page, "python")} == others | tutorials
@@ -130,6 +130,19 @@ def test_the_program_of_the_diffs_page_answers(tiny_bert: str, tmp_path: Path, m
     names: dict[str, Any] = {}
     exec(blocks(DOCS / "diffs.md", "python")[0], names)
     assert names["label"] in info.labels
+
+
+def test_the_program_of_the_merging_page_runs(tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    info = DiffInfo(tiny_bert, "BertForSequenceClassification", labels=("no", "yes"), num_labels=2)
+    for place, quantile in (("runs/my_run", 0.7), ("runs/other_run", 0.6)):
+        model = load_base(info)
+        body = {name: p for name, p in model.named_parameters() if name not in head_names(model)}
+        attach(model, {name: p > p.quantile(quantile) for name, p in body.items()})
+        SparseDiff.from_model(model, info).save_pretrained(place)
+    names: dict[str, Any] = {}
+    exec(blocks(DOCS / "merging.md", "python")[0], names)
+    assert names["shared"].num_active == names["pair"].entries.both == names["pair"].entries.first
 
 
 def test_the_layer_of_the_pretraining_page_computes_the_same():

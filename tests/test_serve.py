@@ -36,7 +36,7 @@ def folders(tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> list[Pa
             model = load_base(info)
             before = {name: tensor.detach().clone() for name, tensor in current_tensors(model).items()}
             with torch.no_grad():
-                for name, tensor in model.named_parameters():
+                for tensor in model.parameters():
                     at = torch.rand(tensor.shape) < 0.05
                     tensor[at] += torch.randn(int(at.sum()))
         made.append(tmp_path_factory.mktemp(task))

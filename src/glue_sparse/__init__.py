@@ -19,8 +19,15 @@ if TYPE_CHECKING:
     from glue_sparse.core.sharding import shard as shard
     from glue_sparse.costs.trainable import count_trainable_parameters as count_trainable_parameters
     from glue_sparse.costs.trainable import print_trainable_parameters as print_trainable_parameters
+    from glue_sparse.diffs.algebra import interpolate as interpolate
+    from glue_sparse.diffs.algebra import intersect as intersect
+    from glue_sparse.diffs.algebra import merge as merge
+    from glue_sparse.diffs.algebra import negate as negate
+    from glue_sparse.diffs.algebra import with_head as with_head
     from glue_sparse.diffs.diff import SparseDiff as SparseDiff
     from glue_sparse.diffs.identity import DiffInfo as DiffInfo
+    from glue_sparse.diffs.overlap import Overlap as Overlap
+    from glue_sparse.diffs.overlap import overlap as overlap
     from glue_sparse.methods.base import SparseMethod as SparseMethod
     from glue_sparse.methods.fixed_mask import FixedMask as FixedMask
     from glue_sparse.methods.gates.diff_gates import DiffGates as DiffGates
@@ -74,8 +81,10 @@ _MODULES = {
     "core.reindexing": ("reindex",),
     "core.sharding": ("shard",),
     "costs.trainable": ("count_trainable_parameters", "print_trainable_parameters"),
+    "diffs.algebra": ("interpolate", "intersect", "merge", "negate", "with_head"),
     "diffs.diff": ("SparseDiff",),
     "diffs.identity": ("DiffInfo",),
+    "diffs.overlap": ("Overlap", "overlap"),
     "methods.base": ("SparseMethod",),
     "methods.fixed_mask": ("FixedMask",),
     "methods.gates.diff_gates": ("DiffGates",),

@@ -3,6 +3,7 @@
     glue-sparse diff show runs/quickstart/minilm/fish/tweets/seed0
     glue-sparse diff apply runs/quickstart/minilm/fish/tweets/seed0 merged_model
     glue-sparse diff compare runs/quickstart/minilm/{fish,random}/tweets/seed0
+    glue-sparse diff merge runs/my_run runs/other_run merged --how ties --heads true
     glue-sparse diff figure runs/quickstart/minilm/{fish,random}/tweets/seed0 --name quickstart_layers
     glue-sparse diff where runs/quickstart/minilm/{fish,random}/tweets/seed0 --by part
     glue-sparse diff storage runs/quickstart/minilm/{fish,random}/tweets/seed0
@@ -24,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from glue_sparse.cli import doing, prune_diff
+from glue_sparse.cli import doing, merge_diffs, prune_diff
 from glue_sparse.cli.numbers import add_number
 from glue_sparse.cli.trust import add_trust_flag
 from glue_sparse.core.options import Precision
@@ -38,7 +39,7 @@ WORK, WHERE, HUB, PACKING = (f"glue_sparse.cli.work.{name}" for name in ("diff",
 def parser(prog: str | None = None) -> Parser:
     """The command line."""
     top = Parser(prog, description=__doc__)
-    places = dict.fromkeys(("diff", "other", "diffs", "run", "base", "tuned"), check_there)
+    places = dict.fromkeys(("diff", "others", "diffs", "run", "runs", "data_dir", "base", "tuned"), check_there)
     top.set_defaults(checks={**places, "folder": check_empty})
     verbs = top.add_subparsers(dest="verb", required=True)
     verb = doing.add_verb(verbs, "show", f"{WORK}:show", "what is in a diff: facts, and density per layer")
@@ -49,9 +50,11 @@ def parser(prog: str | None = None) -> Parser:
     verb.add_argument("--model", help="the base, where it is not what the diff names")
     add_trust_flag(verb)
     _add_exchange_verbs(verbs)
-    verb = doing.add_verb(verbs, "compare", f"{WORK}:compare", "overlap of two diffs")
-    verb.add_argument("diff", help="folder, file or hub repository")
-    verb.add_argument("other", help="folder, file or hub repository")
+    merge_diffs.add_compare_flags(verbs.add_parser("compare", help="overlap of two diffs or more"))
+    merge_diffs.add_flags(verbs.add_parser("merge", help="one diff of several", description=merge_diffs.__doc__))
+    merge_diffs.add_score_flags(
+        verbs.add_parser("score", help="what merging does to tasks", description=merge_diffs.SCORE)
+    )
     told = {"help": "keep the largest changes of a run's diff", "description": prune_diff.__doc__}
     prune_diff.add_flags(verbs.add_parser("prune", **told))
     verb = doing.add_verb(verbs, "figure", f"{WORK}:figure", "draw the density per layer and per kind of tensor")

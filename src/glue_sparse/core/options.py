@@ -51,3 +51,7 @@ Kind = Literal["causal", "masked"]
 Precision = Literal["float32", "bfloat16", "differences"]
 """What a file keeps of the values: all; bfloat16, each within 0.2 % of itself; or, as bfloat16 too, by how much each
 differs from the base, within 0.2 % of that."""
+
+
+MergeRule = Literal["sum", "mean", "ties", "dare", "priority"]
+"""How changes that several diffs make to one base become one: `algebra.merge` says what each does."""

@@ -1,6 +1,6 @@
 """What differs between a base and a model trained from it, in memory or in two folders read tensor by tensor."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,18 +53,18 @@ def folders(base: Path, tuned: Path, head: tuple[str, ...] = ()) -> tuple[Found,
     """
     config = _config(tuned)
     layout = layout_by(config)
-    olds, news = _Folder(base, layout), _Folder(tuned, layout)
+    olds, news = StoredTensors(base, layout), StoredTensors(tuned, layout)
     tied = {_OUTPUT} if config.get("tie_word_embeddings", True) else set[str]()
     found = Found({}, {}, {}, {}, {})
     if lost := sorted(olds.names - news.names - tied):
         raise ValueError(f"{tuned} lacks {lost[0]}, which {base} has: they are not of one model")
     for name in sorted(news.names):
-        new = news.tensor(name)
+        new = news[name]
         if name in head or name not in olds.names:
             if name not in tied:
                 found.whole[name] = new
             continue
-        old = olds.tensor(name)
+        old = olds[name]
         if old.shape != new.shape or old.dtype != new.dtype:
             told = [f"{str(one.dtype).removeprefix('torch.')} {list(one.shape)}" for one in (old, new)]
             raise ValueError(f"{name} is {told[0]} in the base and {told[1]} in the other: save both in one type")
@@ -85,16 +85,17 @@ def _compare(name: str, old: Tensor, new: Tensor, found: Found) -> None:
         found.digests[name] = tensor_digest(old)
 
 
-class _Folder:
-    """The tensors of a model folder by the names that the model has for them, whichever files they are in.
+class StoredTensors(Mapping[str, Tensor]):
+    """The tensors of a model folder by the names that the model has for them, read from its files when asked for.
 
     Args:
-        layout: of a model that is stored in another form.
+        layout: of a model that is stored in another form; by default as its config.json says.
     Raises:
         ValueError: there are no weights, or not all that a tensor of the model is made of.
     """
 
-    def __init__(self, folder: Path, layout: Layout | None):
+    def __init__(self, folder: Path, layout: Layout | None = None):
+        layout = layout or layout_by(_config(folder))
         self._folder, self._layout = folder, layout
         self._files = dict(_names(folder))
         if not self._files:
@@ -108,8 +109,18 @@ class _Folder:
             self.names = (self.names - stored) | {*group}
             self._group_of |= dict.fromkeys(group, group)
 
-    def tensor(self, name: str) -> Tensor:
-        """One of them, read from its files."""
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self.names))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.names:
+            raise KeyError(name)
         if name not in self._group_of:
             return self._read(name)
         assert self._layout is not None
@@ -156,7 +167,7 @@ def _config(folder: Path) -> dict[str, Any]:
     return json_object(text_of(path), str(path)) if path.is_file() else {}
 
 
-def _info(base: Path, config: dict[str, Any], news: _Folder) -> DiffInfo:
-    dtype = str(next((t.dtype for n in sorted(news.names) if (t := news.tensor(n)).is_floating_point()), torch.float32))
+def _info(base: Path, config: dict[str, Any], news: StoredTensors) -> DiffInfo:
+    dtype = str(next((tensor.dtype for tensor in news.values() if tensor.is_floating_point()), torch.float32))
     names = config.get("architectures") or [""]
     return DiffInfo(str(base), str(names[0]), dtype=dtype.removeprefix("torch."), method="between")

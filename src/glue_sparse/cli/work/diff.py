@@ -6,7 +6,6 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from glue_sparse.analysis import similarity
 from glue_sparse.analysis.density import density_by_kind, density_by_layer
 from glue_sparse.core.masks import Masks
 from glue_sparse.diffs import deltas, patches, pruned_model
@@ -106,19 +105,6 @@ def deltas_table(run: str) -> None:
     print(markdown(("step", "stored entries", "bytes", "of a dense checkpoint"), lines))
     print(f"\na dense checkpoint takes {dense:,} bytes, the base and all deltas {dense + total:,}")
     print(f"entries that any delta stores: {deltas.changed_entries(run):,}")
-
-
-def compare(diff: str, other: str) -> None:
-    """How far two diffs chose the same entries."""
-    one, two = read_diff(diff), read_diff(other)
-    names = one.shapes.keys() & two.shapes.keys()
-    own = [{name: mask for name, mask in each.own_masks().items() if name in names} for each in (one, two)]
-    found, smaller = similarity.compare(*own) if names else None, min(one.num_active, two.num_active)
-    both = found.both if found else 0
-    print(f"active entries: {one.num_active:,} and {two.num_active:,}; in both: {both:,}")
-    if smaller and found:
-        overlap, chance = both / smaller, found.by_chance / smaller
-        print(f"overlap (in both / the smaller): {overlap:.4f}; by chance about {chance:.4f}")
 
 
 def figure(diffs: list[str], name: str, results_dir: Path) -> None:

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from glue_sparse.core import tensor_files
-from glue_sparse.writing.fields import json_object, text_of
+from glue_sparse.diffs.identity import DiffInfo
+from glue_sparse.writing.fields import json_object, text_of, typed
 from glue_sparse.writing.files import json_text, replacing_folder, write_text
 from glue_sparse.writing.words import listed
 
@@ -125,6 +126,16 @@ class Adapter:
     def method(self) -> str:
         """`peft_type` in lower case."""
         return str(self.config.get("peft_type") or "").lower()
+
+    @property
+    def base(self) -> str:
+        """Name of the base, empty where it is not said."""
+        return str(self.config.get("base_model_name_or_path") or "")
+
+    @property
+    def info(self) -> DiffInfo | None:
+        """Of the diff that the adapter was made of; none for adapters of others."""
+        return typed(DiffInfo, self.ours["info"], f"the header of {WEIGHTS}") if "info" in self.ours else None
 
     def named(self) -> dict[str, Tensor]:
         """The tensors by the names of the model's modules."""

@@ -4,6 +4,7 @@ import copy
 import logging
 from dataclasses import dataclass, replace
 from math import sqrt
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,13 +14,12 @@ from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.masks import narrow
 from glue_sparse.core.parametrization import current_tensors, is_attached, persistent_buffers, read_entries
 from glue_sparse.core.params import body_names, head_names
-from glue_sparse.diffs import between
+from glue_sparse.diffs import between, card
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo, base_named_by, facts_of, seen_in
 from glue_sparse.diffs.peft_files import KINDS, PREFIX, Adapter, Kind, check_untied
 from glue_sparse.diffs.prune import prune
 from glue_sparse.writing.extras import needed
-from glue_sparse.writing.fields import typed
 from glue_sparse.writing.sentences import sentence
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,13 @@ class FromPeft:
         return (f"Of the {self.method} adapter the largest changes were kept: the relative error (Frobenius norm of "
                 f"what was cut) is {self.error:.4f}, and {self.worst:.4f} in {self.worst_name}.")  # fmt: skip
 
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """As `SparseDiff.save_pretrained`, with the sentence on the error in the card."""
+        path = self.diff.save_file(folder)
+        text = card.of_diff(self.diff.contents, card.place_of(path.parent))
+        card.write(text.replace("\n## Results\n", f"\n{self}\n\n## Results\n", 1), path.parent)
+        return path
+
 
 def convert(
     adapter: Adapter, base: nn.Module, density: float | None = None, threshold: float | None = None
@@ -62,7 +69,7 @@ def convert(
     check_untied(_touched(adapter, base), base)
     kind = KINDS.get(adapter.method)
     full = (_sparse(adapter, kind, base) if kind else None) or _merged(adapter, base)
-    full = replace(full, info=_info(adapter, base, full.info))
+    full = replace(full, info=_info(adapter, base))
     if density is None and threshold is None:
         _check_sparse(full, adapter, base)
         found = FromPeft(full, adapter.method)
@@ -170,10 +177,12 @@ def check_shapes(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
                              "give the base that it was trained on, with as many labels and tokens")  # fmt: skip
 
 
-def _info(adapter: Adapter, base: nn.Module, seen: DiffInfo) -> DiffInfo:
-    told = typed(DiffInfo, adapter.ours["info"], "the header of the adapter") if "info" in adapter.ours else None
-    known = told or replace(seen, method=adapter.method)
-    return replace(known, base_model=base_named_by(base), inactive="frozen", **(facts_of(base) | seen_in(base)))
+def _info(adapter: Adapter, base: nn.Module) -> DiffInfo:
+    """What `to_peft` has noted of the diff, or else what the adapter and the base say."""
+    seen = facts_of(base) | seen_in(base)
+    told = adapter.info or DiffInfo(adapter.base or DiffInfo.base_model, method=adapter.method, **seen)
+    name = base_named_by(base)
+    return replace(told, base_model=told.base_model if name == DiffInfo.base_model else name)
 
 
 def _check_sparse(full: SparseDiff, adapter: Adapter, base: nn.Module) -> None:

@@ -155,7 +155,7 @@ def _layers(
         weight, positions = layer.weight.detach().cpu(), diff.positions(f"{name}.weight")
         old = read_entries(weight, positions)
         new = read_entries(merged.get_parameter(f"{name}.weight").detach().cpu(), positions)
-        changes = _changes(old, new, kind)
+        changes = _changes(old, new)
         off = (kind.added(old, changes).double() - new.double()).abs()
         inexact, largest = inexact + int((off > 0).sum()), max(largest, float(off.max()) if len(off) else 0.0)
         is_free = torch.ones(weight.numel(), dtype=torch.bool).index_fill_(0, positions, False)
@@ -166,18 +166,13 @@ def _layers(
     return tensors, inexact, largest
 
 
-def _changes(old: Tensor, new: Tensor, kind: Kind) -> Tensor:
-    """[k] float32 changes whose sum with `old` has the bits of `new`, wherever float32 has such a number.
+def _changes(old: Tensor, new: Tensor) -> Tensor:
+    """[k] float32 differences; -0.0 where nothing changes, which leaves -0.0 as it is too.
 
-    The difference is rounded, and so is the sum; a neighbour of it may be right where it is not. Where a value is much
-    smaller than what it replaces, none is. A change of -0.0 leaves every number as it is, 0.0 does not leave -0.0.
+    A difference is rounded, so that its sum with `old` may miss `new` by the last bit; where `new` is much smaller than
+    `old`, no float32 number is right.
     """
-    changes = new.float() - old.float()
-    for end in (torch.inf, -torch.inf):
-        other = torch.nextafter(changes, torch.full_like(changes, end))
-        helps = (kind.added(old, changes) != new) & (kind.added(old, other) == new)
-        changes = torch.where(helps, other, changes)
-    return torch.where(bits(old) == bits(new), torch.full_like(changes, -0.0), changes)
+    return torch.where(bits(old) == bits(new), torch.full(old.shape, -0.0), new.float() - old.float())
 
 
 def _config(diff: SparseDiff, base: nn.Module, kind: str, parts: _Parts) -> dict[str, Any]:

@@ -10,13 +10,11 @@ from transformers import PreTrainedModel
 
 from glue_sparse.diffs import peft_files, peft_in, peft_out
 from glue_sparse.diffs.diff import SparseDiff
-from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.diffs.peft_files import TASKS, Adapter
 from glue_sparse.diffs.peft_in import FromPeft
 from glue_sparse.diffs.peft_out import ToPeft
 from glue_sparse.models.loading import load_as
 from glue_sparse.models.of_diff import load_base
-from glue_sparse.writing.fields import typed
 
 
 def from_peft(
@@ -90,17 +88,16 @@ def to_peft(
 
 
 def _named_base(adapter: Adapter) -> str:
-    name = adapter.config.get("base_model_name_or_path")
-    if not isinstance(name, str) or not name:
+    if not adapter.base:
         raise ValueError("this adapter does not name its base: give it with `model`, or the model itself as `base`")
-    return name
+    return adapter.base
 
 
 def _base_of(adapter: Adapter, name: str | None, dtype: str) -> PreTrainedModel:
     """The model that an adapter was trained on, its head new."""
     model = name or _named_base(adapter)
-    if "info" in adapter.ours:
-        return load_base(typed(DiffInfo, adapter.ours["info"], "the header of the adapter"), model)
+    if adapter.info:
+        return load_base(adapter.info, model)
     told: Any = adapter.config.get("auto_mapping") or {}
     task = adapter.config.get("task_type")
     kind = f"AutoModel{TASKS[task]}" if task in TASKS else str(told.get("base_model_class", ""))

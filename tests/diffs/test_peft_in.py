@@ -53,7 +53,7 @@ def test_sparse_adapters_are_read_entry_by_entry(kind: str, tmp_path: Path, monk
     make, config = SPARSE[kind]
     base = make()
     model = trained(base, config, tmp_path)
-    monkeypatch.setattr("glue_sparse.diffs.peft_in.needed", lambda *_: pytest.fail("peft was asked"))
+    monkeypatch.setattr("glue_sparse.diffs.peft_merge.needed", lambda *_: pytest.fail("peft was asked"))
     found = from_peft(tmp_path, base)
     entries = sum(one.numel() for name, one in load_file(tmp_path / "adapter_model.safetensors").items()
                   if "shira_weight" in name or "supertuning_values" in name)  # fmt: skip
@@ -201,6 +201,14 @@ def test_what_cannot_be_is_refused_in_a_sentence(tmp_path: Path):
     with pytest.raises(ValueError, match="active entries of its own"):
         attach(base, decoders.masks(base))
         from_peft(shira, base)
+
+
+def test_a_merge_that_answers_otherwise_is_no_diff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    base = networks.bert()
+    trained(base, LoraConfig(r=2, **BERT), tmp_path)
+    monkeypatch.setattr(peft.LoraModel, "merge_and_unload", peft.LoraModel.unload)
+    with pytest.raises(ValueError, match="this lora adapter answers otherwise than the adapter itself"):
+        from_peft(tmp_path, base, density=1.0)
 
 
 def test_tied_tensors_need_an_untied_base(tmp_path: Path):

@@ -44,8 +44,8 @@ def diff_of(base: Any, names: list[str], most: float = 0.1, seed: int = 0) -> Sp
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data += 0.3 * torch.randn(parameter.shape, generator=chance).to(parameter.dtype)
-    told = {"num_labels": 2} if head_names(model) else {}
-    return SparseDiff.from_model(model, DiffInfo("a base", type(model).__name__, "a task", "fish", 0.01, **told))
+    told: dict[str, Any] = {"num_labels": 2} if head_names(model) else {}
+    return SparseDiff.from_model(model, DiffInfo("a base", type(model).__name__, "a task", "fish", density=0.01, **told))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -197,3 +197,11 @@ def check_untied(modules: set[str], model: nn.Module) -> None:
         if name.rpartition(".")[0] in modules:
             raise ValueError(f"{name} is tied to another tensor of the model, and an adapter changes only one of them: "
                              "load the base with tie_word_embeddings=False, and give that as the base")  # fmt: skip
+
+
+def check_shapes(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    """Raise a ValueError where a tensor that an adapter brings has another shape than the base's."""
+    for name, tensor in found.items():
+        if tensor.shape != wanted[name].shape:
+            raise ValueError(f"{name} is {[*tensor.shape]} in the adapter and {[*wanted[name].shape]} in the model: "
+                             "give the base that it was trained on, with as many labels and tokens")  # fmt: skip

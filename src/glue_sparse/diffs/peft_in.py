@@ -1,26 +1,22 @@
 """A diff of an adapter that peft has trained: exact where it is sparse, else the largest of its changes."""
 
-import copy
 import logging
 from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.masks import narrow
 from glue_sparse.core.parametrization import current_tensors, is_attached, persistent_buffers, read_entries
 from glue_sparse.core.params import body_names, head_names
-from glue_sparse.diffs import between, card
+from glue_sparse.diffs import between, card, peft_merge
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.diffs.identity import DiffInfo, base_named_by, facts_of, seen_in
-from glue_sparse.diffs.peft_files import KINDS, PREFIX, Adapter, Kind, check_untied
+from glue_sparse.diffs.peft_files import KINDS, Adapter, Kind, check_shapes, check_untied
 from glue_sparse.diffs.prune import prune
-from glue_sparse.writing.extras import needed
-from glue_sparse.writing.sentences import sentence
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +64,7 @@ def convert(
         raise ValueError("give a `density` or a `threshold`, not both")
     check_untied(_touched(adapter, base), base)
     kind = KINDS.get(adapter.method)
-    full = (_sparse(adapter, kind, base) if kind else None) or _merged(adapter, base)
+    full = (_sparse(adapter, kind, base) if kind else None) or peft_merge.changes(adapter, base)
     full = replace(full, info=_info(adapter, base))
     if density is None and threshold is None:
         _check_sparse(full, adapter, base)
@@ -123,58 +119,6 @@ def _sparse(adapter: Adapter, kind: Kind, base: nn.Module) -> SparseDiff | None:
             between.compare(name, old, new, found)
     left = [name for name in body_names(base, ()) if name not in found.whole]
     return SparseDiff(**{**found._asdict(), "shapes": {name: tuple(tensors[name].shape) for name in left}})
-
-
-def _merged(adapter: Adapter, base: nn.Module) -> SparseDiff:
-    """All that peft's own merge changes."""
-    peft: Any = needed("peft", f"an adapter of {adapter.method or 'peft'}", "peft")
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        try:
-            config = peft.PeftConfig.from_pretrained(str(adapter.folder))
-        except Exception as error:  # of a method that this version of peft does not know
-            raise _cannot(adapter, "cannot be read by the installed peft", error) from error
-        if config.is_prompt_learning:
-            raise ValueError(f"{adapter.method} adds tokens to the input and changes no weight, so it cannot become a "
-                             "diff of the weights")  # fmt: skip
-        try:
-            model = peft.PeftModel.from_pretrained(copy.deepcopy(base), str(adapter.folder)).eval()
-            unknown = peft.set_peft_model_state_dict(model, adapter.tensors).unexpected_keys
-        except Exception as error:
-            raise _cannot(adapter, "does not fit this model: give the base that it was trained on", error) from error
-        if unknown := [name for name in unknown if ".modules_to_save." not in name]:  # of biases, a second time
-            raise ValueError(f"this model has no place for {unknown[0].removeprefix(PREFIX)} of the adapter: give the "
-                             "base that it was trained on")  # fmt: skip
-        try:
-            _unwrap(model, peft.utils.AuxiliaryTrainingWrapper)
-            model = model.merge_and_unload()
-        except Exception as error:
-            raise _cannot(adapter, "cannot be merged into the weights by peft", error) from error
-    old, new = current_tensors(base), current_tensors(model)
-    if lone := sorted(old.keys() ^ new.keys()):
-        raise ValueError(f"{adapter.method} adds {lone[0]} to the model, so no diff of its weights can hold it")
-    check_shapes(new, old)
-    return SparseDiff.between({name: one.detach().cpu() for name, one in old.items()}, model, head_names(base))
-
-
-def _unwrap(model: nn.Module, wrapper: Any) -> None:
-    """Put modules that an adapter holds whole into their places, which some methods of peft forget as they merge."""
-    for name, module in [(name, one) for name, one in model.named_modules() if isinstance(one, wrapper)]:
-        owner, _, attribute = name.rpartition(".")
-        whole = module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
-        setattr(model.get_submodule(owner), attribute, whole)
-
-
-def _cannot(adapter: Adapter, what: str, error: Exception) -> ValueError:
-    reason = sentence(next(iter(str(error).strip().splitlines()), ""), 120) or type(error).__name__
-    return ValueError(f"this adapter ({adapter.method or 'no `peft_type`'}) {what} ({reason})")
-
-
-def check_shapes(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """Raise a ValueError where a tensor that an adapter brings has another shape than the base's."""
-    for name, tensor in found.items():
-        if tensor.shape != wanted[name].shape:
-            raise ValueError(f"{name} is {[*tensor.shape]} in the adapter and {[*wanted[name].shape]} in the model: "
-                             "give the base that it was trained on, with as many labels and tokens")  # fmt: skip
 
 
 def _info(adapter: Adapter, base: nn.Module) -> DiffInfo:

@@ -2,19 +2,21 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import ShiraConfig
+from peft import LoraConfig, ShiraConfig
 from safetensors.torch import load_file
 from torch import nn
 
 import decoders
 import networks
 from adapters import differing, loaded, logits, merged, trained
-from glue_sparse import DiffInfo, SparseDiff, attach, from_peft, to_peft
+from documented import ROOT, blocks
+from glue_sparse import DiffInfo, SparseDiff, attach, from_peft, load_base, to_peft
 from glue_sparse.cli import diff as command
 from glue_sparse.core.params import head_names
 from glue_sparse.diffs.peft_files import KINDS
@@ -45,7 +47,8 @@ def diff_of(base: Any, names: list[str], most: float = 0.1, seed: int = 0) -> Sp
         if parameter.requires_grad:
             parameter.data += 0.3 * torch.randn(parameter.shape, generator=chance).to(parameter.dtype)
     told: dict[str, Any] = {"num_labels": 2} if head_names(model) else {}
-    return SparseDiff.from_model(model, DiffInfo("a base", type(model).__name__, "a task", "fish", density=0.01, **told))
+    info = DiffInfo("a base", type(model).__name__, "a task", "fish", density=0.01, **told)
+    return SparseDiff.from_model(model, info)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -142,9 +145,23 @@ def test_what_fills_up_an_adapter_changes_no_bit():
         assert torch.equal(kept.view(torch.int32), zeros.view(torch.int32))
 
 
-def test_the_command_writes_an_adapter(tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    from glue_sparse import load_base
+def test_the_program_of_the_page_runs(tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    info = DiffInfo(tiny_bert, "BertForSequenceClassification", labels=("no", "yes"), num_labels=2)
+    base = load_base(info)
+    config = LoraConfig(r=2, task_type="SEQ_CLS", target_modules=["query"])
+    trained(base, config, Path("path/to/lora"))
+    diff = diff_of(base, [name for name in linear_weights(base) if "query" in name])
+    replace(diff, info=info).save_pretrained("my_diff")
+    names: dict[str, Any] = {}
+    (program,) = blocks(ROOT / "docs/peft.md", "python")
+    exec(program.replace("0.005", "0.2"), names)
+    assert 0 < names["found"].error < 1 and (tmp_path / "lora_diff/README.md").is_file()
+    with diff.applied(base):
+        assert (logits(base) - logits(names["model"])).abs().max() < 1e-6
 
+
+def test_the_command_writes_an_adapter(tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     info = DiffInfo(tiny_bert, "BertForSequenceClassification", labels=("no", "yes"), num_labels=2)
     base = load_base(info)
     names = [name for name in linear_weights(base) if "query" in name]

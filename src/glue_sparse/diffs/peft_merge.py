@@ -65,8 +65,9 @@ def _loaded(peft: Any, adapter: Adapter, base: nn.Module) -> Any:
 def _unwrap(model: nn.Module, wrapper: Any) -> None:
     """Put modules that an adapter holds whole into their places, which some methods of peft forget as they merge."""
     for name, module in [(name, one) for name, one in model.named_modules() if isinstance(one, wrapper)]:
+        found: Any = module
         owner, _, attribute = name.rpartition(".")
-        whole = module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+        whole = found.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
         setattr(model.get_submodule(owner), attribute, whole)
 
 
@@ -80,7 +81,7 @@ def _answers(model: Any) -> Tensor | None:
 
 
 def _check_answers(adapter: Adapter, before: Tensor | None, after: Tensor | None) -> None:
-    """Raise a ValueError where a merge is not what the adapter does, X-LoRA's for instance, which depends on the input."""
+    """Raise a ValueError where a merge is not what the adapter does, as it is of layers that depend on the input."""
     if before is not None and after is not None:
         off, largest = float((after - before).abs().max()), float(before.abs().max())
         if off > _OFF * largest:

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from glue_sparse.methods.schedules import Schedule as Schedule
     from glue_sparse.models.of_diff import load_base as load_base
     from glue_sparse.models.of_diff import read_diff as read_diff
+    from glue_sparse.models.of_peft import from_peft as from_peft
+    from glue_sparse.models.of_peft import to_peft as to_peft
     from glue_sparse.models.tokenizers import load_tokenizer as load_tokenizer
     from glue_sparse.scores.curvature import grasp as grasp
     from glue_sparse.scores.fisher import fisher as fisher
@@ -98,6 +100,7 @@ _MODULES = {
     "methods.registry": ("Method", "register_method"),
     "methods.schedules": ("Schedule",),
     "models.of_diff": ("load_base", "read_diff"),
+    "models.of_peft": ("from_peft", "to_peft"),
     "models.tokenizers": ("load_tokenizer",),
     "scores.curvature": ("grasp",),
     "scores.fisher": ("fisher",),

@@ -13,19 +13,22 @@
     glue-sparse diff restore runs/my_run model_of_step_400 --step 400
     glue-sparse diff between path/to/base path/to/fine_tuned my_diff
     glue-sparse diff patch my_diff patches.safetensors
+    glue-sparse diff from-peft path/to/adapter my_diff --density 0.005
+    glue-sparse diff to-peft my_diff my_adapter
     glue-sparse diff push runs/quickstart/minilm/fish/tweets/seed0 me/tweets-fish --private true
     glue-sparse diff pull me/tweets-fish tweets_fish
 
 `between` makes a diff of what any other program has fine-tuned, and `patch` the values and positions that a serving
-engine writes into the base it holds. `deltas` and `restore` are for runs with --delta_checkpoints true, one small file
-per checkpoint.
+engine writes into the base it holds. `from-peft` reads adapters of peft, SHiRA and Super-Tuning entry by entry and
+others as the largest changes of the merged model, and `to-peft` writes them. `deltas` and `restore` are for runs with
+--delta_checkpoints true, one small file per checkpoint.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from glue_sparse.cli import doing, merge_diffs, prune_diff
+from glue_sparse.cli import doing, merge_diffs, peft, prune_diff
 from glue_sparse.cli.numbers import add_number
 from glue_sparse.cli.trust import add_trust_flag
 from glue_sparse.core.options import Precision
@@ -39,7 +42,8 @@ WORK, WHERE, HUB, PACKING = (f"glue_sparse.cli.work.{name}" for name in ("diff",
 def parser(prog: str | None = None) -> Parser:
     """The command line."""
     top = Parser(prog, description=__doc__)
-    places = dict.fromkeys(("diff", "others", "diffs", "run", "runs", "data_dir", "base", "tuned"), check_there)
+    named = ("diff", "others", "diffs", "run", "runs", "data_dir", "base", "tuned", "adapter")
+    places = dict.fromkeys(named, check_there)
     top.set_defaults(checks={**places, "folder": check_empty})
     verbs = top.add_subparsers(dest="verb", required=True)
     verb = doing.add_verb(verbs, "show", f"{WORK}:show", "what is in a diff: facts, and density per layer")
@@ -74,6 +78,7 @@ def parser(prog: str | None = None) -> Parser:
     verb.add_argument("--model", help="the base, where it is not what the deltas name")
     add_trust_flag(verb)
     _add_hub_verbs(verbs)
+    peft.add_verbs(verbs)
     return top
 
 

@@ -40,7 +40,7 @@ def models(base: dict[str, Tensor], model: nn.Module, head: tuple[str, ...]) -> 
         if name in always:
             found.whole[name] = new.clone()
         else:
-            _compare(name, old, new, found)
+            compare(name, old, new, found)
     return found
 
 
@@ -68,12 +68,12 @@ def folders(base: Path, tuned: Path, head: tuple[str, ...] = ()) -> tuple[Found,
         if old.shape != new.shape or old.dtype != new.dtype:
             told = [f"{str(one.dtype).removeprefix('torch.')} {list(one.shape)}" for one in (old, new)]
             raise ValueError(f"{name} is {told[0]} in the base and {told[1]} in the other: save both in one type")
-        _compare(name, old, new, found)
+        compare(name, old, new, found)
     return found, _info(base, config, news)
 
 
-def _compare(name: str, old: Tensor, new: Tensor, found: Found) -> None:
-    """Note what differs in one tensor."""
+def compare(name: str, old: Tensor, new: Tensor, found: Found) -> None:
+    """Note what differs in one tensor: in its entries, or whole where more than half of them differ."""
     changed = bits(new).ne(bits(old)).flatten().nonzero().squeeze(1)
     if len(changed) > new.numel() // 2 or not new.is_floating_point():
         found.whole[name] = new.clone()

@@ -203,7 +203,7 @@ class TaskBank:
             return
         self._blocks.check(key)
         old, new = self._followed(), self._loaded(key)
-        if new and any(one.kept is None for one in new.entries.values()):
+        if new and not new.is_kept:
             self._base.swap(old, None)
             self._base.keep(new)
             old = None

@@ -109,7 +109,9 @@ class Base:
         for children, key, child in self._family:
             if children.get(key) is not child:
                 raise ValueError(f"the module {key} {_CHANGED}")
-        lost = [name for name, place in self._seen.items() if self._tensor(name).data_ptr() != place]
+        seen = self._seen  # at every swap, so a plain loop
+        lost = [name for name, (held, attribute) in self._places.items()
+                if (tensor := held.get(attribute)) is None or tensor.data_ptr() != seen[name]]  # fmt: skip
         whole = used.whole if used else {}
         for name in lost:
             tensor, known = self._tensor(name), whole.get(name, self.own[name])
@@ -133,6 +135,7 @@ class Base:
         """Note what the base, of which nothing is replaced now, has at a task's positions."""
         for name, entries in new.entries.items():
             entries.kept = self._bits(name)[entries.places]
+        new.is_kept = True
 
     def swap(self, old: Loaded | None, new: Loaded | None) -> None:
         """Write the base's values at the positions of one task, and those of another at its own.

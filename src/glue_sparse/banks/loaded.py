@@ -115,12 +115,14 @@ class Loaded:
         whole: parameter or buffer name -> what stands in the place of the base's tensor.
         digests: of `whole`, as it was loaded.
         head: facts of the task whose head it has; none where it has none.
+        is_kept: whether its entries know what the base has at their positions.
     """
 
     entries: dict[str, Entries]
     whole: dict[str, Tensor]
     digests: dict[str, str]
     head: DiffInfo | None
+    is_kept: bool = False
 
     @classmethod
     def of(cls, stack: Stack, like: Mapping[str, Tensor]) -> "Loaded":

@@ -7,7 +7,7 @@ from torch import nn
 from glue_sparse.diffs.identity import DiffInfo
 
 _FACTS = ("problem_type", "id2label", "label2id")
-"""Of a configuration of transformers, in the order that they are set in: the first one limits the others."""
+"""Of a configuration of transformers."""
 
 
 class Outputs:
@@ -37,7 +37,7 @@ class Outputs:
         if self._config is None:
             return
         if self._own is None:
-            self._own = {key: getattr(self._config, key) for key in _FACTS if hasattr(self._config, key)}
+            self._own = {key: found for key, found in vars(self._config).items() if key in _FACTS}
         own = self._own.get("id2label") or {}
         count = count or info.num_labels or len(own)
         names = info.labels if len(info.labels) == count else tuple(f"LABEL_{index}" for index in range(count))
@@ -53,10 +53,8 @@ class Outputs:
             self._own = None
 
     def _set(self, kind: str | None, names: dict[int, str] | None, numbers: dict[str, int] | None) -> None:
-        found: dict[str, Any] = dict(zip(_FACTS, (kind, names, numbers), strict=True))
-        for key in self._own or {}:
-            setattr(self._config, key, None if key == "problem_type" else found[key])
-        for key in self._own or {}:
-            setattr(self._config, key, found[key])
+        found = dict(zip(_FACTS, (kind, names, numbers), strict=True))
+        held = vars(self._config)  # its own setters check each fact alone, and take as long as thousands of entries
+        held.update({key: found[key] for key in self._own or {}})
         for module in self._counting:
             module.__dict__["num_labels"] = len(names or ())

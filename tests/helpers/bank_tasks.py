@@ -29,7 +29,7 @@ def made(
         entries.values.data.copy_(torch.rand(entries.values.shape, generator=generator))
     for parameter in wholly_active(model).values():
         parameter.data.copy_(torch.rand(parameter.shape, generator=generator))
-    return SparseDiff.from_model(model, DiffInfo(base_model="tiny", **facts))
+    return SparseDiff.from_model(model, DiffInfo(**{"base_model": "tiny", **facts}))
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:

@@ -24,6 +24,8 @@ def flat_bits(tensor: Tensor) -> Bits:
 
 def moved(found: Bits, device: torch.device) -> Bits:
     """The same on a device."""
+    if isinstance(found, np.ndarray) and device.type == "cpu":
+        return found
     tensor = (torch.from_numpy(found) if isinstance(found, np.ndarray) else found).to(device)
     return tensor.numpy() if device.type == "cpu" else tensor
 

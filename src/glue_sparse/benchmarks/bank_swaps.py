@@ -1,5 +1,6 @@
 """Measures swaps of tasks in one model: masks of several kinds, beside other ways, first uses, and a thousand tasks."""
 
+import multiprocessing as mp
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -155,17 +156,20 @@ def first_uses(build: Callable[[], nn.Module], diff: SparseDiff, rounds: int) ->
         ways = [Way("first use", lambda: bank.use("first"), lambda: bank.use("second")), added,
                 Way("read", lambda: None, lambda: SparseDiff.from_pretrained(paths[0]))]  # fmt: skip
         found = {way.name: one._asdict() for way, one in zip(ways, alternating(ways, rounds), strict=True)}
-        return {"file": paths[0].stat().st_size, "seconds": found, "many": many(build(), paths)}
+        with mp.get_context("spawn").Pool(1) as apart:  # whose memory nothing else has filled before
+            counted = apart.apply(many, (paths, torch.get_num_threads()))
+        return {"file": paths[0].stat().st_size, "seconds": found, "many": counted}
 
 
 def _absent(bank: TaskBank) -> Callable[[], None]:
     return lambda: bank.remove("new") if "new" in bank else None
 
 
-def many(model: nn.Module, paths: Sequence[Path]) -> dict[str, Any]:
+def many(paths: Sequence[Path], threads: int) -> dict[str, Any]:
     """A thousand names for two files: seconds to add them, and resident bytes before, then, and after uses of 100."""
+    torch.set_num_threads(threads)
     most = 8
-    bank, before = TaskBank(model, max_loaded=most), memory.now(DEVICE)
+    bank, before = TaskBank(build(), max_loaded=most), memory.now(DEVICE)
     took = timed(lambda: [bank.add(f"task {n}", paths[n % 2], check=False) for n in range(TASKS)])
     added = memory.now(DEVICE)
     for number in range(0, TASKS, TASKS // 100):

@@ -110,8 +110,9 @@ def check_body(diff: Stored, model: nn.Module, digests: Mapping[str, str] | None
     Args:
         digests: of all tensors of the base, where they are known.
     """
-    rest = current_tensors(model).keys() - diff.whole.keys() - persistent_buffers(model).keys()
-    if diff.digests or not diff.info.base_digest or not rest:
+    if diff.digests or not diff.info.base_digest:
+        return
+    if not current_tensors(model).keys() - diff.whole.keys() - persistent_buffers(model).keys():
         return
     heads = (head_names(model), (), tuple(diff.whole))
     if all(model_digest(model, head, digests) != diff.info.base_digest for head in heads):

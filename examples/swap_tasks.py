@@ -52,6 +52,7 @@ def main(num_train: int = 320, num_test: int = 200, out: str = "swap_tasks") -> 
     for task in tasks:
         bank.add(task, task)  # is this the base that it was made from?
         bank.use(task)  # the first use reads the file
+    bank.use(None)
     for task, (_, labels) in tasks.items():
         test, start = rows(labels), time.perf_counter()
         with bank.using(task), torch.no_grad():
@@ -60,7 +61,6 @@ def main(num_train: int = 320, num_test: int = 200, out: str = "swap_tasks") -> 
             right = sum(int((base(**b).logits.argmax(-1) == b["labels"]).sum()) for b in batches) / len(test)
         most, accuracy[Path(task).name] = max(map([*labels.values()].count, (0, 1))) / len(test), right
         print(f"{task}: switched to in {1000 * took:.1f} ms, accuracy {right:.3f} (the frequent answer: {most:.3f})")
-    bank.use(None)
     print("base bit for bit:", all(torch.equal(before[name], now) for name, now in base.state_dict().items()))
     return accuracy
 

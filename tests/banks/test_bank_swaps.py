@@ -42,14 +42,14 @@ def test_a_table_of_swaps_leaves_the_base(capsys: pytest.CaptureFixture[str]):
     assert found["bytes"] == 16 * pair[0].num_active + sum(t.nbytes for t in pair[0].whole.values())
 
 
-def test_ways_take_turns_and_get_ready_together():
+def test_ways_take_turns_each_ready_when_it_is_timed():
     seen: list[str] = []
 
     def way(name: str) -> Way:
         return Way(name, lambda: seen.append(name.upper()), lambda: seen.append(name))
 
     times = alternating([way("a"), way("b")], 2)
-    assert "".join(seen) == "ABabABbaABab" and len(times) == 2
+    assert "".join(seen) == "AaBbBbAaAaBb" and len(times) == 2
 
 
 @pytest.mark.slow

@@ -210,7 +210,7 @@ class TaskBank:
         self._base.swap(old, new)
         self._used = key
         while self._max_loaded and len(self._ready) > self._max_loaded:
-            del self._ready[next(one for one in self._ready if one != key)]
+            self._ready.popitem(last=False)  # what is in use now is the last
 
     def _followed(self) -> Loaded | None:
         """What is in use, where the base is now; what else was ready is of where it was."""

@@ -97,7 +97,7 @@ def bandwidth() -> float:
     """Bytes a second that a copy reads and writes, of more than caches hold."""
     source = torch.ones(1 << 26)
     target = torch.empty_like(source)
-    best = min(timed(lambda: target.copy_(source)) for _ in range(5))
+    best = min(timed(lambda: target.copy_(source)).clock for _ in range(5))
     return 2 * source.nbytes / best
 
 
@@ -170,7 +170,7 @@ def many(paths: Sequence[Path], threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     most = 8
     bank, before = TaskBank(build(), max_loaded=most), memory.now(DEVICE)
-    took = timed(lambda: [bank.add(f"task {n}", paths[n % 2], check=False) for n in range(TASKS)])
+    took = timed(lambda: [bank.add(f"task {n}", paths[n % 2], check=False) for n in range(TASKS)]).clock
     added = memory.now(DEVICE)
     for number in range(0, TASKS, TASKS // 100):
         bank.use(f"task {number}")
@@ -253,7 +253,7 @@ def page(facts: dict[str, Any]) -> str:
               f"{one['lines']:,}", f"{1000 * one['floor']:.2f}", *_ms(one["to_task"]), *_ms(one["to_base"]))
              for one in facts["swaps"]]  # fmt: skip
     columns = ("model", "masks of 0.5 %", "entries", "in both", "MB a task", "cache lines", "floor, ms",
-               "task to task, ms", "range", "to the base, ms", "range")  # fmt: skip
+               "task to task, ms", "range", "processor", "to the base, ms", "range", "processor")  # fmt: skip
     others = [(one["model"], one["way"], *_ms(one), f"{one['beside_bank']:.1f}", _ratio(one["forward_beside_plain"]))
               for one in facts["beside"]]  # fmt: skip
     first, counted = facts["first"], facts["first"]["many"]
@@ -262,8 +262,8 @@ def page(facts: dict[str, Any]) -> str:
         markdown(columns, swaps),
         f"floor: each line that both tasks touch, read and written once at {facts['bandwidth'] / 1e9:.1f} GB/s, which "
         "a copy reaches",
-        markdown(("model", "way", "median ms", "range", "beside TaskBank", "forward beside plain"), others),
-        markdown((f"a file of {first['file'] / 1e6:.2f} MB", "median ms", "range"), uses),
+        markdown(("model", "way", "median ms", "range", "processor", "beside TaskBank", "forward / plain"), others),
+        markdown((f"a file of {first['file'] / 1e6:.2f} MB", "median ms", "range", "processor"), uses),
         f"{TASKS:,} tasks added in {counted['seconds']:.1f} s; resident {counted['before'] / 1e6:.1f} MB before, "
         f"{counted['added'] / 1e6:.1f} MB after, {counted['used'] / 1e6:.1f} MB when 100 were used, of which "
         f"{counted['held']} are held (`max_loaded` {counted['max_loaded']}), {counted['task'] / 1e6:.2f} MB each",
@@ -271,9 +271,9 @@ def page(facts: dict[str, Any]) -> str:
     return "\n\n".join(tables)
 
 
-def _ms(times: dict[str, Any]) -> tuple[str, str]:
-    found = Times(times["median"], times["least"], times["most"])
-    return f"{1000 * found.median:.2f}", f"{1000 * found.least:.2f}-{1000 * found.most:.2f}"
+def _ms(times: dict[str, Any]) -> tuple[str, str, str]:
+    median, least, most, processor = (f"{1000 * times[key]:.2f}" for key in Times._fields)
+    return median, f"{least}-{most}", processor
 
 
 def _ratio(ratio: float | None) -> str:

@@ -16,6 +16,9 @@ from glue_sparse.benchmarks.training import DEVICE, LAYERS, peft_library
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.models.sources import quiet
 
+_CACHES = 1 << 24
+"""Numbers that no cache holds all of."""
+
 
 class Way(NamedTuple):
     """One way; `before` is not timed.
@@ -30,42 +33,52 @@ class Way(NamedTuple):
     model: Any = None
 
 
+class Taken(NamedTuple):
+    """Seconds of one call: by the clock, and of processors, which others at work on the machine change less."""
+
+    clock: float
+    processor: float
+
+
 class Times(NamedTuple):
-    """Seconds: the median, and the fastest and slowest."""
+    """Seconds: the median, the fastest and the slowest by the clock, and the median of processor time."""
 
     median: float
     least: float
     most: float
+    processor: float
 
     @classmethod
-    def of(cls, seconds: Sequence[float]) -> "Times":
-        return cls(median(seconds), min(seconds), max(seconds))
+    def of(cls, found: Sequence[Taken]) -> "Times":
+        clock = [one.clock for one in found]
+        return cls(median(clock), min(clock), max(clock), median(one.processor for one in found))
 
 
-def timed(call: Callable[[], object]) -> float:
-    """Seconds of one call."""
-    started = time.perf_counter()
+def timed(call: Callable[[], object]) -> Taken:
+    """What one call takes."""
+    clock, processor = time.perf_counter(), time.process_time()
     call()
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return Taken(time.perf_counter() - clock, time.process_time() - processor)
 
 
 def alternating(ways: Sequence[Way], rounds: int, warm: int = 1) -> list[Times]:
-    """Each way once a round, in turns; all get ready before the first is timed, so that none finds its data in cache.
+    """Each way once a round, in turns, with caches full of something else, as a forward pass leaves them.
 
     Args:
         warm: rounds that do not count.
     """
-    seconds: list[list[float]] = [[] for _ in ways]
+    found: list[list[Taken]] = [[] for _ in ways]
+    other = torch.zeros(_CACHES)
     for number in range(warm + rounds):
-        for way in ways:
-            way.before()
         for index in range(len(ways)):
             place = (index + number) % len(ways)
+            ways[place].before()
+            other.add_(1)
             took = timed(ways[place].swap)
-            seconds[place] += [took] if number >= warm else []
-    return [Times.of(found) for found in seconds]
+            found[place] += [took] if number >= warm else []
+    return [Times.of(one) for one in found]
 
 
 def of_bank(bank: TaskBank, pair: tuple[str, str], kind: str = "") -> list[Way]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bank_tasks import holds, made, models_of, same, snapshot
 from glue_sparse import SparseDiff, TaskBank, attach
+from glue_sparse.banks import writes
 from networks import bert, cast, collate, examples, gpt2, roberta
 
 ORDER = ("a", "b", None, "c", "a", "c", "b", "a", None, "b", "c", None)
@@ -49,6 +50,19 @@ def test_other_architectures(build: Any):
     for name in ("a", "b", "a", None):
         bank.use(name)
         assert same(base, wanted[name])
+
+
+@pytest.mark.parametrize("share", [1, 400, 10_000])
+def test_threads_that_write_at_once_write_the_same(share: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(writes, "_SHARE", share)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    diffs = {name: made(bert(), seed, budget=900) for seed, name in enumerate("ab")}
+    wanted, bank = models_of(bert, diffs), TaskBank(bert())
+    for name, diff in diffs.items():
+        bank.add(name, diff)
+    for name in ("a", "b", "a", None, "b"):
+        bank.use(name)
+        assert same(bank.model, wanted[name])
 
 
 class Odd(nn.Module):

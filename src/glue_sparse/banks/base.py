@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from glue_sparse.banks.loaded import Bits, Entries, Loaded, flat_bits
 from glue_sparse.banks.outputs import Outputs
+from glue_sparse.banks.writes import Write, write
 from glue_sparse.core import support
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.parametrization import current_tensors, is_attached
@@ -143,13 +144,16 @@ class Base:
         Tensor by tensor, so that cache lines that both touch are fetched once.
         """
         before, after = old.entries if old else {}, new.entries if new else {}
+        tensors: list[list[Write]] = []
         for name, entries in before.items():
             flat = self._bits(name)
-            flat[entries.places] = entries.kept
+            tensors.append([(flat, entries.places, entries.kept)])
             if name in after:
-                flat[after[name].places] = after[name].values
-        for name in after.keys() - before.keys():
-            self._bits(name)[after[name].places] = after[name].values
+                tensors[-1].append((flat, after[name].places, after[name].values))
+        tensors += [
+            [(self._bits(name), after[name].places, after[name].values)] for name in after if name not in before
+        ]
+        write(tensors)
         here = new.whole if new else {}
         for name in (old.whole.keys() if old else set()) - here.keys():
             self._point(name, self.own[name])

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from glue_sparse.banks.bank import TaskBank as TaskBank
     from glue_sparse.core.active import attach as attach
     from glue_sparse.core.block_layer import BlockSparseLinear as BlockSparseLinear
     from glue_sparse.core.folding import check_folded as check_folded
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "banks.bank": ("TaskBank",),
     "core.active": ("attach",),
     "core.block_layer": ("BlockSparseLinear",),
     "core.folding": ("check_folded", "fold"),

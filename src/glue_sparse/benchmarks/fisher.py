@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,16 +38,31 @@ def plain_fisher(model: nn.Module, names: tuple[str, ...], batches: list[dict[st
     return totals
 
 
-def compare_fisher(name: str, data_dir: str | None) -> None:
-    """Print the times of both ways and how far they choose the same entries."""
+class Sample(NamedTuple):
+    """A model, the names of its body's tensors, and batches of a task's examples, on the device."""
+
+    title: str
+    model: nn.Module
+    names: tuple[str, ...]
+    batches: list[dict[str, Tensor]]
+
+
+def sample(name: str, data_dir: str | None, count: int) -> Sample:
+    """MiniLM with so many examples of a task, in batches of 16."""
     source = TaskArguments(task=name, data_dir=data_dir, max_eval_samples=16)
     task = load_task(source, ModelArguments(model="minilm"), seed=0)
     settings = TrainingArguments(per_device_train_batch_size=16, use_cpu=DEVICE.type == "cpu", report_to="none")
     trainer = SparseTrainer(
         task.model, settings, method=FixedMask(masks={}), train_dataset=task.train, data_collator=task.collate
     )
-    model, names = trainer.network, body_names(trainer.network, task.head)
-    batches = [on_device(dict(batch)) for batch in trainer.sample_batches(256)]
+    batches = [on_device(dict(batch)) for batch in trainer.sample_batches(count)]
+    title = task.title.partition(" (")[0]
+    return Sample(title, trainer.network, body_names(trainer.network, task.head), batches)
+
+
+def compare_fisher(name: str, data_dir: str | None) -> None:
+    """Print the times of both ways and how far they choose the same entries."""
+    title, model, names, batches = sample(name, data_dir, 256)
     times: dict[str, list[float]] = {"vectorised": [], "one at a time": []}
     scores = {}
     for _ in range(3):
@@ -57,7 +73,7 @@ def compare_fisher(name: str, data_dir: str | None) -> None:
             times[kind].append(time.perf_counter() - started)
     fast, slow = (statistics.median(seconds) for seconds in times.values())
     masks = [select(s, int(0.005 * sum(p.numel() for p in model.parameters()))) for s in scores.values()]
-    print(f"Fisher of 256 examples of {task.title.partition(' (')[0]}, {DEVICE.type}: vectorised {fast:.1f} s, "
+    print(f"Fisher of 256 examples of {title}, {DEVICE.type}: vectorised {fast:.1f} s, "
           f"one at a time {slow:.1f} s")  # fmt: skip
     print(f"speed-up {slow / fast:.2f} (target >= 2)")
     print(f"overlap of the top 0.5 %: {compare(*masks).overlap:.4f} (target >= 0.999)")

@@ -266,11 +266,15 @@ def write_entries(tensor: Tensor, indices: Tensor, values: Tensor) -> None:
     shards.write(tensor, indices, values.detach())
 
 
-def model_digest(model: nn.Module, head: tuple[str, ...]) -> str:
-    """SHA-256 of all parameters but the head's, by name: two models with the same one are the same base."""
+def model_digest(model: nn.Module, head: tuple[str, ...], digests: Mapping[str, str] | None = None) -> str:
+    """SHA-256 of all parameters but the head's, by name: two models with the same one are the same base.
+
+    Args:
+        digests: of all tensors, where they are known.
+    """
     tensors, sha = current_tensors(model), hashlib.sha256()
     for name in sorted(tensors.keys() - {*head, *persistent_buffers(model)}):
-        sha.update(f"{name} {tensor_digest(tensors[name])}\n".encode())
+        sha.update(f"{name} {tensor_digest(tensors[name]) if digests is None else digests[name]}\n".encode())
     return sha.hexdigest()
 
 

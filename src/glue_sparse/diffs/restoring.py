@@ -1,5 +1,6 @@
 """Training goes on from a diff: all of it is checked against the model, and only then is anything written."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -60,44 +61,61 @@ def check_base(diff: Stored, model: nn.Module, fingerprint: bool) -> None:
     """Raise a ValueError unless `model` is the base that a diff was made from; see `SparseDiff.check`."""
     if fingerprint:
         check_model(model)
-        _check_pooling(diff.info, model)
+        check_pooling(diff.info, model)
     tensors = current_tensors(model)
     stored = {**diff.shapes, **{name: tuple(t.shape) for name, t in diff.whole.items()}}
-    for name, shape in stored.items():
-        if name not in tensors:
-            raise ValueError(f"this model has no tensor {name}; the diff belongs to {diff.info.base_model}")
-        if tuple(tensors[name].shape) != shape:
-            found, base = tuple(tensors[name].shape), diff.info.base_model
-            raise ValueError(f"{name} has shape {found}, but the diff was made for {shape} of {base}")
+    check_shapes(diff.info, stored, {name: tuple(t.shape) for name, t in tensors.items()})
     for name, tensor in diff.whole.items():
         check_like(name, tensor, tensors[name].shape, tensors[name].dtype)
-    for name, digest in diff.digests.items():
-        if fingerprint and tensor_digest(tensors[name]) != digest:
-            raise ValueError(
-                f"{name} differs from the base of this diff, {diff.info.base_model}: load exactly that model "
-                f"(dtype {diff.info.dtype}), without another task's weights in it"
-            )
     if fingerprint:
+        check_digests(diff.info, diff.digests, lambda name: tensor_digest(tensors[name]))
         check_body(diff, model)
 
 
-def _check_pooling(info: DiffInfo, model: nn.Module) -> None:
+def check_shapes(info: DiffInfo, stored: Mapping[str, Sequence[int]], found: Mapping[str, Sequence[int]]) -> None:
+    """Raise a ValueError unless a model has the tensors that a diff names, in these shapes."""
+    for name, shape in stored.items():
+        if name not in found:
+            raise ValueError(f"this model has no tensor {name}; the diff belongs to {info.base_model}")
+        if found[name] != shape:
+            raise ValueError(f"{name} has shape {found[name]}, but the diff was made for {shape} of {info.base_model}")
+
+
+def check_digests(info: DiffInfo, stored: Mapping[str, str], found: Callable[[str], str]) -> None:
+    """Raise a ValueError unless tensors of a model are those of a diff's base.
+
+    Args:
+        found: name -> digest of the model's tensor.
+    """
+    for name, digest in stored.items():
+        if found(name) != digest:
+            raise ValueError(
+                f"{name} differs from the base of this diff, {info.base_model}: load exactly that model "
+                f"(dtype {info.dtype}), without another task's weights in it"
+            )
+
+
+def check_pooling(info: DiffInfo, model: nn.Module) -> None:
     """Raise a ValueError for a model that has all tensors of a diff, but whose head reads something else of them."""
     if info.pooling not in (None, found := pooling_of(model)):
         raise ValueError(f"the head of this diff reads `pooling` {info.pooling}, and that of this model {found}: "
                          "`load_base(diff.info)` makes the model that it belongs to")  # fmt: skip
 
 
-def check_body(diff: Stored, model: nn.Module) -> None:
+def check_body(diff: Stored, model: nn.Module, digests: Mapping[str, str] | None = None) -> None:
     """Raise a ValueError where a diff without active entries, so of no tensor's digest, is of another base.
 
     Its base's digest is that of all but a head, which the diff holds whole: that of the network, none, or all of that.
+
+    Args:
+        digests: of all tensors of the base, where they are known.
     """
-    rest = current_tensors(model).keys() - diff.whole.keys() - persistent_buffers(model).keys()
-    if diff.digests or not diff.info.base_digest or not rest:
+    if diff.digests or not diff.info.base_digest:
+        return
+    if not current_tensors(model).keys() - diff.whole.keys() - persistent_buffers(model).keys():
         return
     heads = (head_names(model), (), tuple(diff.whole))
-    if all(model_digest(model, head) != diff.info.base_digest for head in heads):
+    if all(model_digest(model, head, digests) != diff.info.base_digest for head in heads):
         raise ValueError(f"this model differs from the base of this diff, {diff.info.base_model}: load that one")
 
 

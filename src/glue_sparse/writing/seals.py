@@ -146,6 +146,22 @@ def read(path: Path, kind: str) -> Content:
     return Content(facts, header.tensors, content[header.start :])
 
 
+def facts(path: Path, kind: str) -> dict[str, Any]:
+    """What the header of a file of this kind says; its tensors and its seal are not looked at.
+
+    Raises:
+        ValueError: there is no such file, another kind, or no header.
+    """
+    with reading(path):
+        check_regular(path)
+        with path.open("rb") as file:
+            found = _header(file)[0].facts
+        version = _version(found, kind)
+    if version is None:
+        raise ValueError(f"{path} is not a {kind} file, or its header is damaged")
+    return {key: value for key, value in found.items() if key not in ("format", "sha256")}
+
+
 def is_kind(path: Path, kind: str) -> bool:
     """Whether a file's header says that it is of this kind; the seal is not looked at."""
     try:

@@ -1,5 +1,6 @@
 """What `glue-sparse benchmark` does."""
 
+from glue_sparse.benchmarks import bank as banks
 from glue_sparse.benchmarks import folding as folds
 from glue_sparse.benchmarks import large as phases
 from glue_sparse.benchmarks import sharded as ranks
@@ -12,13 +13,12 @@ from glue_sparse.tasks import registry as tasks
 def run(
     fisher: bool, training: bool, block_sparse: bool, large: str | None, quick: bool, steps: int, bf16: bool, task: str,
     data_dir: str | None, folding: bool, dtype: str | None, out: str | None, sharded: bool, num_processes: int | None,
-    hidden_size: int | None,
+    hidden_size: int | None, bank: bool,
 ) -> None:  # fmt: skip
     """Measure what is asked for, by default training and the Fisher."""
-    if quick and not block_sparse:
-        raise ValueError("`quick` has no effect without `block_sparse`: leave it out, or give that")
     for name, value, has_effect, wanted in (
-        ("dtype", dtype, large, "`large`"), ("out", out, large or sharded, "`large` or `sharded`"),
+        ("quick", quick, block_sparse or bank, "`block_sparse` or `bank`"),
+        ("dtype", dtype, large, "`large`"), ("out", out, large or sharded or bank, "`large`, `sharded` or `bank`"),
         ("num_processes", num_processes, sharded, "`sharded`"), ("hidden_size", hidden_size, sharded, "`sharded`"),
     ):  # fmt: skip
         if value and not has_effect:
@@ -35,6 +35,9 @@ def run(
     tasks.find(task)  # before minutes of training
     if block_sparse:
         tiles.run(quick)
+        return
+    if bank:
+        banks.run(banks.Told(steps, task, data_dir, quick), out)
         return
     if not fisher:
         train(steps, bf16)

@@ -37,7 +37,8 @@ class Corrections:
 
     Attributes:
         changed: parameter name -> its entries that differ from the base.
-        whole: name of a tensor that the diff holds whole and that differs from the base's -> the tensor.
+        whole: name -> the task's tensor, of those that the diff holds whole and that differ from the base's, and of
+            those with so many changed entries that their positions would take more memory.
     """
 
     changed: Mapping[str, Changed]
@@ -86,7 +87,7 @@ def corrections_of(diff: SparseDiff, tensors: Mapping[str, Tensor], linear: Mapp
         tensors: name -> tensor of the base.
         linear: name of a tensor that one `nn.Linear` alone holds -> the layer; its outputs may be more or fewer.
     Raises:
-        CannotMix: inactive entries are zero.
+        CannotMix: inactive entries are zero, or a tensor with changed entries is not contiguous.
         ValueError: the diff is of another model.
     """
     if diff.info.inactive == "zero":
@@ -95,11 +96,16 @@ def corrections_of(diff: SparseDiff, tensors: Mapping[str, Tensor], linear: Mapp
     changed, whole = {}, {}
     for name, positions in diff.indices.items():
         weight = _found(name, diff.shapes[name], tensors, diff)
+        if not weight.is_contiguous():
+            raise CannotMix(f"{name} is not contiguous: use one task at a time")
         places = positions.long().to(weight.device)
         new = diff.values[name].to(weight.device, weight.dtype)
-        differs = new != weight.detach().reshape(-1)[places]
-        if differs.any():
-            changed[name] = Changed(places[differs], new[differs])
+        differs = new != weight.detach().view(-1)[places]
+        found = Changed(places[differs], new[differs])
+        if found.positions.nbytes + found.values.nbytes > weight.nbytes:
+            whole[name] = weight.detach().view(-1).index_copy(0, found.positions, found.values).view(weight.shape)
+        elif differs.any():
+            changed[name] = found
     for name, tensor in diff.whole.items():
         base = _found(name, None if name in linear else tuple(tensor.shape), tensors, diff)
         if base.shape[1:] != tensor.shape[1:] or base.dim() != tensor.dim():

@@ -43,7 +43,7 @@ class MixedForward:
         self.model = model
         self.tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **persistent_buffers(model)}
         names = {id(tensor): name for name, tensor in self.tensors.items()}
-        self._layers = {
+        self.layers = {
             module: {at: names[id(held)] for at, held in tensors_in(module).items() if id(held) in names}
             for module in layers_of(model)
         }
@@ -67,11 +67,9 @@ class MixedForward:
         linear = {name: held for name, held in alone.items() if isinstance(held, nn.Linear)}
         found = corrections_of(diff, self.tensors, linear)
         for name in (*found.changed, *found.whole):
-            if any(module not in self._layers for module in self._holders[name]):
+            if any(module not in self.layers for module in self._holders[name]):
                 raise CannotMix(f"{name} is held by a module that has others in it, so that its rows cannot be told "
                                 "apart: use one task at a time")  # fmt: skip
-            if not self.tensors[name].is_contiguous():
-                raise CannotMix(f"{name} is not contiguous: use one task at a time")
         return found
 
     def forward(
@@ -113,17 +111,18 @@ class MixedForward:
     def _replacements(self, together: Sorted, parts: Sequence[Part]) -> dict[nn.Module, MixedLayer]:
         kind = frozenset(name for name, value in together.batch.items() if isinstance(value, Tensor))
         found: dict[nn.Module, MixedLayer] = {}
-        for module, held in self._layers.items():
+        for module, held in self.layers.items():
             names = {attribute: name for attribute, name in held.items() if any(
                 part.corrections is not None and name in part.corrections for part in parts)}  # fmt: skip
             if names:
                 if kind not in self._layouts:
                     self._layouts[kind] = find(self.model, together.batch, parts[-1].stop)
-                layout = self._layout(self._layouts[kind], module, names)
-                found[module] = MixedLayer(module, names, layout, parts)
+                if layout := self._layout(self._layouts[kind], module, names):
+                    found[module] = MixedLayer(module, names, layout, parts)
         return found
 
-    def _layout(self, layouts: Layouts, module: nn.Module, names: Mapping[str, str]) -> Layout:
+    def _layout(self, layouts: Layouts, module: nn.Module, names: Mapping[str, str]) -> Layout | None:
+        """How a layer sees rows; none for one that is never called and whose tensors are those of one that is."""
         layout = layouts.layers[module]
         for name in names.values():
             if id(self.tensors[name]) in layouts.elsewhere:
@@ -131,8 +130,10 @@ class MixedForward:
                                 "apart: use one task at a time")  # fmt: skip
             if isinstance(layout, str):
                 raise CannotMix(f"the layer of {name} {layout}: use one task at a time")
-        assert isinstance(layout, Layout)
-        return layout
+            if all(layouts.layers[holder] is None for holder in self._holders[name]):
+                raise CannotMix(f"the layer of {name} is never called, so that nothing or something else uses it: use "
+                                "one task at a time")  # fmt: skip
+        return layout if isinstance(layout, Layout) else None
 
 
 def loop_forward(

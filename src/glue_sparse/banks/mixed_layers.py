@@ -16,6 +16,8 @@ FEW = 24
 """Positions of one task below which its sparse product costs less than a dense product of its own: on one CPU core, at
 384 x 384 and 1536 x 384 with 0.5 % changed, it is ahead up to 16 and behind from 32 on."""
 
+_LINEAR = (nn.Linear.forward, Conv1D.forward)
+
 
 class Part(NamedTuple):
     """Rows of one task, the first and the one after the last, and its corrections; none for the base."""
@@ -42,16 +44,20 @@ class MixedLayer:
     def __init__(self, module: nn.Module, names: Mapping[str, str], layout: Layout, parts: Sequence[Part]):
         self.module, self.names, self.layout, self.parts = module, names, layout, parts
         self.forward = module.forward
+        self.linear = module if isinstance(module, nn.Linear | Conv1D) and type(module).forward in _LINEAR else None
         self.widths: list[int] = []
-        """Of each part's output where they differ; those of others are filled up with NaN."""
+        """Of each row's output where they differ; narrower ones are filled up with NaN."""
         self.is_called = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         self.is_called = True
         self._check(args, kwargs)
         adds = [self._adds(part, args) for part in self.parts]
-        pieces = [self._piece(piece, args, kwargs) for piece in self._pieces(adds)]
-        output = self._joined(pieces)
+        pieces = self._pieces(adds)
+        if self.linear is not None and self._is_plain(self.linear, pieces, args):
+            output = self._products(self.linear, pieces, args[0])
+        else:
+            output = self._joined([self._piece(piece, args, kwargs) for piece in pieces])
         for part, added in zip(self.parts, adds, strict=True):
             if added and part.corrections is not None:
                 self._add(output[part.start : part.stop], args[0][part.start : part.stop], part.corrections)
@@ -63,16 +69,19 @@ class MixedLayer:
             name = next(iter(self.names.values()))
             raise CannotMix(f"the layer of {name} was given tensors whose first axis is not that of the {rows} rows")
 
+    def _whole(self, part: Part) -> list[str]:
+        """Attributes that the part's task holds whole."""
+        held = part.corrections.whole if part.corrections else {}
+        return [attribute for attribute, name in self.names.items() if name in held]
+
     def _changes(self, part: Part) -> bool:
         return part.corrections is not None and any(name in part.corrections for name in self.names.values())
 
     def _adds(self, part: Part, args: tuple[Any, ...]) -> bool:
         """Whether the part's sparse product is added to the dense one of the base."""
-        is_linear = type(self.module).forward in (nn.Linear.forward, Conv1D.forward)
-        if not is_linear or self.layout.split != {0} or part.corrections is None or not self._changes(part):
+        if self.linear is None or self.layout.split != {0} or not self._changes(part) or "weight" in self._whole(part):
             return False
-        positions = (part.stop - part.start) * args[0][0].numel() // args[0].shape[-1]
-        return positions < FEW and not any(name in part.corrections.whole for name in self.names.values())
+        return (part.stop - part.start) * args[0][0].numel() // args[0].shape[-1] < FEW
 
     def _pieces(self, adds: Sequence[bool]) -> list[Part]:
         """Parts that are computed by themselves, and neighbours that share the product with the base."""
@@ -93,11 +102,35 @@ class MixedLayer:
         if len(self.parts) > 1:
             args = tuple(rows(place, value) for place, value in enumerate(args))
             kwargs = {name: rows(name, value) for name, value in kwargs.items()}
-        with _written(self.module, self.names, piece.corrections, args):
+        with written(self.module, self.names, piece.corrections, args):
             output = self.forward(*args, **kwargs)
         if self.layout.is_shared:
             return output.expand(piece.stop - piece.start, *output.shape[1:])
         return output
+
+    def _is_plain(self, linear: nn.Linear | Conv1D, pieces: Sequence[Part], args: tuple[Any, ...]) -> bool:
+        """Whether the products of several pieces are of one width, and in the types that tensors have."""
+        if len(pieces) < 2 or self.layout.split != {0} or args[0].dtype != linear.weight.dtype:
+            return False
+        return not torch.is_autocast_enabled(args[0].device.type) and not any(
+            "weight" in self._whole(piece) for piece in pieces
+        )
+
+    def _products(self, linear: nn.Linear | Conv1D, pieces: Sequence[Part], given: Tensor) -> Tensor:
+        """[rows, ..., outputs], each piece's product written where it belongs instead of being copied there."""
+        inputs, outputs = linear.weight.shape if isinstance(linear, Conv1D) else linear.weight.shape[::-1]
+        found = given.new_empty(*given.shape[:-1], outputs)
+        flat, into = given.reshape(-1, inputs), found.view(-1, outputs)
+        each = len(flat) // len(given)
+        for piece in pieces:
+            at = slice(piece.start * each, piece.stop * each)
+            with written(linear, self.names, piece.corrections, ()):
+                weight = linear.weight if isinstance(linear, Conv1D) else linear.weight.t()
+                if linear.bias is None:
+                    torch.mm(flat[at], weight, out=into[at])
+                else:
+                    torch.addmm(linear.bias, flat[at], weight, out=into[at])
+        return found
 
     def _joined(self, pieces: list[Tensor]) -> Tensor:
         if len(pieces) == 1 and not self.layout.is_shared:
@@ -112,35 +145,38 @@ class MixedLayer:
     def _add(self, output: Tensor, given: Tensor, corrections: Corrections) -> None:
         """Add in place what the changes of weight and bias make of [rows, ..., inputs]."""
         for attribute, name in self.names.items():
-            changed, tensor = corrections.changed.get(name), tensors_in(self.module)[attribute]
-            if changed is None:
-                continue
-            if tensor.dim() == 1:
-                difference = torch.zeros_like(tensor)
-                difference[changed.positions] = changed.values - tensor[changed.positions]
-                output += difference
-            else:
-                matrix = corrections.difference(name, tensor, isinstance(self.module, Conv1D))
+            tensor = tensors_in(self.module)[attribute]
+            if name in corrections.whole:
+                output += corrections.whole[name] - tensor
+            elif name in corrections.changed and tensor.dim() == 1:
+                changed = corrections.changed[name]
+                output += tensor.index_copy(0, changed.positions, changed.values) - tensor
+            elif name in corrections.changed:
+                matrix = corrections.difference(name, tensor, isinstance(self.linear, Conv1D))
                 found = torch.sparse.mm(matrix, given.reshape(-1, given.shape[-1]).float().t()).t()
                 output += found.reshape(output.shape).to(output.dtype)
 
 
 @contextmanager
-def _written(
+def written(
     module: nn.Module, names: Mapping[str, str], corrections: Corrections | None, args: tuple[Any, ...]
 ) -> Iterator[None]:
-    """Within the block a layer's tensors hold what a task has there; then, bit for bit, what they held before."""
+    """Within the block a layer's tensors hold what a task has there; then, bit for bit, what they held before.
+
+    Args:
+        names: attribute -> name of the tensor.
+        args: what the layer is given; of embeddings that are few only their entries are written.
+    """
     entries: list[tuple[Tensor, Tensor, Tensor]] = []
     whole: list[tuple[Tensor, Tensor]] = []
     held = tensors_in(module)
     try:
-        for attribute, name in names.items() if corrections is not None else ():
-            tensor = held[attribute]
-            if name in corrections.whole:
-                whole.append((tensor, tensor.data))
-                tensor.data = corrections.whole[name]
-            elif name in corrections.changed:
-                flat, changed = tensor.data.view(-1), _needed(module, corrections.changed[name], args)
+        for attribute, name in names.items():
+            if corrections is not None and name in corrections.whole:
+                whole.append((held[attribute], held[attribute].data))
+                held[attribute].data = corrections.whole[name]
+            elif corrections is not None and name in corrections.changed:
+                flat, changed = held[attribute].data.view(-1), _needed(module, corrections.changed[name], args)
                 entries.append((flat, changed.positions, flat.index_select(0, changed.positions)))
                 flat.scatter_(0, changed.positions, changed.values)
         yield
@@ -153,9 +189,10 @@ def _written(
 
 def _needed(module: nn.Module, changed: Changed, args: tuple[Any, ...]) -> Changed:
     """Of a table of embeddings, the entries in rows that are looked up; of other layers all."""
-    if type(module).forward is not nn.Embedding.forward or not args or args[0].numel() * 4 > module.weight.shape[0]:
+    if not isinstance(module, nn.Embedding) or type(module).forward is not nn.Embedding.forward or not args:
         return changed
-    return changed.of_rows(args[0].unique(), module.weight.shape[1])
+    rows, width = module.weight.shape
+    return changed if args[0].numel() > rows // 4 else changed.of_rows(args[0].unique(), width)
 
 
 def widths_of(layers: Sequence[MixedLayer]) -> list[dict[int, int]]:
@@ -174,5 +211,3 @@ def trimmed(value: Any, widths: Mapping[int, int]) -> Any:
         return tuple(trimmed(one, widths) for one in value)
     width = widths.get(value.shape[-1]) if value.dim() else None
     return value[..., :width] if width is not None and value[..., width:].isnan().all() else value
-
-

@@ -28,10 +28,10 @@ class Layout(NamedTuple):
 
 
 class Layouts(NamedTuple):
-    """What was found: of each layer its layout or, as a text, why its rows cannot be told apart; and parameters (by
-    `id`) that something else uses than the layers that hold them."""
+    """What was found: of each layer its layout, none where it is never called, or as a text why its rows cannot be
+    told apart; and parameters (by `id`) that something else uses than the layers that hold them."""
 
-    layers: dict[nn.Module, Layout | str]
+    layers: dict[nn.Module, Layout | str | None]
     elsewhere: set[int]
 
 
@@ -131,9 +131,9 @@ def first_axes(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[int | s
     return {key: len(x) for key, x in given.items() if isinstance(x, Tensor) and x.dim()}
 
 
-def _layout(few: list[_Call], more: list[_Call]) -> Layout | str:
-    if not few:
-        return "is never called, or its tensors are used in another way"
+def _layout(few: list[_Call], more: list[_Call]) -> Layout | str | None:
+    if not few and not more:
+        return None
     found = {_of_call(one, other) for one, other in zip(few, more, strict=False)}
     if len(few) != len(more) or len(found) > 1:
         return "is called in different ways"

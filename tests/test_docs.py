@@ -114,8 +114,10 @@ def check_imports(tree: ast.Module) -> None:
 
 
 def test_every_program_of_a_page_is_run():
-    """By the tests below, and by test_other_trainers.py, test_readme.py, test_sharding.py and test_tutorials.py."""
-    pages = ("diffs", "index", "other_trainers", "pretraining", "sparse_networks")
+    """By the tests below, and by test_mixed_page.py, test_other_trainers.py, test_readme.py, test_sharding.py and
+    test_tutorials.py.
+    """
+    pages = ("diffs", "index", "mixed_batches", "other_trainers", "pretraining", "sparse_networks")
     others = {"README.md", *(f"docs/{name}.md" for name in pages)}
     tutorials = {f"docs/tutorials/{name}.md" for name in (*SHORTER, "own_csv", "several_gpus")}
     assert {where(page) for page in PAGES if blocks(page, "python")} == others | tutorials

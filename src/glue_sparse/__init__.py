@@ -7,6 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from glue_sparse.banks.corrections import CannotMix as CannotMix
+    from glue_sparse.banks.corrections import Corrections as Corrections
+    from glue_sparse.banks.mixed import MixedForward as MixedForward
+    from glue_sparse.banks.mixed import loop_forward as loop_forward
     from glue_sparse.core.active import attach as attach
     from glue_sparse.core.block_layer import BlockSparseLinear as BlockSparseLinear
     from glue_sparse.core.folding import check_folded as check_folded
@@ -64,6 +68,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "banks.corrections": ("CannotMix", "Corrections"),
+    "banks.mixed": ("MixedForward", "loop_forward"),
     "core.active": ("attach",),
     "core.block_layer": ("BlockSparseLinear",),
     "core.folding": ("check_folded", "fold"),

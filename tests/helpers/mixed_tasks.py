@@ -1,6 +1,6 @@
 """Random tasks of a network, and the block in which a network is one of them, written without the library's own."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from glue_sparse import DiffInfo, SparseDiff
+from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.parametrization import current_tensors
 from glue_sparse.core.params import head_names
 
 
 def random_task(
-    model: nn.Module, seed: int = 0, share: float = 0.1, outputs: int | None = None, only: str = "", by: float = 0.1
-) -> SparseDiff:
+    model: nn.Module, seed: int = 0, share: float = 0.1, outputs: int | None = None, only: str = "", by: float = 0.1,
+    info: DiffInfo | None = None,
+) -> SparseDiff:  # fmt: skip
     """A diff with random entries and a random head.
 
     Args:
@@ -37,7 +39,11 @@ def random_task(
         if only in name and len(chosen):
             indices[name] = chosen.int()
             values[name] = (parameter.detach() + by * drawn).flatten()[chosen].float()
-    return SparseDiff(indices, values, whole, shapes, {}, DiffInfo(base_model="tiny"))
+    return SparseDiff(indices, values, whole, shapes, _digests(model, indices), info or DiffInfo())
+
+
+def _digests(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    return {name: tensor_digest(model.get_parameter(name)) for name in names}
 
 
 def swapping(model: nn.Module, diffs: Mapping[str, SparseDiff]) -> Callable[[str], AbstractContextManager[Any]]:

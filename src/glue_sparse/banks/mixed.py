@@ -145,7 +145,8 @@ def loop_forward(
     Args:
         use: task -> a block within which `model` is that task's.
         model: at its base, in eval mode.
-        batch, tasks: as `MixedForward.forward` has them; padding stays as it is.
+        batch: as `MixedForward.forward` has it; padding stays as it is.
+        tasks: of each row, None for the base.
     Returns:
         As `MixedForward.forward`.
     Raises:

@@ -90,6 +90,19 @@ def test_a_base_in_bfloat16():
         assert furthest(*both(model, diffs, tokens(8, length), [*TASKS])) < 0.03
 
 
+def test_under_autocast_no_cast_of_another_task_is_kept():
+    model = networks.bert().eval()
+    diffs = {name: random_task(model, seed) for seed, name in enumerate("abc")}
+    for length in (5, 30):
+        batch = tokens(8, length)
+        exact, _ = both(model, diffs, batch, [*TASKS])
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            model(**batch)  # and none of the base
+            rounded = both(model, diffs, batch, [*TASKS])
+        assert all(0 < furthest(one, exact) < 0.05 for one in rounded)
+        assert torch.is_autocast_cache_enabled()
+
+
 def test_images_and_the_convolution_before_them():
     model, chance = vit(), torch.Generator().manual_seed(0)
     batch = {"pixel_values": torch.randn(8, 3, 8, 8, generator=chance)}

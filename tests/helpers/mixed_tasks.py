@@ -20,7 +20,7 @@ def random_task(
     """A diff with random entries and a random head.
 
     Args:
-        share: of the entries of each tensor outside of the head.
+        share: of the entries of each tensor outside of the head; of vectors half where the seed is odd.
         outputs: of the last layer of the head, by default as many as in the model.
         only: a part of the names of those tensors.
         by: size of the changes.
@@ -35,7 +35,8 @@ def random_task(
             whole[name] = 0.3 * torch.randn(size, *parameter.shape[1:], generator=chance)
             continue
         shapes[name] = tuple(parameter.shape)
-        chosen = (torch.rand(parameter.numel(), generator=chance) < share).nonzero().squeeze(1)
+        part = 0.5 if parameter.dim() == 1 and seed % 2 else share
+        chosen = (torch.rand(parameter.numel(), generator=chance) < part).nonzero().squeeze(1)
         if only in name and len(chosen):
             indices[name] = chosen.int()
             values[name] = (parameter.detach() + by * drawn).flatten()[chosen].float()

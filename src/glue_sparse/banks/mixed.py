@@ -5,13 +5,12 @@ from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from glue_sparse.banks.corrections import CannotMix, Corrections, corrections_of
 from glue_sparse.banks.mixed_layers import MixedLayer, Part, trimmed, widths_of
 from glue_sparse.banks.mixed_layouts import Layout, Layouts, find, layers_of, replaced, tensors_in
-from glue_sparse.banks.mixed_rows import Rows, Sorted, by_task, check_model, in_order, split, taken
+from glue_sparse.banks.mixed_rows import Rows, Sorted, answering, by_task, check_model, in_order, split, taken
 from glue_sparse.core import support
 from glue_sparse.core.parametrization import is_attached, persistent_buffers
 from glue_sparse.diffs.diff import SparseDiff
@@ -30,6 +29,9 @@ class MixedForward:
 
     Args:
         model: the base, plain, in eval mode when it is used.
+    Attributes:
+        tensors: name -> parameter or saved buffer.
+        layers: layer -> attribute -> name, of those that can be mixed.
     Raises:
         ValueError: an attached, sharded, quantised or compiled model.
     """
@@ -95,7 +97,7 @@ class MixedForward:
             raise ValueError(f"there are no corrections for the task {unknown[0]}: prepare its diff first")
         parts = [Part(start, stop, None if task is None else corrections[task])
                  for task, start, stop in together.groups]  # fmt: skip
-        with self._lock, torch.no_grad():
+        with self._lock, answering():
             layers = self._replacements(together, parts)
             with replaced(layers):
                 output = self.model(**together.batch)
@@ -154,7 +156,7 @@ def loop_forward(
     """
     check_model(model)
     together, parts = by_task(batch, tasks), []
-    with torch.no_grad():
+    with answering():
         for task, start, stop in together.groups:
             with nullcontext() if task is None else use(task):
                 output = model(**taken(together.batch, slice(start, stop)))

@@ -153,7 +153,8 @@ class MixedLayer:
                 output += tensor.index_copy(0, changed.positions, changed.values) - tensor
             elif name in corrections.changed:
                 matrix = corrections.difference(name, tensor, isinstance(self.linear, Conv1D))
-                found = torch.sparse.mm(matrix, given.reshape(-1, given.shape[-1]).float().t()).t()
+                with torch.autocast(given.device.type, enabled=False):  # sparse products are of float32 alone
+                    found = torch.sparse.mm(matrix, given.reshape(-1, given.shape[-1]).float().t()).t()
                 output += found.reshape(output.shape).to(output.dtype)
 
 

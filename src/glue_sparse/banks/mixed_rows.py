@@ -1,6 +1,7 @@
 """Rows of a batch by their tasks: put together, and the outputs' rows put back in order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -84,6 +85,18 @@ def check_model(model: nn.Module) -> None:
     """Raise a ValueError for a model in training mode, whose dropout would hit the tasks at random."""
     if model.training:
         raise ValueError("the model is in training mode: call `model.eval()` first")
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Without gradients, and without the casts of weights that autocast keeps: weights change between two layers."""
+    kept = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_autocast_cache_enabled(kept)
 
 
 def split(output: Any, count: int) -> Rows:

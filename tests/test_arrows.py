@@ -13,6 +13,7 @@ ALLOWED: dict[str, set[str]] = {
     "scores": {"core", "writing"},
     "costs": {"core", "writing"},
     "diffs": {"core", "writing"},
+    "banks": {"diffs", "core", "writing"},
     "arguments": {"core", "writing"},
     "records": {"arguments", "writing"},
     "scaling": {"arguments", "costs", "core", "writing"},

@@ -114,8 +114,11 @@ def check_imports(tree: ast.Module) -> None:
 
 
 def test_every_program_of_a_page_is_run():
-    """By the tests below, and by those of bank_page, compact, other_trainers, peft_out, readme, sharding, tutorials."""
-    pages = ("bank", "diffs", "files", "index", "merging", "other_trainers", "peft", "pretraining", "sparse_networks")
+    """By the tests below, and those of bank_page, compact, mixed_page, other_trainers, peft_out, readme, sharding, tutorials."""
+    pages = (
+        "bank", "diffs", "files", "index", "merging", "mixed_batches", "other_trainers", "peft", "pretraining",
+        "sparse_networks",
+    )  # fmt: skip
     others = {"README.md", *(f"docs/{name}.md" for name in pages)}
     tutorials = {f"docs/tutorials/{name}.md" for name in (*SHORTER, "own_csv", "several_gpus")}
     assert {where(page) for page in PAGES if blocks(page, "python")} == others | tutorials

@@ -1,1 +1,1 @@
-"""Many tasks beside one base: their diffs, swapped in and out in place. May import diffs, core and writing."""
+"""Many tasks beside one base: their diffs swapped in and out, and rows of several tasks in one batch."""

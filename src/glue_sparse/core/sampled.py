@@ -36,7 +36,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _sampled_product(grad: Tensor, x: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
     """grad^T x at the entries of a pattern: [..., out] and [..., in] to [k]."""
     rows, inputs = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
-    _announced()
+    announced()
     size = (rows.shape[1], inputs.shape[1])
     zeros = rows.new_zeros(columns.shape)
     places = torch.sparse_csr_tensor(starts, columns, zeros, size, check_invariants=False)
@@ -83,7 +83,7 @@ def _embedding_gradient(
 
 
 @cache
-def _announced() -> None:
+def announced() -> None:
     """Let torch say here, unheard, what it says once a process: that its CSR tensors are in beta."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)

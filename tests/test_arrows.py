@@ -17,7 +17,6 @@ ALLOWED: dict[str, set[str]] = {
     "arguments": {"core", "writing"},
     "records": {"arguments", "writing"},
     "scaling": {"arguments", "costs", "core", "writing"},
-    "banks": {"diffs", "core", "writing"},
     "models": {"diffs", "core", "writing"},
     "methods": {"scores", "costs", "diffs", "core", "writing"},
     "tasks": {"models", "records", "arguments", "core", "costs", "writing"},

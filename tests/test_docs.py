@@ -114,7 +114,7 @@ def check_imports(tree: ast.Module) -> None:
 
 
 def test_every_program_of_a_page_is_run():
-    """By the tests below, and those of bank_page, compact, mixed_page, other_trainers, peft_out, readme, sharding, tutorials."""
+    """By the tests below, and by those of the pages' rooms: banks, diffs, readme, trainers, sharding, tutorials."""
     pages = (
         "bank", "diffs", "files", "index", "merging", "mixed_batches", "other_trainers", "peft", "pretraining",
         "sparse_networks",

@@ -22,4 +22,4 @@ def test_the_programs_of_the_page_run(tiny_bert: str, tmp_path: Path, monkeypatc
     for program in blocks(ROOT / "docs" / "mixed_batches.md", "python"):
         exec(program, names)
     assert names["widths"] == [3, 1, 2, 3, 2]
-    assert torch.allclose(names["one_by_one"]["logits"][1], names["model"](**names["batch"]).logits[1], atol=1e-5)
+    assert torch.allclose(names["one_by_one"]["logits"][1], names["bank"].model(**names["batch"]).logits[1], atol=1e-5)

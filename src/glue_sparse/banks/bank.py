@@ -2,9 +2,10 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -12,12 +13,13 @@ from glue_sparse.banks.base import Base
 from glue_sparse.banks.blocks import Blocks, Key, words
 from glue_sparse.banks.loaded import Loaded, Stack
 from glue_sparse.banks.memory import BankMemory, TaskMemory
+from glue_sparse.banks.mixed_choice import Done, How
+from glue_sparse.banks.mixed_rows import Rows
+from glue_sparse.banks.together import Together
 from glue_sparse.core import tensor_files
 from glue_sparse.diffs import diff_file
 from glue_sparse.diffs.diff import SparseDiff
-from glue_sparse.diffs.identity import FILE_NAME, FORMAT, DiffFacts, DiffInfo
-from glue_sparse.writing import seals
-from glue_sparse.writing.fields import typed
+from glue_sparse.diffs.identity import FILE_NAME, DiffInfo
 
 Names = str | Sequence[str] | None
 
@@ -51,6 +53,7 @@ class TaskBank:
         self._is_checked: dict[str, bool] = {}
         self._ready: OrderedDict[Key, Loaded] = OrderedDict()
         self._blocks, self._lock = Blocks(), threading.RLock()
+        self._together = Together(base, self.using, self._diff, max_loaded)
         self._used: Key = ()
 
     @property
@@ -103,11 +106,8 @@ class TaskBank:
                 source, info = diff, diff.info
             else:
                 source = tensor_files.locate(diff, FILE_NAME)
-                facts = seals.facts(source, FORMAT)
-                with seals.reading(source):
-                    told = typed(DiffFacts, facts, "its header")
-                    info, _ = told.parted()
-                self._base.check(info, told.shapes, told.digests if check else {})
+                info, shapes, digests = diff_file.header(source)
+                self._base.check(info, shapes, digests if check else {})
             self._tasks[name], self._infos[name], self._is_checked[name] = source, info, check
 
     def remove(self, name: str) -> None:
@@ -122,6 +122,7 @@ class TaskBank:
                 raise ValueError(f"{name} is in use: call `use(None)` first, or leave its block")
             for key in [key for key in self._ready if name in key]:
                 del self._ready[key]
+            self._together.forget(name)
             del self._tasks[name], self._infos[name], self._is_checked[name]
 
     def use(self, *names: Names) -> None:
@@ -160,6 +161,31 @@ class TaskBank:
                 if left is not None:
                     self._switch(left)
 
+    def forward(self, batch: Mapping[str, Any], tasks: Sequence[str | None], how: How = "auto") -> Rows:
+        """The output of each row with its own task's weights, without gradients; the model is at its base meanwhile.
+
+        Args:
+            batch: what the model is given, in eval mode: tensors with the rows as first axis, numbers, no labels.
+            tasks: of each row, None for the base; in any order.
+            how: `mixed` is one pass for all rows, with the base's products once; `loop` a pass for each task; `auto`
+                the faster one, by the time of earlier batches of this size, and the loop where rows cannot be mixed.
+        Returns:
+            Field of the output -> for each row its tensor without the batch's axis, or a tuple of such; logits of
+            rows of different tasks may have different widths.
+        Raises:
+            ValueError: training mode, an unknown task, a batch without such rows; with `mixed`, of a model whose rows
+                cannot be told apart, `CannotMix`.
+            RuntimeError: another thread is inside `using` of something.
+        """
+        self._check_known(tuple(name for name in tasks if name is not None))
+        with self.using(None):
+            return self._together.forward(batch, tasks, how)
+
+    @property
+    def last_forward(self) -> Done | None:
+        """Which way `forward` took last, and why; none before the first."""
+        return self._together.last
+
     def check(self) -> None:
         """Compare every tensor of the model with what the bank has left there, by its bits; reads all of the model.
 
@@ -174,7 +200,8 @@ class TaskBank:
         with self._lock:
             keys = dict.fromkeys([*((name,) for name in self._tasks), *self._ready])
             return BankMemory(self._base.nbytes, {
-                words(key): TaskMemory.of(self._ready.get(key), self._given(key)) for key in keys
+                words(key): TaskMemory.of(self._ready.get(key), self._given(key), self._together.nbytes(words(key)))
+                for key in keys
             })  # fmt: skip
 
     def _given(self, key: Key) -> int:
@@ -217,6 +244,7 @@ class TaskBank:
         used = self._ready.get(self._used)
         if self._base.follow(used):
             self._ready = OrderedDict({self._used: used} if used else {})
+            self._together.forget()
         return used
 
     def _loaded(self, key: Key) -> Loaded | None:
@@ -225,11 +253,21 @@ class TaskBank:
         if key not in self._ready:
             stack, dtypes = Stack(), {name: tensor.dtype for name, tensor in self._base.own.items()}
             for name in key:
-                source = self._tasks[name]
-                diff = source if isinstance(source, SparseDiff) else SparseDiff.from_pretrained(source)
-                self._base.check_diff(diff, self._is_checked[name])
-                stack.add(diff, dtypes, self._base.head)
+                stack.add(self._diff(name), dtypes, self._base.head)
             self._base.check_head(stack.whole)
             self._ready[key] = Loaded.of(stack, self._base.own)
         self._ready.move_to_end(key)
         return self._ready[key]
+
+    def _diff(self, name: str) -> SparseDiff:
+        """Of a task, read where its place is known alone, and checked against the base."""
+        source = self._tasks[name]
+        if isinstance(source, SparseDiff):
+            diff = source
+        else:
+            try:
+                diff = SparseDiff.from_pretrained(source)
+            except diff_file.BaseNeeded:
+                diff = SparseDiff.from_pretrained(source, base=self._base.tensors(self._ready.get(self._used)))
+        self._base.check_diff(diff, self._is_checked[name])
+        return diff

@@ -57,6 +57,11 @@ class Base:
         """Of all tensors."""
         return sum(tensor.nbytes for tensor in self.own.values())
 
+    def tensors(self, used: Loaded | None) -> dict[str, Tensor]:
+        """The base's tensors; of those that have entries of the task in use, copies without them."""
+        entries = used.entries if used else {}
+        return {name: self._without(name, entries.get(name)) for name in self.own}
+
     def check(self, info: DiffInfo, shapes: Mapping[str, tuple[int, ...]], digests: Mapping[str, str]) -> None:
         """Raise a ValueError unless a diff's masked tensors are of this base; `digests` may be empty."""
         restoring.check_pooling(info, self.model)
@@ -207,11 +212,14 @@ class Base:
 
     def _base_digest(self, name: str, entries: Entries | None) -> str:
         """Of the base's tensor, without the entries that are in use."""
+        return tensor_digest(self._without(name, entries))
+
+    def _without(self, name: str, entries: Entries | None) -> Tensor:
         if entries is None:
-            return tensor_digest(self.own[name])
+            return self.own[name]
         tensor = self.own[name].clone()
         flat_bits(tensor)[entries.places] = entries.kept
-        return tensor_digest(tensor)
+        return tensor
 
 
 def _holds(flat: Bits, entries: Entries) -> bool:

@@ -21,22 +21,25 @@ class TaskMemory:
     """Heads and other tensors that are stored whole."""
     given: int = 0
     """The diff itself, where it was given and not a path."""
+    mixed: int = 0
+    """What batches of several tasks need of it."""
 
     @classmethod
-    def of(cls, loaded: Loaded | None, given: int) -> "TaskMemory":
+    def of(cls, loaded: Loaded | None, given: int, mixed: int) -> "TaskMemory":
         """Of a task that is ready, or of one that is not."""
         if loaded is None:
-            return cls(given=given)
+            return cls(given=given, mixed=mixed)
         entries = loaded.entries.values()
         return cls(
             sum(one.places.nbytes for one in entries), sum(one.values.nbytes for one in entries),
-            sum(_size(one.kept) for one in entries), sum(tensor.nbytes for tensor in loaded.whole.values()), given,
+            sum(_size(one.kept) for one in entries), sum(tensor.nbytes for tensor in loaded.whole.values()),
+            given, mixed,
         )  # fmt: skip
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.positions + self.values + self.kept + self.whole + self.given
+        return self.positions + self.values + self.kept + self.whole + self.given + self.mixed
 
 
 def _size(found: Bits | None) -> int:
@@ -64,11 +67,11 @@ class BankMemory:
         held = {name: one for name, one in self.tasks.items() if one.total}
         lines = [_line(name, one) for name, one in held.items()]
         others = len(self.tasks) - len(held)
-        lines += [(f"{others} more, on disk", *["0"] * 6)] if others else []
-        lines += [("base", *["-"] * 5, f"{self.base:,}"), ("all", *["-"] * 5, f"{self.total:,}")]
-        return markdown(("bytes of", "positions", "values", "kept", "whole", "given", "total"), lines)
+        lines += [(f"{others} more, on disk", *["0"] * 7)] if others else []
+        lines += [("base", *["-"] * 6, f"{self.base:,}"), ("all", *["-"] * 6, f"{self.total:,}")]
+        return markdown(("bytes of", "positions", "values", "kept", "whole", "given", "mixed", "total"), lines)
 
 
 def _line(name: str, one: TaskMemory) -> tuple[str, ...]:
-    found = (one.positions, one.values, one.kept, one.whole, one.given, one.total)
+    found = (one.positions, one.values, one.kept, one.whole, one.given, one.mixed, one.total)
     return (name, *(f"{number:,}" for number in found))

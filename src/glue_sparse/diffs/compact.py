@@ -103,8 +103,7 @@ def unpack(tensors: dict[str, Tensor], facts: CompactFacts) -> tuple[dict[str, d
         raise ValueError("it has entries of a tensor without a shape, or twice those of one")
     if any(len(row) != 3 or min(row) < 0 for row in rows.values()):
         raise ValueError("its header says of a tensor what cannot be")
-    check_like("digests", rest["digests"], (len(rows), 32), torch.uint8)
-    digests = zip(rows, rest["digests"].numpy(), strict=True)
+    digests = digests_in(rest["digests"], facts)
     values: dict[str, Tensor] = {}
     for kind, named in facts.coded.items():
         counts = [count for count, _, _ in named.values()]
@@ -112,7 +111,14 @@ def unpack(tensors: dict[str, Tensor], facts: CompactFacts) -> tuple[dict[str, d
         check_like(f"values/{kind}", found, (sum(counts),), _FLOATS.get(kind, torch.bool))
         values |= dict(zip(named, found.split(counts), strict=True))
     indices = _positions(rest["gaps"], rows, facts.shapes)
-    return {"indices": indices, "values": values, "whole": whole}, {name: d.tobytes().hex() for name, d in digests}
+    return {"indices": indices, "values": values, "whole": whole}, digests
+
+
+def digests_in(tensor: Tensor, facts: CompactFacts) -> dict[str, str]:
+    """Parameter name -> SHA-256 of the base's tensor; ValueError where there are not as many."""
+    names = [name for rows in facts.coded.values() for name in rows]
+    check_like("digests", tensor, (len(names), 32), torch.uint8)
+    return {name: one.tobytes().hex() for name, one in zip(names, tensor.numpy(), strict=True)}
 
 
 def _positions(

@@ -1,6 +1,6 @@
 """SparseDiff, what a run produces: the active entries of each tensor, whole new tensors, and where they belong."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -233,9 +233,7 @@ class SparseDiff:
         finally:
             self.remove(model)
 
-    def save_file(
-        self, folder: str | Path, values: Precision = "float32", base: nn.Module | None = None
-    ) -> Path:
+    def save_file(self, folder: str | Path, values: Precision = "float32", base: nn.Module | None = None) -> Path:
         """Write `sparse_diff.safetensors` into a folder, whole or not at all, finite values only; gives its path.
 
         Args:
@@ -262,16 +260,16 @@ class SparseDiff:
 
     @classmethod
     def from_pretrained(
-        cls, source: str | Path, revision: str | None = None, base: nn.Module | None = None
+        cls, source: str | Path, revision: str | None = None, base: nn.Module | Mapping[str, Tensor] | None = None
     ) -> "SparseDiff":
         """Read a diff from a file, a folder that holds one, or a hub repository.
 
         Args:
-            base: the model it belongs to; needed for a file with differences, `glue_sparse.read_diff` loads it.
+            base: its model, or the model's tensors by name, which a file with differences needs; `read_diff` loads it.
         Raises:
             ValueError: not found, truncated, not a diff of this library, or differences to another base.
         """
-        before = None if base is None else current_tensors(base)
+        before = current_tensors(base) if isinstance(base, nn.Module) else base
         return cls(**diff_file.read(tensor_files.locate(source, FILE_NAME, revision), before)[0])
 
     def checkpoint_patches(self, model: PreTrainedModel | None = None) -> patches.Patches:

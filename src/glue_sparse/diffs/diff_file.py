@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from glue_sparse.core import tensor_files
@@ -87,6 +88,25 @@ def check_finite(parts: Parts) -> None:
 
 def _is_mask(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and bool((tensor.isinf() | (tensor == 0) | (tensor == 1)).all())
+
+
+def header(path: Path) -> tuple[DiffInfo, dict[str, tuple[int, ...]], dict[str, str]]:
+    """(facts, shapes of the masked tensors, digests of the base's) of a file that is not read further.
+
+    Raises:
+        ValueError: no diff of this library; damage elsewhere is not seen.
+    """
+    stored = seals.facts(path, FORMAT)
+    with reading(path):
+        facts = facts_in(stored)
+        info, _ = facts.parted()
+        if isinstance(facts, PlainFacts):
+            return info, facts.shapes, facts.digests
+        try:
+            with safe_open(path, "pt") as file:
+                return info, facts.shapes, compact.digests_in(file.get_tensor("digests"), facts)
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
 
 
 def read(

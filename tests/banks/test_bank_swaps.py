@@ -16,7 +16,8 @@ def test_a_swap_touches_each_cache_line_of_both_tasks_once():
     model = bert()
     first, second = (diff_of(model, drawn(model, seed, 1), seed) for seed in (0, 1))
     table = "bert.embeddings.word_embeddings.weight"  # 800 entries, 50 lines
-    first.indices.clear(), second.indices.clear()
+    for diff in (first, second):
+        diff.indices.clear()
     first.indices[table], second.indices[table] = torch.tensor([0, 15, 16, 799]), torch.tensor([1, 17, 40])
     assert lines_of((first, second)) == 4
     assert overlap((made(bert(), 1), made(bert(), 1))) == 1

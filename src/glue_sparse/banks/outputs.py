@@ -53,7 +53,7 @@ class Outputs:
             self._own = None
 
     def _set(self, kind: str | None, names: dict[int, str] | None, numbers: dict[str, int] | None) -> None:
-        found = dict(zip(_FACTS, (kind, names, numbers), strict=True))
+        found: dict[str, Any] = {"problem_type": kind, "id2label": names, "label2id": numbers}
         held = vars(self._config)  # its own setters check each fact alone, and take as long as thousands of entries
         held.update({key: found[key] for key in self._own or {}})
         for module in self._counting:

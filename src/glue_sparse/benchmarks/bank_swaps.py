@@ -97,7 +97,7 @@ def bandwidth() -> float:
     """Bytes a second that a copy reads and writes, of more than caches hold."""
     source = torch.ones(1 << 26)
     target = torch.empty_like(source)
-    best = min(timed(lambda: target.copy_(source)).clock for _ in range(5))
+    best = min(timed(lambda: target.copy_(source)).clock for _ in range(20))
     return 2 * source.nbytes / best
 
 

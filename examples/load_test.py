@@ -22,8 +22,8 @@ async def ask(
     limits = httpx.Limits(max_connections=concurrency)
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60) as client:
         tasks = [only] if only else [*(await client.get("/tasks")).json()]
-        bodies = iter([{"task": chance.choice(tasks), "text": " ".join(chance.choices(TEXT.split(), k=chance.randint(4, 40)))}
-                       for _ in range(requests)])  # fmt: skip
+        texts = [" ".join(chance.choices(TEXT.split(), k=chance.randint(4, 40))) for _ in range(requests)]
+        bodies = iter([{"task": chance.choice(tasks), "text": text} for text in texts])
 
         async def one_after_the_other() -> None:
             for body in bodies:

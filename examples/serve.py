@@ -87,9 +87,9 @@ class Batcher:
         if not requests:
             return
         try:
-            pairs = [one.text_pair or "" for one in requests] if any(one.text_pair for one in requests) else None
-            told = self.tokenizer([one.text for one in requests], pairs, padding=True, truncation="longest_first",
-                                  max_length=self.max_length, return_tensors="pt")  # fmt: skip
+            words = [self.tokenizer(one.text, one.text_pair, truncation="longest_first", max_length=self.max_length)
+                     for one in requests]  # each alone: a text without a pair ends otherwise than one with an empty one
+            told = self.tokenizer.pad(words, return_tensors="pt")
             rows = self.bank.forward(dict(told), [one.task for one in requests], how=self.how)["logits"]
             self.batches, self.rows = self.batches + 1, self.rows + len(requests)
             for future, logits in zip(futures, rows, strict=True):

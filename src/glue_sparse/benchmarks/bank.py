@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
-from glue_sparse.benchmarks import bank_swaps
+from glue_sparse.benchmarks import bank_mixed, bank_swaps
 from glue_sparse.benchmarks.training import DEVICE, peft_library
 from glue_sparse.writing.files import json_text
 
@@ -31,7 +31,8 @@ class Part(NamedTuple):
 
 
 PARTS: dict[str, Callable[[Told], Part]] = {
-    "swaps": lambda told: Part(*bank_swaps.measured(told.steps, told.task, told.data_dir, told.quick))
+    "swaps": lambda told: Part(*bank_swaps.measured(told.steps, told.task, told.data_dir, told.quick)),
+    "mixed": lambda told: Part(*bank_mixed.measured(told.steps, told.quick)),
 }
 """Name of each part in the file of numbers -> what measures it."""
 

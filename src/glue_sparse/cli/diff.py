@@ -69,6 +69,13 @@ def parser(prog: str | None = None) -> Parser:
     _add_packing_verbs(verbs)
     verb = doing.add_verb(verbs, "storage", f"{WORK}:stored", "bytes of n tasks as diffs of one base, and as n models")
     verb.add_argument("diffs", nargs="+", help="folders, files or hub repositories")
+    _add_delta_verbs(verbs)
+    _add_hub_verbs(verbs)
+    peft.add_verbs(verbs)
+    return top
+
+
+def _add_delta_verbs(verbs: Any) -> None:
     verb = doing.add_verb(verbs, "deltas", f"{WORK}:deltas_table", "what each delta checkpoint of a run takes")
     verb.add_argument("run", help="folder of a run with delta checkpoints")
     verb = doing.add_verb(verbs, "restore", f"{WORK}:restore", "write the ordinary model of one step of such a run")
@@ -77,9 +84,6 @@ def parser(prog: str | None = None) -> Parser:
     add_number(verb, "--step", kind=int, help="by default the last one", bounds=NOT_NEGATIVE)
     verb.add_argument("--model", help="the base, where it is not what the deltas name")
     add_trust_flag(verb)
-    _add_hub_verbs(verbs)
-    peft.add_verbs(verbs)
-    return top
 
 
 def _add_exchange_verbs(verbs: Any) -> None:

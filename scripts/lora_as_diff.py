@@ -35,7 +35,7 @@ def trainer(task: Any, network: Any, folder: str, told: argparse.Namespace) -> T
 
 def score(found: dict[str, float]) -> str:
     """All metrics but the loss and times."""
-    names = [name for name in found if not any(word in name for word in ("runtime", "second", "loss", "epoch"))]
+    names = [name for name in found if not any(word in name for word in ("time", "second", "loss", "epoch"))]
     return ", ".join(f"{name.removeprefix('eval_')} {found[name]:.4f}" for name in names)
 
 

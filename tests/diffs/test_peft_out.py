@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, ShiraConfig
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import decoders
@@ -90,6 +90,16 @@ def test_an_adapter_comes_back_as_it_was(tmp_path: Path):
     again = loaded(base, tmp_path / "two")
     assert torch.equal(logits(model), logits(again))
     assert differing(merged(model), merged(again)) == []
+
+
+def test_a_header_that_says_no_numbers_is_refused(tmp_path: Path):
+    base = networks.bert()
+    told = to_peft(diff_of(base, [one for one in linear_weights(base) if "query" in one]), tmp_path, base=base)
+    path = told.folder / "adapter_model.safetensors"
+    for ours, message in [('{"entries": {"x": "many"}}', "header"), ('{"info": 1}', "header"), ("[]", "adapter_model")]:
+        save_file(load_file(path), path, {"format": "pt", "glue_sparse": ours})
+        with pytest.raises(ValueError, match=message):
+            from_peft(tmp_path, base)
 
 
 def test_other_modules_are_whole_where_that_is_allowed(tmp_path: Path):

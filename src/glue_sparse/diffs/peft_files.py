@@ -137,6 +137,11 @@ class Adapter:
         """Of the diff that the adapter was made of; none for adapters of others."""
         return typed(DiffInfo, self.ours["info"], f"the header of {WEIGHTS}") if "info" in self.ours else None
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Name of a weight -> entries of the diff, before those that only fill up the layer; empty for others."""
+        return typed(dict[str, int], self.ours.get("entries", {}), f"the header of {WEIGHTS}")
+
     def named(self) -> dict[str, Tensor]:
         """The tensors by the names of the model's modules."""
         return {name.removeprefix(PREFIX).replace(".base_layer.", "."): one for name, one in self.tensors.items()}

@@ -100,7 +100,7 @@ def _sparse(adapter: Adapter, kind: Kind, base: nn.Module) -> SparseDiff | None:
         name = f"{layer}.weight"
         if name not in tensors:
             raise ValueError(f"this model has no {name}, which the adapter changes: it is of another base")
-        weight, stored = tensors[name].detach().cpu(), adapter.ours.get("entries", {}).get(name)
+        weight, stored = tensors[name].detach().cpu(), adapter.counts.get(name)
         try:
             entries = kind.entries(adapter, layer, weight.shape)
         except ValueError as error:

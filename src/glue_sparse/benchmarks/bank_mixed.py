@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -162,8 +162,3 @@ def swapping(mixed: MixedForward, prepared: Mapping[str, Corrections]) -> Callab
             yield
 
     return use
-
-
-def run(steps: int = 5, quick: bool = False, runs: Sequence[str] = ()) -> None:
-    """Print the table."""
-    print(measured(steps, quick, Path(runs[0]) if runs else RUNS)[0])

@@ -122,3 +122,19 @@ def test_differences_are_read_with_the_banks_own_base(info: DiffInfo, paths: dic
     assert all(torch.equal(tensor, bank.model.get_parameter(name)) for name, tensor in body.items())
     bank.use(None)
     bank.check()
+
+
+def test_swaps_within_autocast_leave_no_casts_behind(bank: TaskBank, paths: dict[str, Path]):
+    """Autocast keeps casts of weights until its block ends, and would give another task's answers."""
+    diff = SparseDiff.from_pretrained(paths["rte"])
+    with torch.autocast("cpu", torch.bfloat16):
+        bank.model(**batch())  # with gradients, so that casts are kept
+        with bank.using("rte"):
+            found = bank.model(**batch()).logits
+        base = bank.model(**batch()).logits
+        with diff.applied(bank.model):
+            applied = bank.model(**batch()).logits
+        assert torch.equal(bank.model(**batch()).logits, base)
+    with bank.using("rte"), torch.autocast("cpu", torch.bfloat16):
+        wanted = bank.model(**batch()).logits
+    assert torch.equal(found, wanted) and torch.equal(applied, wanted) and not torch.equal(base, wanted)

@@ -141,10 +141,10 @@ class Odd(nn.Module):
         super().__init__()
         self.table, self.plain, self.flat = nn.Embedding(20, 8), nn.Linear(8, 8), nn.Linear(8, 8)
         self.sequence, self.unused = nn.Linear(8, 8), nn.Linear(8, 8)
-        self.fails = False
+        self.fails, self.skips = False, False
 
     def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
-        x = self.plain(self.table(input_ids))
+        x = self.table(input_ids) if self.skips else self.plain(self.table(input_ids))
         x = self.flat(x.reshape(-1, 8)).reshape(x.shape)
         x = self.sequence(x.transpose(0, 1)).transpose(0, 1)
         if self.fails:
@@ -170,6 +170,16 @@ def test_layers_that_do_not_see_rows_are_refused(layer: str, message: str):
         mixed.forward({"input_ids": ids}, ["a", None, "a"], found)
     found = {"a": mixed.prepare(random_task(model, only="plain", share=0.3))}
     assert mixed.forward({"input_ids": ids}, ["a", None, "a"], found).keys() == {"logits"}
+
+
+def test_a_layer_that_a_pass_leaves_out_is_told():
+    model = Odd().eval()
+    mixed, batch = MixedForward(model), {"input_ids": torch.arange(9).reshape(3, 3)}
+    found = {"a": mixed.prepare(random_task(model, only="plain", share=0.3))}
+    mixed.forward(batch, ["a", None, "a"], found)
+    model.skips = True
+    with pytest.raises(CannotMix, match="plain.weight was not used by the layer"):
+        mixed.forward(batch, ["a", None, "a"], found)
 
 
 def test_after_an_exception_all_is_as_before():
@@ -223,4 +233,11 @@ def test_refusals():
         mixed.forward(batch, ["a", "a"], found)
     attach(model, select(noise(model, tuple(n for n, _ in model.named_parameters())), 100))
     with pytest.raises(ValueError, match="active entries of its own"):
+        MixedForward(model)
+
+
+def test_a_model_with_a_compiled_part_is_refused():
+    model = networks.bert().eval()
+    model.bert.encoder._compiled_call_impl = model.bert.encoder._call_impl  # as `compile()` sets it, which loads a lot
+    with pytest.raises(ValueError, match="without `torch.compile`"):
         MixedForward(model)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from glue_sparse.banks.loaded import Bits, Entries, Loaded, flat_bits
@@ -165,6 +166,7 @@ class Base:
         for name, tensor in here.items():
             self._point(name, tensor)
         self._tell(new)
+        torch.clear_autocast_cache()  # casts of what the weights were, within one block of autocast
 
     def _tell(self, new: Loaded | None) -> None:
         if new is None or new.head is None:

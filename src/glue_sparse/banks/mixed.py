@@ -39,8 +39,9 @@ class MixedForward:
     def __init__(self, model: nn.Module):
         if is_attached(model):
             raise ValueError("the model has active entries of its own; call detach(model) before mixing tasks in it")
-        if hasattr(model, "_orig_mod"):
-            raise ValueError("the model is compiled, so that its layers cannot be replaced: pass the model itself")
+        if any(hasattr(one, "_orig_mod") or one._compiled_call_impl is not None for one in model.modules()):
+            raise ValueError("the model, or a part of it, is compiled, so that its layers cannot be replaced: give one "
+                             "without `torch.compile`")  # fmt: skip
         support.check_model(model)
         self.model = model
         self.tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **persistent_buffers(model)}

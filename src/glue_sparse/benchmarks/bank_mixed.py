@@ -162,4 +162,3 @@ def swapping(mixed: MixedForward, prepared: Mapping[str, Corrections]) -> Callab
             yield
 
     return use
-

@@ -1,5 +1,6 @@
 """A diff is written into the tensors of its base, and taken out again bit for bit."""
 
+import torch
 from torch import Tensor
 
 from glue_sparse.core.parametrization import read_entries, write_entries
@@ -26,6 +27,7 @@ def put(diff: Stored, tensors: dict[str, Tensor]) -> None:
         write_entries(weight, indices.long().to(weight.device), diff.values[name])
     for name, tensor in diff.whole.items():
         tensors[name].data.copy_(tensor)
+    torch.clear_autocast_cache()  # casts of what the weights were, within one block of autocast
 
 
 def put_back(diff: Stored, tensors: dict[str, Tensor], old: dict[str, Tensor]) -> None:
@@ -35,3 +37,4 @@ def put_back(diff: Stored, tensors: dict[str, Tensor], old: dict[str, Tensor]) -
             tensors[name].data.copy_(before)
         else:
             write_entries(tensors[name], diff.indices[name].long().to(tensors[name].device), before)
+    torch.clear_autocast_cache()

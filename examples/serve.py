@@ -130,7 +130,7 @@ def app_of(batcher: Batcher, timeout: float = 10) -> FastAPI:
     def tasks() -> dict[str, Any]:
         memory = bank.memory()
         return {name: {"labels": bank.info(name).labels, "method": bank.info(name).method,
-                       "bytes": memory.tasks[name].total} for name in bank}  # fmt: skip
+                       "bytes_in_memory": memory.tasks[name].total} for name in bank}  # fmt: skip
 
     @app.post("/predict")
     async def predict(request: Request) -> dict[str, Any]:

@@ -31,7 +31,7 @@ EXTRAS = {
 }
 FOLDERS = ("tests", "docs", "scripts", "examples")
 """What the sdist holds beside the package."""
-TOOLS = ("dev", "docs")
+TOOLS = ("dev", "docs", "serve")
 """Extras that are for working on the library, not for using it."""
 
 

@@ -39,6 +39,13 @@ def test_all_widths_and_ends_of_planes_come_back(count: int, low_bits: int):
     assert np.array_equal(decode(code, count, found_bits), positions)
 
 
+@pytest.mark.parametrize("share", [0.5, 0.005, 1e-3, 1e-6])
+def test_many_positions_are_decoded_piece_by_piece(share: float):
+    positions = drawn(share, 200_003)
+    code, low_bits = encode(positions)
+    assert np.array_equal(decode(code, len(positions), low_bits), positions)
+
+
 @pytest.mark.parametrize("count", [0, 99, 101, 10**9])
 def test_another_count_is_refused(count: int):
     code, low_bits = encode(drawn(0.01, 100))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
-from glue_sparse.benchmarks import bank_mixed, bank_swaps
+from glue_sparse.benchmarks import bank_mixed, bank_sizes, bank_swaps
 from glue_sparse.benchmarks.training import DEVICE, peft_library
 from glue_sparse.writing.files import json_text
 
@@ -31,6 +31,7 @@ class Part(NamedTuple):
 
 
 PARTS: dict[str, Callable[[Told], Part]] = {
+    "sizes": lambda told: Part(*bank_sizes.measured(told.steps, bank_mixed.found(bank_mixed.RUNS))),
     "swaps": lambda told: Part(*bank_swaps.measured(told.steps, told.task, told.data_dir, told.quick)),
     "mixed": lambda told: Part(*bank_mixed.measured(told.steps, told.quick)),
 }

@@ -5,6 +5,9 @@ and g >> low_bits in unary. For gaps of random positions it is within a hundredt
 bit planes of their own, so that all entries are decoded at once.
 """
 
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +15,8 @@ Bytes = NDArray[np.uint8]
 Positions = NDArray[np.int32] | NDArray[np.int64]
 _MOST_LOW_BITS = 32
 _INT32 = 1 << 31
+_PIECE = 1 << 16
+"""Entries or bits that are decoded together: what they need stays in the caches, and is not asked for anew."""
 
 
 def encode(positions: Positions) -> tuple[Bytes, int]:
@@ -44,29 +49,46 @@ def decode(code: Bytes, count: int, low_bits: int) -> Positions:
     plane = -(-count // 8)
     if not 0 <= low_bits <= _MOST_LOW_BITS or low_bits * plane > len(code) or count > 8 * len(code):
         raise ValueError(f"{len(code)} bytes are no code of {count} positions")
-    unary = np.unpackbits(code[low_bits * plane :], bitorder="little").view(bool)
-    ends = np.flatnonzero(unary)
-    if len(ends) != count or len(unary) > 8 * (-(-(ends[-1] + 1) // 8) if count else 0):
+    planes, unary = code[: low_bits * plane].reshape(low_bits, plane), code[low_bits * plane :]
+    dtype: Any = np.int32 if 8 * len(unary) << low_bits <= _INT32 else np.int64
+    found: Positions = np.empty(count, dtype)
+    last = _ends(unary, found)
+    if last is None or len(unary) != last // 8 + 1:
         raise ValueError(f"{len(code)} bytes are no code of {count} positions")
-    if not count:
-        return np.zeros(0, np.int32)
-    if count % 8 and (code[plane - 1 : low_bits * plane : plane] >> count % 8).any():
+    if count % 8 and (planes[:, -1:] >> count % 8).any():
         raise ValueError("bits are set that belong to no position")
-    fits = (int(ends[-1]) + 1) << low_bits <= _INT32
-    found: Positions = ends.astype(np.int32) if fits else ends.astype(np.int64)
-    numbers = np.arange(count, dtype=found.dtype)
-    found -= numbers  # the zeros before each one
-    found <<= low_bits
-    found += numbers
-    if low_bits:
-        found += np.cumsum(_low(code, count, low_bits, plane), dtype=found.dtype)
+    before = 0
+    for begin in range(0, count if low_bits else 0, _PIECE):
+        piece = found[begin : begin + _PIECE]
+        lows = np.cumsum(_low(planes[:, begin // 8 : (begin + _PIECE) // 8], len(piece)), dtype=found.dtype)
+        lows += before
+        before = lows[-1]
+        # of entry i: (zeros before its one << low_bits) + low bits up to it + i, where these zeros are its end - i
+        piece <<= low_bits
+        piece += lows
+        piece -= np.arange(begin, begin + len(piece), dtype=found.dtype) * found.dtype.type((1 << low_bits) - 1)
     return found
 
 
-def _low(code: Bytes, count: int, low_bits: int, plane: int) -> NDArray[np.unsignedinteger]:
-    """The low bits of each gap, plane by plane; doubling is several times as fast as shifting."""
-    low = np.zeros(count, np.uint8 if low_bits <= 8 else np.uint16 if low_bits <= 16 else np.uint32)
-    for index in range(low_bits):
-        low += low
-        low |= np.unpackbits(code[index * plane : (index + 1) * plane], count=count, bitorder="little")
-    return low
+def _ends(unary: Bytes, found: Positions) -> int | None:
+    """Write where the ones are, and give where the last is, -1 for none; None where there are more or fewer of them."""
+    filled = 0
+    for begin in range(0, len(unary), _PIECE // 8):
+        ones = np.flatnonzero(np.unpackbits(unary[begin : begin + _PIECE // 8], bitorder="little").view(bool))
+        if filled + len(ones) > len(found):
+            return None
+        np.add(ones, 8 * begin, out=found[filled : filled + len(ones)], casting="same_kind")
+        filled += len(ones)
+    return None if filled < len(found) else int(found[-1]) if filled else -1
+
+
+def _low(planes: Bytes, count: int) -> NDArray[Any]:
+    """The low bits of each gap, eight planes at a time: doubling bytes is several times as fast as shifting words."""
+    found: NDArray[Any] = np.zeros(count, np.uint8)
+    for begin, end in pairwise([0, *range(len(planes) % 8 or 8, len(planes), 8), len(planes)]):
+        part = np.zeros(count, np.uint8)
+        for plane in planes[begin:end]:
+            part += part
+            part |= np.unpackbits(plane, count=count, bitorder="little")
+        found = found.astype(np.int64) << 8 | part if begin else part
+    return found

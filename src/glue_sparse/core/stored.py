@@ -34,7 +34,7 @@ def check_positions(name: str, positions: Tensor, num_entries: int) -> None:
 def check_like(name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> None:
     """Raise a ValueError unless a tensor has this shape and type, as they are: nothing is broadcast or converted."""
     if tuple(tensor.shape) != tuple(shape) or tensor.dtype != dtype:
-        raise ValueError(f"{name} is {_words(tensor)} and not {_words(torch.empty(shape, dtype=dtype, device='meta'))}")
+        raise ValueError(f"{name} is {_words(tensor.dtype, tensor.shape)} and not {_words(dtype, shape)}")
 
 
 def check_all_like(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
@@ -58,5 +58,5 @@ def check_numbers(tensors: Mapping[str, Tensor]) -> None:
         raise ValueError(f"{name} holds numbers that are not finite")
 
 
-def _words(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+def _words(dtype: torch.dtype, shape: Sequence[int]) -> str:
+    return f"{str(dtype).removeprefix('torch.')} {list(shape)}"

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from glue_sparse.core.options import Inactive, Pooling
 from glue_sparse.writing.fields import typed
@@ -12,8 +12,6 @@ from glue_sparse.writing.seals import TYPES, Content, Facts, read, reading
 
 FILE_NAME = "sparse_diff.safetensors"
 FORMAT = "glue_sparse diff"
-_NEW = ("pooling",)
-"""Facts that files of the same format from earlier versions lack."""
 PARTS = ("indices", "values", "whole")
 
 
@@ -87,6 +85,8 @@ class DiffFacts(Facts):
 
     info: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
+    may_lack: ClassVar[tuple[str, ...]] = ()
+    """Facts that were not yet told when the first files of this layout were written."""
 
     def parted(self) -> tuple[DiffInfo, Link | None]:
         """`info` as what it must be: the facts, and of a delta its link.
@@ -97,7 +97,7 @@ class DiffFacts(Facts):
         names = {one.name for one in fields(Link)}
         link = {key: value for key, value in self.info.items() if key in names}
         info = {key: value for key, value in self.info.items() if key not in names}
-        sealed = [one.name for one in fields(DiffInfo) if one.name not in _NEW]
+        sealed = [one.name for one in fields(DiffInfo) if one.name not in self.may_lack]
         needed = ["inactive"] if self.tensors is None else sealed
         if lacking := [key for key in needed if key not in info]:
             raise ValueError(f"its header lacks {', '.join(lacking)}")
@@ -109,6 +109,7 @@ class PlainFacts(DiffFacts):
     """What the header of layout 1 says: three tensors for each masked one."""
 
     digests: dict[str, str]
+    may_lack: ClassVar[tuple[str, ...]] = ("pooling",)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,7 @@ class TaskBank:
         self._is_checked: dict[str, bool] = {}
         self._ready: OrderedDict[Key, Loaded] = OrderedDict()
         self._blocks, self._lock = Blocks(), threading.RLock()
+        self._forwards = threading.RLock()  # taken before the other one
         self._together = Together(base, self.using, self._diff, max_loaded)
         self._used: Key = ()
 
@@ -114,11 +115,11 @@ class TaskBank:
         """Forget a task.
 
         Raises:
-            ValueError: no such task, or it is in use.
+            ValueError: no such task, or it is in use, or comes back after a block that is open.
         """
-        with self._lock:
+        with self._forwards, self._lock:
             self._check_known((name,))
-            if name in self._used:
+            if name in self._used or self._blocks.holds(name):
                 raise ValueError(f"{name} is in use: call `use(None)` first, or leave its block")
             for key in [key for key in self._ready if name in key]:
                 del self._ready[key]
@@ -149,10 +150,19 @@ class TaskBank:
         Raises:
             ValueError, RuntimeError: as `use`.
         """
+        with self._inside(names) as model:
+            yield model
+
+    @contextmanager
+    def _inside(self, names: tuple[Names, ...], is_alone: bool = False) -> Iterator[nn.Module]:
         with self._lock:
-            key, before = self._key(names), self._used
+            key = self._key(names)
+            self._blocks.check(key, is_alone)
+            if is_alone:
+                self._followed()  # which a switch does only where something is to be written
+            before = self._used
             self._switch(key)
-            block = self._blocks.enter(key, before)
+            block = self._blocks.enter(key, before, is_alone)
         try:
             yield self.model
         finally:
@@ -163,6 +173,8 @@ class TaskBank:
 
     def forward(self, batch: Mapping[str, Any], tasks: Sequence[str | None], how: How = "auto") -> Rows:
         """The output of each row with its own task's weights, without gradients; the model is at its base meanwhile.
+
+        One batch at a time: a second thread waits.
 
         Args:
             batch: what the model is given, in eval mode: tensors with the rows as first axis, numbers, no labels.
@@ -178,7 +190,7 @@ class TaskBank:
             RuntimeError: another thread is inside `using` of something.
         """
         self._check_known(tuple(name for name in tasks if name is not None))
-        with self.using(None):
+        with self._forwards, self._inside((None,), is_alone=True):
             return self._together.forward(batch, tasks, how)
 
     @property
@@ -192,7 +204,7 @@ class TaskBank:
         Raises:
             ValueError: some were changed by others, such as an optimizer or `load_state_dict`; names them.
         """
-        with self._lock:
+        with self._forwards, self._lock:
             self._base.check_unchanged(self._followed())
 
     def memory(self) -> BankMemory:

@@ -16,7 +16,7 @@ import decoders
 import networks
 from adapters import differing, loaded, logits, merged, trained
 from documented import ROOT, blocks
-from glue_sparse import DiffInfo, SparseDiff, attach, from_peft, load_base, to_peft
+from glue_sparse import DiffInfo, SparseDiff, attach, from_peft, load_base, read_diff, to_peft
 from glue_sparse.cli import diff as command
 from glue_sparse.core.params import head_names
 from glue_sparse.diffs.peft_files import KINDS
@@ -179,12 +179,12 @@ def test_the_command_writes_an_adapter(tiny_bert: str, tmp_path: Path, capsys: p
     attach(model, {n: p > 0.03 if n in names else torch.zeros(p.shape, dtype=torch.bool)
                    for n, p in model.named_parameters() if n not in head_names(model)})  # fmt: skip
     decoders.shift(model)
-    SparseDiff.from_model(model, info).save_pretrained(tmp_path / "diff")
+    SparseDiff.from_model(model, info).save_pretrained(tmp_path / "diff", "differences", base)
     places = [str(tmp_path / name) for name in ("diff", "adapter", "again")]
     assert command.main(["to-peft", *places[:2], "--kind", "supertuning"]) == 0
     assert "entries and" in capsys.readouterr().out
     assert command.main(["from-peft", *places[1:]]) == 0
-    one, two = (SparseDiff.from_pretrained(places[index]) for index in (0, 2))
+    one, two = (read_diff(places[index]) for index in (0, 2))
     assert two.info == one.info
     with one.applied(base):
         assert (logits(base) - logits(loaded(base, tmp_path / "adapter"))).abs().max() < 1e-6

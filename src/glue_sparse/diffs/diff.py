@@ -255,7 +255,8 @@ class SparseDiff:
     ) -> Path:
         """The same with a model card beside it, README.md, unless one of your own lies there."""
         path = self.save_file(folder, values, base)
-        card.write(card.of_diff(self.contents, card.place_of(path.parent)), path.parent)
+        told = replace(self.contents, holds=values, nbytes=compact.num_bytes(*self.parts.values(), precision=values))
+        card.write(card.of_diff(told, card.place_of(path.parent)), path.parent)
         return path
 
     @classmethod

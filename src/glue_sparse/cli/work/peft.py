@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from glue_sparse.diffs.diff import SparseDiff
+from glue_sparse.models.of_diff import read_diff
 from glue_sparse.models.of_peft import from_peft, to_peft
 
 
@@ -18,4 +18,4 @@ def read(
 
 def write(diff: str, folder: Path, kind: str, model: str | None, dense: bool) -> None:
     """Write the adapter of a diff."""
-    print(f"wrote {folder}: {to_peft(SparseDiff.from_pretrained(diff), folder, kind, model, dense=dense)}")
+    print(f"wrote {folder}: {to_peft(read_diff(diff, model), folder, kind, model, dense=dense)}")

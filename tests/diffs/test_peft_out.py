@@ -92,6 +92,18 @@ def test_an_adapter_comes_back_as_it_was(tmp_path: Path):
     assert differing(merged(model), merged(again)) == []
 
 
+def test_a_base_in_another_type_is_said(tiny_bert: str, tmp_path: Path):
+    info = DiffInfo(tiny_bert, "BertForSequenceClassification", num_labels=2)
+    base = load_base(info)
+    diff = replace(diff_of(base, [one for one in linear_weights(base) if "query" in one]), info=info)
+    to_peft(diff, tmp_path, base=base)
+    half = load_base(replace(info, dtype="bfloat16"))
+    for found in (from_peft(tmp_path, half), from_peft(tmp_path, dtype="bfloat16")):
+        assert found.diff.info.dtype == "bfloat16"
+        found.diff.check(load_base(found.diff.info))
+    assert from_peft(tmp_path).diff.digest() == diff.digest()
+
+
 def test_a_header_that_says_no_numbers_is_refused(tmp_path: Path):
     base = networks.bert()
     told = to_peft(diff_of(base, [one for one in linear_weights(base) if "query" in one]), tmp_path, base=base)

@@ -7,7 +7,7 @@ from glue_sparse.models.of_peft import from_peft, to_peft
 
 
 def read(
-    adapter: str, folder: Path, model: str | None, density: float | None, threshold: float | None, dtype: str,
+    adapter: str, folder: Path, model: str | None, density: float | None, threshold: float | None, dtype: str | None,
     revision: str | None,
 ) -> None:  # fmt: skip
     """Write the diff of an adapter."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from glue_sparse.banks.base import Base
@@ -93,7 +94,8 @@ class TaskBank:
             diff: it, or the file, folder or hub repository `owner/name` that holds it. Of those only the header is read
                 now, and the file, whose checksum is compared then, when the task is used.
             check: whether the fingerprints of the base's tensors, which the bank has, must be those in the diff;
-                without, a diff of the same model in another type may be used, whose values are rounded to it.
+                without, a diff of the same model in another type may be used, whose values are rounded to it; what
+                it holds whole, such as a head, must have the base's type.
         Raises:
             ValueError: a name that is taken, no diff, or one of another base; the bank is as before then.
         """
@@ -236,6 +238,7 @@ class TaskBank:
             if name not in self._tasks:
                 raise ValueError(f"this bank has no task {name}: `add` it first")
 
+    @torch.inference_mode(False)  # what stands in the model then is for passes with gradients too
     def _switch(self, key: Key) -> None:
         """Everything that may fail comes before the first write."""
         if key == self._used:

@@ -2,12 +2,14 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from bank_tasks import made, models_of, same
 from glue_sparse import TaskBank
+from mixed_tasks import furthest, tokens
 from networks import bert
 
 
@@ -125,3 +127,58 @@ def test_many_threads_see_whole_tasks_only(bank: TaskBank):
     for thread in threads:
         thread.join()
     assert not wrong and len(done) >= 15 and bank.in_use == () and same(bank.model, wanted[None])
+
+
+TASKS = ["a", "b", None]
+
+
+def test_a_batch_of_several_tasks_is_no_answer_of_another_thread(bank: TaskBank):
+    """It writes to the layers that a thread inside of the base would compute with."""
+    bank.model.eval()
+    other = Inside(bank, None)
+    with pytest.raises(RuntimeError, match="another thread is inside `using` the base"):
+        bank.forward(tokens(3, 6), TASKS, how="mixed")
+    other.leave()
+    entered, leave, answers = threading.Event(), threading.Event(), []
+
+    def wait(*_: Any) -> None:
+        entered.set()
+        leave.wait(10)
+
+    bank.model.get_submodule("classifier").register_forward_hook(wait)
+    threads = [threading.Thread(target=lambda: answers.append(bank.forward(tokens(3, 6), TASKS, "mixed")))
+               for _ in range(2)]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    assert entered.wait(10)
+    with pytest.raises(RuntimeError, match="another thread is inside `forward`"), bank.using(None):
+        pass
+    leave.set()
+    for thread in threads:
+        thread.join(10)
+    with bank.using(None):
+        assert len(answers) == 2 and furthest(*answers) == 0
+
+
+def test_a_batch_follows_a_base_that_has_moved_and_refuses_another(bank: TaskBank):
+    batch, model = tokens(3, 6), bank.model.eval()
+    wanted = bank.forward(batch, TASKS, how="mixed")
+    model._apply(lambda tensor: tensor.clone())
+    held = [name for name, one in bank.memory().tasks.items() if one.mixed]
+    assert held == ["a", "b"] and furthest(bank.forward(batch, ["c", "c", None], how="mixed"), wanted) > 0.01
+    held = [name for name, one in bank.memory().tasks.items() if one.mixed]
+    assert held == ["c"] and furthest(bank.forward(batch, TASKS, how="mixed"), wanted) == 0
+    model.bfloat16()
+    with pytest.raises(ValueError, match="was float32 .* in this bank and is bfloat16"):
+        bank.forward(batch, TASKS, how="mixed")
+
+
+def test_a_task_that_comes_back_after_a_block_is_not_removed(bank: TaskBank):
+    bank.use("c")
+    with bank.using("a"), bank.using("b"):
+        for name in "abc":
+            with pytest.raises(ValueError, match=f"{name} is in use"):
+                bank.remove(name)
+    assert bank.in_use == ("c",)
+    bank.remove("a")
+    assert [*bank] == ["b", "c"]

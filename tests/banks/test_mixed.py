@@ -182,6 +182,19 @@ def test_a_layer_that_a_pass_leaves_out_is_told():
         mixed.forward(batch, ["a", None, "a"], found)
 
 
+def test_what_is_computed_from_all_outputs_of_heads_of_several_sizes_is_refused():
+    """Those that a narrower head lacks would take part in the sum of a softmax."""
+    model = networks.bert().eval()
+    model.register_forward_hook(lambda module, args, output: {"shares": output.logits.softmax(-1)})
+    diffs = {name: random_task(model, seed, outputs=size) for seed, (name, size) in enumerate([("a", 2), ("b", 3)])}
+    mixed, tasks = MixedForward(model), ["a", "b", "a"]
+    found = {name: mixed.prepare(diff) for name, diff in diffs.items()}
+    with pytest.raises(CannotMix, match="`shares` is made of all outputs of a head"):
+        mixed.forward(tokens(3, 5), tasks, found)
+    one = mixed.forward(tokens(3, 5), ["b", "b", "b"], found)
+    assert furthest(one, loop_forward(swapping(model, diffs), model, tokens(3, 5), ["b", "b", "b"])) < 1e-5
+
+
 def test_after_an_exception_all_is_as_before():
     model = Odd().eval()
     mixed, batch = MixedForward(model), {"input_ids": torch.arange(40).remainder(20).reshape(2, 20)}

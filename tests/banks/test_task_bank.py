@@ -274,6 +274,18 @@ def test_models_that_cannot_be_a_base():
         TaskBank(empty)
 
 
+@pytest.mark.parametrize("inactive", ["frozen", "zero"])
+def test_a_task_that_came_in_without_gradients_has_them_later(inactive: Any, tmp_path: Path):
+    bank, batch = TaskBank(bert()), collate(examples(2))
+    path = made(bert(), 0, inactive).save_file(tmp_path)
+    bank.add("a", path)
+    with torch.inference_mode(), bank.using("a") as model:
+        assert model(**batch).logits.shape == (2, 2)
+    bank.use("a")
+    bank.model(**batch).loss.backward()
+    assert all(p.grad is not None for p in bank.model.parameters())
+
+
 def test_values_are_rounded_to_a_base_in_half_precision():
     diff = made(cast(bert(), torch.bfloat16))
     base, applied = cast(bert(), torch.bfloat16), cast(bert(), torch.bfloat16)

@@ -9,11 +9,13 @@ from transformers import AutoModelForSequenceClassification
 
 from glue_sparse import DiffInfo, SparseDiff, attach, load_base, noise, select
 from glue_sparse.cli import diff as command
+from glue_sparse.cli.work.merge_diffs import folders
 from glue_sparse.core.active import active_tensors
 from glue_sparse.core.params import body_names, head_names
 from glue_sparse.diffs.algebra import merge, with_head
 from glue_sparse.experiments.merged_scores import Way
 from glue_sparse.records import merged_scores, results
+from glue_sparse.writing.words import short_names
 from rte_runs import go
 
 
@@ -87,6 +89,20 @@ def test_tasks_of_one_name_get_folders_of_their_own(tiny_bert: str, tmp_path: Pa
     places = [str(save(tiny_bert, tmp_path / f"diff{seed}", task, seed)) for task, seed in told]
     assert command.main(["merge", *places, str(tmp_path / "merged"), "--heads", "true"]) == 0
     assert {path.name for path in (tmp_path / "merged").iterdir() if path.is_dir()} == {"rte_1", "rte_2", "task"}
+
+
+@pytest.mark.parametrize(
+    ("places", "names"),
+    [(("/runs/a/seed0", "/runs/b/seed0"), ["a", "b"]), (("/a", "m"), ["/a", "m"]), (("a/x", "a/x"), ["x", "x"])],
+)
+def test_places_are_named_by_what_differs(places: tuple[str, ...], names: list[str]):
+    assert short_names(places) == names
+
+
+@pytest.mark.parametrize("tasks", [("a_2", "a", "a"), ("a", "A"), ("a_2", "", "A", "a", "task_3")])
+def test_no_two_folders_have_one_name(tasks: tuple[str, ...]):
+    found = folders([SparseDiff({}, {}, {}, {}, {}, DiffInfo(task=task)) for task in tasks])
+    assert len({name.lower() for name in found}) == len(tasks)
 
 
 @pytest.mark.parametrize(

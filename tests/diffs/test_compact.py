@@ -134,6 +134,33 @@ def test_read_diff_loads_the_base_that_differences_need(tiny_bert: str, tmp_path
     assert torch.equal(*(read.indices[name] for name in diff.indices for read in (diff, read_diff(tmp_path))))
 
 
+@pytest.mark.parametrize("cls", ["BertForSequenceClassification", ""])
+def test_the_card_of_differences_says_how_they_are_read(
+    cls: str, tiny_bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    info = DiffInfo(base_model=tiny_bert, model_class="BertForSequenceClassification", num_labels=2)
+    base = load_base(info)
+    before = {name: tensor.detach().clone() for name, tensor in current_tensors(base).items()}
+    with torch.no_grad():
+        base.get_parameter("bert.encoder.layer.0.attention.self.query.weight").view(-1)[3:30:3] += 0.01
+    diff = SparseDiff.between(before, base, info=replace(info, model_class=cls))
+    monkeypatch.chdir(tmp_path)
+    path = diff.save_pretrained("mine", "differences", model := load_base(info))
+    (program,) = blocks(path.parent / "README.md", "python")
+    names: dict[str, Any] = {"model": model}
+    exec(program.replace(f'"{Path(tiny_bert).name}"', repr(tiny_bert)), names)
+    assert torch.equal(*(tensors["bert.pooler.dense.weight"] for tensors in (before, current_tensors(names["model"]))))
+    assert not all(torch.equal(before[name], now) for name, now in current_tensors(names["model"]).items())
+    nbytes = sum(tensor.nbytes for tensor in tensor_files.read(path, FORMAT)[0].values())
+    assert f"| {nbytes:,} " in (path.parent / "README.md").read_text()
+
+
+def test_a_precision_that_is_none_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="unknown `values` 'bf16'"):
+        changed(small()).save_file(tmp_path / "new", "bf16")  # pyright: ignore[reportArgumentType]
+    assert not (tmp_path / "new").exists()
+
+
 def reference(path: Path) -> dict[str, Any]:
     """As the page of files has it."""
     names: dict[str, Any] = {}

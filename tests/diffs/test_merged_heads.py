@@ -127,6 +127,12 @@ def pruned() -> SparseDiff:
     return SparseDiff.from_model(model)
 
 
+def sparse_head() -> SparseDiff:
+    model = bert()
+    attach(model, {"classifier.weight": torch.ones(2, 16, dtype=torch.bool)})
+    return SparseDiff.from_model(model)
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
@@ -149,6 +155,7 @@ def pruned() -> SparseDiff:
         (lambda: merge([trained(0)], base=bert(), density=0.5), "`density` has no effect with `how` sum"),
         (lambda: merge([trained(0), trained(1, num_labels=3)], base=base_tensors()), "name it in `head`"),
         (lambda: with_head(merge([trained(0)], how="priority"), other_base()), "all must be of one base"),
+        (lambda: merge([trained(0), sparse_head()], base=bert()), "classifier.weight is a tensor of a head"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(call: Callable[[], SparseDiff], sentence: str):

@@ -246,7 +246,18 @@ def test_damaged_adapters_are_refused(tmp_path: Path):
         save_file({**good, **bad}, path)
         with pytest.raises(ValueError, match=message):
             from_peft(tmp_path, base)
+    layer = "base_model.model.bert.embeddings.LayerNorm.shira"
+    places = torch.arange(32, dtype=torch.int32).remainder(16).repeat(2, 1)
+    save_file({**good, f"{layer}_weight": torch.zeros(32), f"{layer}_indices": places}, path)
+    with pytest.raises(ValueError, match=r"LayerNorm.weight \[16\] is not what this adapter changes: it is no matrix"):
+        from_peft(tmp_path, base)
+    save_file(good, path)
+    for key, wrong in [("auto_mapping", "x"), ("task_type", ["SEQ_CLS"]), ("modules_to_save", 3), ("peft_type", {})]:
+        (tmp_path / "adapter_config.json").write_text(json.dumps({**json.loads(told), key: wrong}))
+        with pytest.raises(ValueError, match=f"`{key}` of .*adapter_config.json must be"):
+            from_peft(tmp_path)
     path.write_bytes(b"nothing")
+    (tmp_path / "adapter_config.json").write_text(told)
     with pytest.raises(ValueError, match="cannot be read"):
         from_peft(tmp_path, base)
     save_file(good, path)

@@ -16,7 +16,7 @@ import decoders
 import networks
 from adapters import differing, loaded, logits, merged, trained
 from documented import ROOT, blocks
-from glue_sparse import DiffInfo, SparseDiff, attach, from_peft, load_base, to_peft
+from glue_sparse import DiffInfo, SparseDiff, attach, from_peft, load_base, read_diff, to_peft
 from glue_sparse.cli import diff as command
 from glue_sparse.core.params import head_names
 from glue_sparse.diffs.peft_files import KINDS
@@ -90,6 +90,18 @@ def test_an_adapter_comes_back_as_it_was(tmp_path: Path):
     again = loaded(base, tmp_path / "two")
     assert torch.equal(logits(model), logits(again))
     assert differing(merged(model), merged(again)) == []
+
+
+def test_a_base_in_another_type_is_said(tiny_bert: str, tmp_path: Path):
+    info = DiffInfo(tiny_bert, "BertForSequenceClassification", num_labels=2)
+    base = load_base(info)
+    diff = replace(diff_of(base, [one for one in linear_weights(base) if "query" in one]), info=info)
+    to_peft(diff, tmp_path, base=base)
+    half = load_base(replace(info, dtype="bfloat16"))
+    for found in (from_peft(tmp_path, half), from_peft(tmp_path, dtype="bfloat16")):
+        assert found.diff.info.dtype == "bfloat16"
+        found.diff.check(load_base(found.diff.info))
+    assert from_peft(tmp_path).diff.digest() == diff.digest()
 
 
 def test_a_header_that_says_no_numbers_is_refused(tmp_path: Path):
@@ -179,12 +191,12 @@ def test_the_command_writes_an_adapter(tiny_bert: str, tmp_path: Path, capsys: p
     attach(model, {n: p > 0.03 if n in names else torch.zeros(p.shape, dtype=torch.bool)
                    for n, p in model.named_parameters() if n not in head_names(model)})  # fmt: skip
     decoders.shift(model)
-    SparseDiff.from_model(model, info).save_pretrained(tmp_path / "diff")
+    SparseDiff.from_model(model, info).save_pretrained(tmp_path / "diff", "differences", base)
     places = [str(tmp_path / name) for name in ("diff", "adapter", "again")]
     assert command.main(["to-peft", *places[:2], "--kind", "supertuning"]) == 0
     assert "entries and" in capsys.readouterr().out
     assert command.main(["from-peft", *places[1:]]) == 0
-    one, two = (SparseDiff.from_pretrained(places[index]) for index in (0, 2))
+    one, two = (read_diff(places[index]) for index in (0, 2))
     assert two.info == one.info
     with one.applied(base):
         assert (logits(base) - logits(loaded(base, tmp_path / "adapter"))).abs().max() < 1e-6

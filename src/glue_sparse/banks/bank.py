@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from glue_sparse.banks.base import Base
@@ -53,6 +54,7 @@ class TaskBank:
         self._is_checked: dict[str, bool] = {}
         self._ready: OrderedDict[Key, Loaded] = OrderedDict()
         self._blocks, self._lock = Blocks(), threading.RLock()
+        self._forwards = threading.RLock()  # taken before the other one
         self._together = Together(base, self.using, self._diff, max_loaded)
         self._used: Key = ()
 
@@ -92,7 +94,8 @@ class TaskBank:
             diff: it, or the file, folder or hub repository `owner/name` that holds it. Of those only the header is read
                 now, and the file, whose checksum is compared then, when the task is used.
             check: whether the fingerprints of the base's tensors, which the bank has, must be those in the diff;
-                without, a diff of the same model in another type may be used, whose values are rounded to it.
+                without, a diff of the same model in another type may be used, whose values are rounded to it; what
+                it holds whole, such as a head, must have the base's type.
         Raises:
             ValueError: a name that is taken, no diff, or one of another base; the bank is as before then.
         """
@@ -114,11 +117,11 @@ class TaskBank:
         """Forget a task.
 
         Raises:
-            ValueError: no such task, or it is in use.
+            ValueError: no such task, or it is in use, or comes back after a block that is open.
         """
-        with self._lock:
+        with self._forwards, self._lock:
             self._check_known((name,))
-            if name in self._used:
+            if name in self._used or self._blocks.holds(name):
                 raise ValueError(f"{name} is in use: call `use(None)` first, or leave its block")
             for key in [key for key in self._ready if name in key]:
                 del self._ready[key]
@@ -149,10 +152,19 @@ class TaskBank:
         Raises:
             ValueError, RuntimeError: as `use`.
         """
+        with self._inside(names) as model:
+            yield model
+
+    @contextmanager
+    def _inside(self, names: tuple[Names, ...], is_alone: bool = False) -> Iterator[nn.Module]:
         with self._lock:
-            key, before = self._key(names), self._used
+            key = self._key(names)
+            self._blocks.check(key, is_alone)
+            if is_alone:
+                self._followed()  # which a switch does only where something is to be written
+            before = self._used
             self._switch(key)
-            block = self._blocks.enter(key, before)
+            block = self._blocks.enter(key, before, is_alone)
         try:
             yield self.model
         finally:
@@ -163,6 +175,8 @@ class TaskBank:
 
     def forward(self, batch: Mapping[str, Any], tasks: Sequence[str | None], how: How = "auto") -> Rows:
         """The output of each row with its own task's weights, without gradients; the model is at its base meanwhile.
+
+        One batch at a time: a second thread waits.
 
         Args:
             batch: what the model is given, in eval mode: tensors with the rows as first axis, numbers, no labels.
@@ -178,7 +192,7 @@ class TaskBank:
             RuntimeError: another thread is inside `using` of something.
         """
         self._check_known(tuple(name for name in tasks if name is not None))
-        with self.using(None):
+        with self._forwards, self._inside((None,), is_alone=True):
             return self._together.forward(batch, tasks, how)
 
     @property
@@ -192,7 +206,7 @@ class TaskBank:
         Raises:
             ValueError: some were changed by others, such as an optimizer or `load_state_dict`; names them.
         """
-        with self._lock:
+        with self._forwards, self._lock:
             self._base.check_unchanged(self._followed())
 
     def memory(self) -> BankMemory:
@@ -224,6 +238,7 @@ class TaskBank:
             if name not in self._tasks:
                 raise ValueError(f"this bank has no task {name}: `add` it first")
 
+    @torch.inference_mode(False)  # what stands in the model then is for passes with gradients too
     def _switch(self, key: Key) -> None:
         """Everything that may fail comes before the first write."""
         if key == self._used:

@@ -19,11 +19,13 @@ class Block:
     Attributes:
         key: what it uses.
         before: what was in use before it, which comes back after it.
+        is_alone: whether no other thread may be inside of anything meanwhile, for it writes to the model.
     """
 
     thread: int
     key: Key
     before: Key
+    is_alone: bool = False
 
 
 class Blocks:
@@ -32,18 +34,28 @@ class Blocks:
     def __init__(self) -> None:
         self._open: list[Block] = []
 
-    def check(self, key: Key) -> None:
-        """Raise a RuntimeError where a thread other than this one is inside of something else than `key`."""
-        me = threading.get_ident()
-        if other := next((one for one in self._open if one.thread != me and one.key != key), None):
-            raise RuntimeError(
-                f"another thread is inside `using` {words(other.key)}, so {words(key)} cannot be swapped in now: put a "
-                "lock around both, or give each a base and a bank of its own"
-            )
+    def check(self, key: Key, is_alone: bool = False) -> None:
+        """Raise a RuntimeError where a thread other than this one is inside of something else than `key`.
 
-    def enter(self, key: Key, before: Key) -> Block:
+        Args:
+            is_alone: also where one is inside of the same.
+        """
+        me = threading.get_ident()
+        for other in self._open:
+            if other.thread != me and (other.key != key or other.is_alone or is_alone):
+                inside = "`forward`" if other.is_alone else f"`using` {words(other.key)}"
+                raise RuntimeError(
+                    f"another thread is inside {inside}, so {words(key)} cannot be swapped in now: put a "
+                    "lock around both, or give each a base and a bank of its own"
+                )
+
+    def holds(self, name: str) -> bool:
+        """Whether a task is inside of an open block, or comes back after one."""
+        return any(name in (*one.key, *one.before) for one in self._open)
+
+    def enter(self, key: Key, before: Key, is_alone: bool = False) -> Block:
         """Open one."""
-        block = Block(threading.get_ident(), key, before)
+        block = Block(threading.get_ident(), key, before, is_alone)
         self._open.append(block)
         return block
 

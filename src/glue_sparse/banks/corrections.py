@@ -52,7 +52,7 @@ class Corrections:
     def nbytes(self) -> int:
         """Bytes of all that is kept for the task; more once sparse products have been asked for."""
         parts = [t for one in self.changed.values() for t in (one.positions, one.values)]
-        csr = [t for m in self._matrices.values() for t in (m.crow_indices(), m.col_indices(), m.values())]
+        csr = [t for m in [*self._matrices.values()] for t in (m.crow_indices(), m.col_indices(), m.values())]
         return sum(t.nbytes for t in (*parts, *csr, *self.whole.values()))
 
     def difference(self, name: str, weight: Tensor, inputs_first: bool) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from glue_sparse.banks.corrections import CannotMix, Corrections, corrections_of
-from glue_sparse.banks.mixed_layers import MixedLayer, Part, trimmed, widths_of
+from glue_sparse.banks.mixed_layers import MixedLayer, Part, has_nan, trimmed, widths_of
 from glue_sparse.banks.mixed_layouts import Layout, Layouts, find, layers_of, replaced, tensors_in
 from glue_sparse.banks.mixed_rows import Rows, Sorted, answering, by_task, check_model, in_order, split, taken
 from glue_sparse.core import support
@@ -109,6 +109,9 @@ class MixedForward:
             widths = widths_of([*layers.values()])
             rows = {field: [trimmed(value, widths[row]) for row, value in enumerate(values)]
                     for field, values in rows.items()}  # fmt: skip
+            if field := next((field for field, values in rows.items() if any(map(has_nan, values))), None):
+                raise CannotMix(f"`{field}` is made of all outputs of a head, and tasks of this batch have more or "
+                                "fewer of them: use one task at a time")  # fmt: skip
         return in_order([(together.order.tolist(), rows)])
 
     def _replacements(self, together: Sorted, parts: Sequence[Part]) -> dict[nn.Module, MixedLayer]:

@@ -212,3 +212,8 @@ def trimmed(value: Any, widths: Mapping[int, int]) -> Any:
         return tuple(trimmed(one, widths) for one in value)
     width = widths.get(value.shape[-1]) if value.dim() else None
     return value[..., :width] if width is not None and value[..., width:].isnan().all() else value
+
+
+def has_nan(value: Any) -> bool:
+    """Whether anything in a row is NaN, as what was filled up makes of all that is computed with it."""
+    return any(map(has_nan, value)) if isinstance(value, tuple) else bool(value.isnan().any())

@@ -48,7 +48,8 @@ class Together:
 
     def nbytes(self, name: str) -> int:
         """Of what is kept for a task."""
-        return self._kept[name].nbytes if name in self._kept else 0
+        kept = self._kept.get(name)  # another thread may drop it meanwhile
+        return 0 if kept is None else kept.nbytes
 
     def forget(self, name: str | None = None) -> None:
         """Drop what is kept for a task; of all and of the model where it has moved to another device."""

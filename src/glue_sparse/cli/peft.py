@@ -23,7 +23,8 @@ def add_verbs(verbs: Any) -> None:
     add_number(how, "--density", kind=float, help="share of all weights to keep, the largest changes; needed for LoRA "
                "and others that change whole matrices; 1 keeps all", bounds=DENSITY)  # fmt: skip
     add_number(how, "--threshold", kind=float, help="keep every change above this instead", bounds=NOT_NEGATIVE)
-    verb.add_argument("--dtype", choices=get_args(Dtype), default="float32", help="of the base (default: float32)")
+    verb.add_argument("--dtype", choices=get_args(Dtype), help="of the base (default: float32, or that of the diff "
+                      "that the adapter was made of)")  # fmt: skip
     verb.add_argument("--revision", help="of a hub repository: branch, tag or commit (default: main)")
     add_trust_flag(verb)
     verb = doing.add_verb(verbs, "to-peft", f"{WORK}:write", "write a diff as an adapter that peft loads")

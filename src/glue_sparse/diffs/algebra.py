@@ -70,6 +70,9 @@ def _merged(
     if base is not None and tensors is not None:
         one_base.check_base(diffs, base, tensors)
     own = one_base.own_names(diffs, base, tensors, head)
+    if divided := sorted(own & {name for diff in diffs for name in diff.indices}):
+        raise ValueError(f"{divided[0]} is a tensor of a head, which one diff holds whole, and another in entries: "
+                         "name those tensors in `head` that are each task's own, and not this one")  # fmt: skip
     shapes = _shapes(diffs, own, tensors)
     count = {place: diff for place, diff in enumerate(diffs) if weights[place]}
     kept = [_kept(diff, place, setting, (*shapes,), tensors) for place, diff in count.items()]

@@ -9,6 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from glue_sparse.core.options import Precision
 from glue_sparse.diffs.bases import Base, base_of, public
 from glue_sparse.diffs.identity import DiffInfo
 from glue_sparse.writing.files import real, write_text
@@ -37,7 +38,7 @@ _LOADED = (
     "ResNet34",
 )  # fmt: skip
 """Ends of the classes whose base `models.of_diff.load_base` builds."""
-_PLACE = re.compile(r'^(diff = SparseDiff\.from_pretrained\()"(?:[^"\\]|\\.)*"', re.MULTILINE)
+_PLACE = re.compile(r'^(diff = (?:SparseDiff\.from_pretrained|read_diff)\()"(?:[^"\\]|\\.)*"', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Contents:
     whole: int
     """Entries of tensors that are stored whole."""
     nbytes: int
+    holds: Precision = "float32"
+    """What it keeps of the values; differences are read with the base at hand."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def of_diff(contents: Contents, place: str, run: Measured | None = None) -> str:
     what = (f"A sparse diff: {some} {_named(base)}{', not a whole model' if contents.masked else ''}. "
             "`glue_sparse` puts it into its base and takes it out again, bit for bit.")  # fmt: skip
     data = _data(info, base, "adapter", "glue_sparse", ["sparse-diff"], run)
-    program = _diff_program(info, base, place)
+    program = _diff_program(info, base, place, contents.holds == "differences")
     title = f"Sparse diff of {_code(base.name)} for {_code(info.task or 'its task')}"
     return _card(data, title, what, info, base, rows, program, run)
 
@@ -239,19 +242,22 @@ def _found(run: Measured | None) -> list[str]:
     ]
 
 
-def _diff_program(info: DiffInfo, base: Base, place: str) -> list[str]:
+def _diff_program(info: DiffInfo, base: Base, place: str, needs_base: bool) -> list[str]:
     """Python that loads the diff into its base."""
-    load = f"diff = SparseDiff.from_pretrained({_text(place)})"
+    kind, function = ("read_diff", "read_diff") if needs_base else ("SparseDiff", "SparseDiff.from_pretrained")
+    load = f"diff = {function}({_text(place)})"
     cls = info.model_class if info.model_class.isidentifier() else ""  # a file of anyone's brings no code
     here = base.hub_id or base.is_random
     where = f"{_text(base.name)}{'' if here else '  # its folder, where it is not on the hub'}"
     if cls.endswith(_LOADED):
-        imports, build = ["from glue_sparse import SparseDiff, load_base"], "load_base(diff.info, base)"
+        names = ", ".join(sorted((kind, "load_base")))
+        imports, build = [f"from glue_sparse import {names}"], "load_base(diff.info, base)"
     elif cls.endswith(tuple(_PIPELINES)):
-        imports = ["from glue_sparse import SparseDiff", f"from transformers import {cls}"]
+        imports = [f"from glue_sparse import {kind}", f"from transformers import {cls}"]
         build = f"{cls}.from_pretrained(base)"
     else:
         put = f"diff.apply(model)  # `model` is the {cls or 'network'} that it belongs to, as before training"
+        load = f"diff = SparseDiff.from_pretrained({_text(place)}{', base=model' if needs_base else ''})"
         return ["from glue_sparse import SparseDiff", "", load, put]
     return [*imports, "", load, f"base = {where}", f"model = {build}", "diff.apply(model)"]
 

@@ -81,9 +81,12 @@ def pack(
     return {**found, **{f"{_WHOLE}{name}": tensor for name, tensor in whole.items()}}, coded
 
 
-def num_bytes(indices: Mapping[str, Tensor], values: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> int:
-    """Bytes of all tensors of a file that loses nothing; without the header."""
-    stored = stored_values(values, indices, "float32", None)
+def num_bytes(
+    indices: Mapping[str, Tensor], values: Mapping[str, Tensor], whole: Mapping[str, Tensor],
+    precision: Precision = "float32",
+) -> int:  # fmt: skip
+    """Bytes of all tensors of a file; without the header."""
+    stored = stored_values(values, indices, "float32" if precision == "float32" else "bfloat16", None)
     found, _ = pack(indices, stored, whole, dict.fromkeys(indices, "00" * 32))
     return sum(tensor.nbytes for tensor in found.values())
 

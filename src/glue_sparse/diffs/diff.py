@@ -186,8 +186,7 @@ class SparseDiff:
 
     def at_base(self, model: nn.Module) -> "SparseDiff":
         """The same entries with the values that `model`, its base, has there; the head stays that of the diff."""
-        tensors = current_tensors(model)
-        return replace(self, values={n: read_entries(tensors[n], i.long()).float() for n, i in self.indices.items()})
+        return replace(self, values=compact.values_of(current_tensors(model), self.indices))
 
     def apply(self, model: nn.Module, *, check: bool = True) -> None:
         """Put the diff into `model` in place and remember what it replaced; `remove` restores it bit for bit.
@@ -255,7 +254,8 @@ class SparseDiff:
     ) -> Path:
         """The same with a model card beside it, README.md, unless one of your own lies there."""
         path = self.save_file(folder, values, base)
-        card.write(card.of_diff(self.contents, card.place_of(path.parent)), path.parent)
+        told = replace(self.contents, holds=values, nbytes=compact.num_bytes(*self.parts.values(), precision=values))
+        card.write(card.of_diff(told, card.place_of(path.parent)), path.parent)
         return path
 
     @classmethod

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +22,7 @@ from glue_sparse.diffs.compact import stored_values
 from glue_sparse.diffs.identity import FILE_NAME, FORMAT, PARTS, DiffInfo, Link, PlainFacts, facts_in
 from glue_sparse.writing import seals
 from glue_sparse.writing.seals import reading
+from glue_sparse.writing.words import check_one_of
 
 Parts = dict[str, dict[str, Tensor]]
 """`indices`, `values`, `whole` -> parameter name -> tensor."""
@@ -32,7 +33,10 @@ class BaseNeeded(ValueError):
     """A file holds differences to a base that was not given; `info` says which."""
 
     def __init__(self, path: Path, info: DiffInfo):
-        super().__init__(f"{path} holds differences to {info.base_model}: give that as `base`, or use `read_diff`")
+        super().__init__(
+            f"{path} holds differences to {info.base_model}: give that as `base`, use `read_diff`, or let "
+            f"`glue-sparse diff pack {path} FOLDER --values float32` write a file that holds values"
+        )
         self.info = info
 
 
@@ -51,8 +55,10 @@ def write(
         precision: of the values; none: of the type that they have, as a delta's.
         base: name -> tensor of the base, for differences.
     Raises:
-        ValueError: as `check_finite`; of differences also where the base is another one.
+        ValueError: as `check_finite`, or no such precision; of differences also where the base is another one.
     """
+    if precision is not None:
+        check_one_of("`values`", precision, get_args(Precision))
     check_finite(parts)
     indices = {name: narrow(found, prod(shapes[name])) for name, found in parts["indices"].items()}
     values = parts["values"] if precision is None else stored_values(parts["values"], indices, precision, base)

@@ -30,6 +30,14 @@ TASKS = {
     "FEATURE_EXTRACTION": "",
 }
 """`task_type` -> end of the name of the Auto class that loads the base."""
+_SAID: dict[str, Any] = {
+    "peft_type": str | None,
+    "base_model_name_or_path": str | None,
+    "task_type": str | None,
+    "modules_to_save": list[str] | None,
+    "auto_mapping": dict[str, Any] | None,
+}
+"""What is read of a configuration, of every method -> its type."""
 
 
 class Entries(NamedTuple):
@@ -67,6 +75,8 @@ class Kind:
         places, changes = named[f"{layer}.{self.places}"], named[f"{layer}.{self.changes}"]
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise ValueError(f"{CONFIG} does not say `{self.says}`")
+        if len(shape) != 2:
+            raise ValueError("it is no matrix")
         if changes.shape != (self.count(number, shape),):
             raise ValueError(f"it has {[*changes.shape]} entries, and by its `{self.says}` {number} there were "
                              f"{self.count(number, shape)}")  # fmt: skip
@@ -151,13 +161,15 @@ def read(source: str | Path, revision: str | None = None) -> Adapter:
     """Read an adapter from a folder or a hub repository `owner/name`; no pickle is opened.
 
     Raises:
-        ValueError: there is none, it is a pickle, or a folder of several; the sentence says what to do.
+        ValueError: there is none, it is damaged, a pickle, or a folder of several; the sentence says what to do.
     """
     folder = Path(source)
     if folder.is_dir():
         _check_folder(folder)
     config_path, weights = (tensor_files.locate(source, name, revision) for name in (CONFIG, WEIGHTS))
     config = json_object(text_of(config_path), str(config_path))
+    for key, kind in _SAID.items():
+        typed(kind, config.get(key), f"`{key}` of {config_path}")
     try:
         with safe_open(weights, "pt") as file:
             told = (file.metadata() or {}).get(OURS)

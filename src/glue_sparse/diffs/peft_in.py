@@ -123,10 +123,11 @@ def _sparse(adapter: Adapter, kind: Kind, base: nn.Module) -> SparseDiff | None:
 
 def _info(adapter: Adapter, base: nn.Module) -> DiffInfo:
     """What `to_peft` has noted of the diff, or else what the adapter and the base say."""
-    seen = facts_of(base) | seen_in(base)
-    told = adapter.info or DiffInfo(adapter.base or DiffInfo.base_model, method=adapter.method, **seen)
-    name = base_named_by(base)
-    return replace(told, base_model=told.base_model if name == DiffInfo.base_model else name)
+    seen, name = seen_in(base), base_named_by(base)
+    told = adapter.info or DiffInfo(adapter.base or DiffInfo.base_model, method=adapter.method, **facts_of(base) | seen)
+    digest = told.base_digest if told.dtype == seen["dtype"] else ""
+    name = told.base_model if name == DiffInfo.base_model else name
+    return replace(told, **{**seen, "base_model": name, "base_digest": digest})
 
 
 def _check_sparse(full: SparseDiff, adapter: Adapter, base: nn.Module) -> None:

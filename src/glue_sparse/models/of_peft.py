@@ -23,7 +23,7 @@ def from_peft(
     *,
     density: float | None = None,
     threshold: float | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
     revision: str | None = None,
 ) -> FromPeft:
     """Make a diff of an adapter that peft has saved; the base stays as it is.
@@ -39,7 +39,8 @@ def from_peft(
         density: share of all weights to keep, the head counted as kept; needed where a method changes whole matrices.
             1 keeps every change.
         threshold: instead, keep each change above this.
-        dtype: of a base that is loaded by its name, `float32` or `bfloat16`.
+        dtype: of a base that is loaded by its name, `float32` or `bfloat16`; by default that of the diff which the
+            adapter was made of, or float32.
         revision: of a hub repository.
     Returns:
         The diff, with the relative error of what was cut.
@@ -93,18 +94,19 @@ def _named_base(adapter: Adapter) -> str:
     return adapter.base
 
 
-def _base_of(adapter: Adapter, name: str | None, dtype: str) -> PreTrainedModel:
+def _base_of(adapter: Adapter, name: str | None, dtype: str | None) -> PreTrainedModel:
     """The model that an adapter was trained on, its head new."""
     model = name or _named_base(adapter)
     if adapter.info:
-        return load_base(adapter.info, model)
+        return load_base(replace(adapter.info, dtype=dtype or adapter.info.dtype), model)
     told: Any = adapter.config.get("auto_mapping") or {}
     task = adapter.config.get("task_type")
     kind = f"AutoModel{TASKS[task]}" if task in TASKS else str(told.get("base_model_class", ""))
     cls = getattr(transformers, kind, None)
     if cls is None or not hasattr(cls, "from_pretrained"):
         raise ValueError("this adapter does not say of which class its base is: give the model itself as `base`")
-    return load_as(cls, model, dtype, num_labels=_outputs(adapter) if task in ("SEQ_CLS", "TOKEN_CLS") else None)
+    outputs = _outputs(adapter) if task in ("SEQ_CLS", "TOKEN_CLS") else None
+    return load_as(cls, model, dtype or "float32", num_labels=outputs)
 
 
 def _outputs(adapter: Adapter) -> int | None:

@@ -11,7 +11,7 @@ from glue_sparse.diffs.diff_file import is_diff
 from glue_sparse.diffs.identity import FILE_NAME, DiffInfo
 from glue_sparse.models.language_models import TYPES, load_network
 from glue_sparse.models.names import is_random, scratch_of
-from glue_sparse.models.of_diff import load_base
+from glue_sparse.models.of_diff import load_base, read_diff
 from glue_sparse.models.sources import explained
 from glue_sparse.models.strangers import loaded
 from glue_sparse.models.tokenizers import load_tokenizer
@@ -97,7 +97,7 @@ def find(place: str, base: str | None = None) -> Tuned:
         return Tuned(place, base, None, str(config.dtype or "float32").removeprefix("torch."))
     if path.is_dir() and not (path / FILE_NAME).exists():
         raise ValueError(f"{place} holds no model: neither {FILE_NAME} nor config.json lies there")
-    diff = SparseDiff.from_pretrained(place)
+    diff = read_diff(place, base)
     if not diff.info.model_class:  # of a model in memory, when nobody said more
         if base is None:
             raise ValueError(f"{place} does not say which model it is of: give its `base`")

@@ -39,8 +39,8 @@ def short_names(paths: Sequence[str | Path]) -> list[str]:
     """Names for several places: the parts of their paths that are not the same for all."""
     parts = [Path(path).parts for path in paths]
     same = {place for place, found in enumerate(zip(*parts, strict=False)) if len(set(found)) == 1}
-    names = ["/".join(part for place, part in enumerate(own) if place not in same) for own in parts]
-    return [name or Path(path).name for name, path in zip(names, paths, strict=True)]
+    own = [[part for place, part in enumerate(found) if place not in same] for found in parts]
+    return [Path(*names).as_posix() if names else Path(path).name for names, path in zip(own, paths, strict=True)]
 
 
 def shortened(text: object, longest: int = 100) -> str:

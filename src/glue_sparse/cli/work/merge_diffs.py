@@ -1,6 +1,7 @@
 """What `glue-sparse diff merge` and `glue-sparse diff compare` do."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,9 +53,13 @@ def base_of(diffs: Sequence[SparseDiff], model: str | None) -> Base:
 
 
 def folders(diffs: Sequence[SparseDiff]) -> list[str]:
-    """A name for each diff's folder: its task, with a number where several have it or none is said."""
+    """A name for each diff's folder: its task, with its place where several have it or none is said; no two are equal,
+    on disks that do not tell letters by their size either."""
     tasks = [re.sub(r"[^\w-]+", "_", diff.info.task).strip("_") or "task" for diff in diffs]
-    return [f"{task}_{place}" if tasks.count(task) > 1 else task for place, task in enumerate(tasks, 1)]
+    counts = Counter(task.lower() for task in tasks)
+    names = [f"{task}_{place}" if counts[task.lower()] > 1 else task for place, task in enumerate(tasks, 1)]
+    is_clear = len({name.lower() for name in names}) == len(names)
+    return names if is_clear else [f"{task}_{place}" for place, task in enumerate(tasks, 1)]
 
 
 def pairs(names: Sequence[str], found: Sequence[Overlap]) -> str:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from glue_sparse.diffs.diff import SparseDiff
+from glue_sparse.models.of_diff import read_diff
 from glue_sparse.models.of_peft import from_peft, to_peft
 
 
 def read(
-    adapter: str, folder: Path, model: str | None, density: float | None, threshold: float | None, dtype: str,
+    adapter: str, folder: Path, model: str | None, density: float | None, threshold: float | None, dtype: str | None,
     revision: str | None,
 ) -> None:  # fmt: skip
     """Write the diff of an adapter."""
@@ -18,4 +18,4 @@ def read(
 
 def write(diff: str, folder: Path, kind: str, model: str | None, dense: bool) -> None:
     """Write the adapter of a diff."""
-    print(f"wrote {folder}: {to_peft(SparseDiff.from_pretrained(diff), folder, kind, model, dense=dense)}")
+    print(f"wrote {folder}: {to_peft(read_diff(diff, model), folder, kind, model, dense=dense)}")

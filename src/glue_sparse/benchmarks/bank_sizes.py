@@ -135,7 +135,8 @@ def measured(rounds: int, trained: Sequence[Path]) -> tuple[str, dict[str, Any]]
 
     Args:
         rounds: of decoding.
-        trained: folders TASK/SEED with diffs of MiniLM, of which each task counts once; without any, random positions alone are measured.
+        trained: folders TASK/SEED with diffs of MiniLM, of which each task counts once; without any, random positions
+            alone are measured.
     """
     named: dict[str, list[Positions]] = {f"random, {density:.1%}": [drawn(density)] for density in DENSITIES}
     trained = [*{place.parent.name: place for place in reversed(trained)}.values()][::-1]  # the first seed of each task

@@ -15,6 +15,7 @@ from glue_sparse.banks.bank import TaskBank
 from glue_sparse.benchmarks.training import DEVICE, LAYERS, peft_library
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.models.sources import quiet
+from glue_sparse.models.strangers import loaded
 
 _CACHES = 1 << 24
 """Numbers that no cache holds all of."""
@@ -120,7 +121,7 @@ def of_folder(folder: Path) -> Way:
 
     def load() -> None:
         with quiet():
-            AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).to(DEVICE)
+            loaded(AutoModelForSequenceClassification, str(folder), local_files_only=True).to(DEVICE)
 
     return Way("from_pretrained from disk", _nothing, load)
 

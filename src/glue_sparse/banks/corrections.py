@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from glue_sparse.core.sampled import announced
+from glue_sparse.diffs import restoring
 from glue_sparse.diffs.diff import SparseDiff
 
 
@@ -93,9 +94,14 @@ def corrections_of(diff: SparseDiff, tensors: Mapping[str, Tensor], linear: Mapp
     if diff.info.inactive == "zero":
         raise CannotMix("inactive entries of this diff are zero, so that it changes the whole of each tensor: use "
                         "one task at a time")  # fmt: skip
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    stored = {name: tuple(tensor.shape) for name, tensor in diff.whole.items()}
+    for name in stored.keys() & linear.keys():  # may have more or fewer outputs
+        stored[name] = (*shapes[name][:1], *stored[name][1:])
+    restoring.check_shapes(diff.info, {**{name: diff.shapes[name] for name in diff.indices}, **stored}, shapes)
     changed, whole = {}, {}
     for name, positions in diff.indices.items():
-        weight = _found(name, diff.shapes[name], tensors, diff)
+        weight = tensors[name]
         if not weight.is_contiguous():
             raise CannotMix(f"{name} is not contiguous: use one task at a time")
         places = positions.long().to(weight.device)
@@ -107,19 +113,8 @@ def corrections_of(diff: SparseDiff, tensors: Mapping[str, Tensor], linear: Mapp
         elif differs.any():
             changed[name] = found
     for name, tensor in diff.whole.items():
-        base = _found(name, None if name in linear else tuple(tensor.shape), tensors, diff)
-        if base.shape[1:] != tensor.shape[1:] or base.dim() != tensor.dim():
-            raise ValueError(f"{name} has shape {tuple(base.shape)}, but the diff was made for {tuple(tensor.shape)}")
+        base = tensors[name]
         new = tensor.to(base.device, base.dtype)
         if not torch.equal(new, base):
             whole[name] = new
     return Corrections(changed, whole)
-
-
-def _found(name: str, shape: tuple[int, ...] | None, tensors: Mapping[str, Tensor], diff: SparseDiff) -> Tensor:
-    if name not in tensors:
-        raise ValueError(f"this model has no tensor {name}; the diff belongs to {diff.info.base_model}")
-    if shape is not None and tuple(tensors[name].shape) != shape:
-        raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, but the diff was made for {shape} of "
-                         f"{diff.info.base_model}")  # fmt: skip
-    return tensors[name]

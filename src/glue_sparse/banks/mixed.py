@@ -12,7 +12,7 @@ from glue_sparse.banks.mixed_layers import MixedLayer, Part, has_nan, trimmed, w
 from glue_sparse.banks.mixed_layouts import Layout, Layouts, find, layers_of, replaced, tensors_in
 from glue_sparse.banks.mixed_rows import Rows, Sorted, answering, by_task, check_model, in_order, split, taken
 from glue_sparse.core import support
-from glue_sparse.core.parametrization import is_attached, persistent_buffers
+from glue_sparse.core.parametrization import current_tensors, is_attached
 from glue_sparse.diffs.diff import SparseDiff
 
 
@@ -44,7 +44,7 @@ class MixedForward:
                              "without `torch.compile`")  # fmt: skip
         support.check_model(model)
         self.model = model
-        self.tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **persistent_buffers(model)}
+        self.tensors = current_tensors(model)
         names = {id(tensor): name for name, tensor in self.tensors.items()}
         self.layers = {
             module: {at: names[id(held)] for at, held in tensors_in(module).items() if id(held) in names}

@@ -35,7 +35,7 @@ class BaseNeeded(ValueError):
     def __init__(self, path: Path, info: DiffInfo):
         super().__init__(
             f"{path} holds differences to {info.base_model}: give that as `base`, use `read_diff`, or let "
-            f"`glue-sparse diff pack {path} FOLDER --values float32` write a file that holds values"
+            "`glue-sparse diff pack` write the diff anew with `values` float32"
         )
         self.info = info
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
 
 from glue_sparse import noise, select
 from glue_sparse.core import block_sparse, operators, tiles
@@ -180,7 +181,13 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
     "write": [(torch.zeros(3, 4), torch.tensor([1, 7]), torch.ones(2))],
     "note": [(torch.tensor(-1), X)],
     "linear": [(X, torch.randn(16, 32), bias) for bias in (None, torch.randn(16))],
+    "linear_inputs_first": [(X, torch.randn(32, 16), bias) for bias in (None, torch.randn(16))],
     "sampled_product": [(GRAD, X, torch.tensor([0, 1, *[2] * 15]).int(), torch.tensor([5, 3]).int())],
+    "convolution_gradient": [
+        (torch.randn(2, 4, 5), torch.randn(2, 3, 5), rows, torch.tensor([1, 8]).int(), starts,
+         torch.tensor([1, 0]).int(), [3], [1], [1], [1])
+        for rows, starts in ((None, None), (torch.tensor([1, 2]).int(), torch.tensor([0, 1, 2]).int()))
+    ],
     "embedding": [(IDS, torch.randn(50, 8), padding) for padding in (None, 0)],
     "embedding_gradient": [
         (torch.randn(*IDS.shape, 8), IDS, torch.tensor([8, 9, 90]), 50, padding, torch.float32) for padding in (None, 1)
@@ -223,6 +230,7 @@ FAST: dict[str, Callable[[], nn.Module]] = {
     "tiles_of_entries": lambda: attached_tiles().get_submodule("layer"),
     "tiles": lambda: half_tiled(32, 64),
     "table": lambda: attached(nn.Embedding(50, 64)),
+    "inputs_first": lambda: attached(Conv1D(64, 32)),
 }
 
 

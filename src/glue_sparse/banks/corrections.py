@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from glue_sparse.core.sampled import announced
+from glue_sparse.core.patterns import announced
 from glue_sparse.diffs import restoring
 from glue_sparse.diffs.diff import SparseDiff
 

@@ -3,21 +3,21 @@
 `install` swaps the forward of one parametrized layer. The result equals the plain path up to rounding.
 """
 
-import warnings
-from functools import cache
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
+from transformers.pytorch_utils import Conv1D
 
 from glue_sparse.core import block_sparse
 from glue_sparse.core.operators import is_transformed, note, operator, owned
 from glue_sparse.core.parametrization import Entries
-
-_MAX_LINEAR_DENSITY = 0.05  # above it the dense product, which uses the processor better, is as fast
+from glue_sparse.core.patterns import TYPES, Pattern, gradient_at, pattern, pattern_inputs_first, picked
+from glue_sparse.core.sampled_convolutions import KINDS, convolution_pattern, convolved, is_followed
 
 
 @operator(
@@ -30,17 +30,14 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 @operator(
-    "sampled_product(Tensor grad, Tensor x, Tensor starts, Tensor columns) -> Tensor",
-    lambda grad, x, starts, columns: grad.new_empty(columns.shape),
+    "linear_inputs_first(Tensor x, Tensor weight, Tensor? bias) -> Tensor",
+    lambda x, weight, bias: x.new_empty((*x.shape[:-1], weight.shape[1])),
 )
-def _sampled_product(grad: Tensor, x: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
-    """grad^T x at the entries of a pattern: [..., out] and [..., in] to [k]."""
-    rows, inputs = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
-    announced()
-    size = (rows.shape[1], inputs.shape[1])
-    zeros = rows.new_zeros(columns.shape)
-    places = torch.sparse_csr_tensor(starts, columns, zeros, size, check_invariants=False)
-    return torch.sparse.sampled_addmm(places, rows.t(), inputs, beta=0.0).values()
+def _linear_inputs_first(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x W + b as `Conv1D` of transformers computes it, whose result is no view."""
+    rows = x.reshape(-1, x.shape[-1])
+    y = rows @ weight if bias is None else torch.addmm(bias, rows, weight)
+    return owned(y.view(*x.shape[:-1], y.shape[-1]))
 
 
 @operator(
@@ -82,14 +79,6 @@ def _embedding_gradient(
     return torch.where(hit, sums[place, indices % width], 0)
 
 
-@cache
-def announced() -> None:
-    """Let torch say here, unheard, what it says once a process: that its CSR tensors are in beta."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        torch.zeros(1, 1).to_sparse_csr()
-
-
 class Gather(torch.autograd.Function):
     """Hands a weight on in the forward pass; the gradient of `values` is the dense one read at `indices`.
 
@@ -112,25 +101,38 @@ class Gather(torch.autograd.Function):
 
 
 class _SampledLinear(torch.autograd.Function):
-    """y = x W^T + b, whose weight gradient is formed at a pattern only (a sampled dense-dense product)."""
+    """y = x W^T + b, or x W + b, whose weight gradient is formed at a pattern only; keeps the inputs that it needs.
+
+    Products are of `dtype`, which is autocast's within its block.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, bias: Tensor | None, values: Tensor, weight: Tensor, starts: Tensor, columns: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight, starts, columns)
-        return _linear(x, weight, bias)
+        ctx: Any, x: Tensor, bias: Tensor | None, values: Tensor, weight: Tensor, dtype: torch.dtype,
+        inputs_first: bool, rows: Tensor | None, columns: Tensor | None, starts: Tensor | None, places: Tensor,
+    ) -> Tensor:  # fmt: skip
+        ctx.dtype, ctx.inputs_first = x.dtype, inputs_first
+        x = x.to(dtype)
+        kept = picked(x, rows if inputs_first else columns) if ctx.needs_input_grad[2] else None
+        outputs = columns if inputs_first else rows
+        ctx.save_for_backward(kept, weight if ctx.needs_input_grad[0] else None, outputs, starts, places)
+        product = _linear_inputs_first if inputs_first else _linear
+        return product(x, weight.to(dtype), None if bias is None else bias.to(dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, weight, starts, columns = ctx.saved_tensors
-        grad, grad_values = grad_outputs[0], None
+        kept, weight, outputs, starts, places = ctx.saved_tensors
+        grad, grad_x, grad_values = grad_outputs[0], None, None
         if ctx.needs_input_grad[2]:  # first, because its scratch space is freed before grad_x is made
-            grad_values = _sampled_product(grad, x, starts, columns)
+            sides = picked(grad, outputs), kept
+            left, right = reversed(sides) if ctx.inputs_first else sides
+            grad_values = gradient_at(left, right, starts, places).float()
         grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0) if ctx.needs_input_grad[1] else None
-        grad_x = grad @ weight if ctx.needs_input_grad[0] else None
-        return grad_x, grad_bias, grad_values, None, None, None
+        if ctx.needs_input_grad[0]:
+            matrix = weight.to(grad.dtype)
+            grad_x = (grad @ (matrix.t() if ctx.inputs_first else matrix)).to(ctx.dtype)
+        return grad_x, grad_bias, grad_values, *(None,) * 7
 
 
 class _SampledEmbedding(torch.autograd.Function):
@@ -151,29 +153,6 @@ class _SampledEmbedding(torch.autograd.Function):
         return None, grad.to(ctx.dtype), None, None, None
 
 
-class Pattern(NamedTuple):
-    """The active entries of a matrix row by row, as CSR tensors have them.
-
-    Attributes:
-        starts: [rows + 1] int32, where each row begins in `columns`.
-        columns: [k] int32.
-    """
-
-    starts: Tensor
-    columns: Tensor
-
-
-def pattern(entries: Entries) -> Pattern | None:
-    """The pattern of a matrix that is sparse enough for sampled products; ask for it by `entries.derived(pattern)`."""
-    if entries.places.device.type != "cpu" or entries.dtype != torch.float32:  # no other type has such a product
-        return None
-    indices, (rows, columns) = entries.indices, entries.shape
-    if not 0 < len(indices) <= _MAX_LINEAR_DENSITY * rows * columns:
-        return None
-    borders = torch.arange(0, (rows + 1) * columns, columns)
-    return Pattern(torch.searchsorted(indices, borders).int(), (indices % columns).int())
-
-
 def _weight_entries(module: Any) -> tuple[Entries, Tensor]:
     """The active entries of `module.weight` and the full weight, which holds their values."""
     stack = module.parametrizations["weight"]
@@ -191,6 +170,33 @@ def _runs_by_tiles(entries: Entries, weight: Tensor, x: Tensor) -> bool:
     return block_sparse.runs(x.device, dtype, weight.shape, entries.block_size, density, tokens)
 
 
+def _product_type(x: Tensor, weight: Tensor) -> torch.dtype | None:
+    """The type in which a layer multiplies here, none where `TYPES` lacks it or the layer itself would refuse."""
+    if x.dtype not in TYPES:
+        return None
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype if x.dtype == weight.dtype else None
+
+
+def _at_pattern(self: Any, x: Tensor, make: Callable[[Entries], Pattern | None]) -> tuple[Any, ...] | None:
+    """(values, full weight, type of the products, pattern) of a layer; none where it is to go the plain way."""
+    stack = self.parametrizations["weight"]
+    found, dtype = stack[0].derived(make), _product_type(x, stack.original)
+    if found is None or dtype not in TYPES or stack[0].is_watched or not torch.is_grad_enabled():
+        return None
+    entries, weight = _weight_entries(self)
+    return entries.values, weight, dtype, found
+
+
+def _sampled_linear(self: Any, x: Tensor, make: Callable[[Entries], Pattern | None]) -> Tensor | None:
+    given = _at_pattern(self, x, make)
+    if given is None:
+        return None
+    values, weight, dtype, found = given
+    return _SampledLinear.apply(x, self.bias, values, weight, dtype, make is pattern_inputs_first, *found)  # type: ignore
+
+
 def _linear_forward(self: Any, x: Tensor) -> Tensor:
     if is_transformed():
         return F.linear(x, self.weight, self.bias)
@@ -198,12 +204,19 @@ def _linear_forward(self: Any, x: Tensor) -> Tensor:
     if _runs_by_tiles(stack[0], stack.original, x):  # the full weight is neither written to nor read
         plan = stack[0].derived(block_sparse.plan)
         return block_sparse.linear_of_entries(x, stack[0].values, stack.original.dtype, plan, self.bias)
-    found = stack[0].derived(pattern)
-    sampled = found is not None and x.dtype == stack.original.dtype == torch.float32 and not stack[0].is_watched
-    if not sampled or torch.is_autocast_enabled("cpu") or not torch.is_grad_enabled():
-        return F.linear(x, self.weight, self.bias)
-    entries, weight = _weight_entries(self)
-    return _SampledLinear.apply(x, self.bias, entries.values, weight, found.starts, found.columns)  # type: ignore
+    y = _sampled_linear(self, x, pattern)
+    return F.linear(x, self.weight, self.bias) if y is None else y
+
+
+def _inputs_first_forward(self: Any, x: Tensor) -> Tensor:
+    y = None if is_transformed() else _sampled_linear(self, x, pattern_inputs_first)
+    return Conv1D.forward(self, x) if y is None else y
+
+
+def _convolution_forward(self: Any, x: Tensor) -> Tensor:
+    is_batch = x.dim() == len(self.kernel_size) + 2
+    given = None if is_transformed() or not is_batch else _at_pattern(self, x, convolution_pattern)
+    return self._conv_forward(x, self.weight, self.bias) if given is None else convolved(self, x, *given)
 
 
 def _embedding_forward(self: Any, ids: Tensor) -> Tensor:
@@ -231,5 +244,11 @@ def install(module: nn.Module, attribute: str, entries: Entries) -> None:
         entries.keep(pattern)
         if entries.block_size > 1 and entries.inactive == "zero":
             entries.keep(block_sparse.plan)
+    elif kind is Conv1D:
+        type(module).forward = _inputs_first_forward
+        entries.keep(pattern_inputs_first)
+    elif kind in KINDS and is_followed(module):
+        type(module).forward = _convolution_forward
+        entries.keep(convolution_pattern)
     elif kind is nn.Embedding and module.max_norm is None and not module.scale_grad_by_freq and not module.sparse:
         type(module).forward = _embedding_forward

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 from transformers.pytorch_utils import Conv1D
 
 from glue_sparse import attach
-from glue_sparse.core import patterns
+from glue_sparse.core import kept_inputs, patterns
 from glue_sparse.core.active import ActiveEntries, active_tensors
 from glue_sparse.core.parametrization import original
 
@@ -160,6 +162,53 @@ def test_only_the_inputs_in_use_are_kept(kind: str):
     widths = {t.shape[-1] for t in kept if t.dim() == 2 and len(t) == 16}
     assert widths == {len(range(3, IN, 10))}
     assert not any(t.data_ptr() == x.data_ptr() for t in kept)
+
+
+class Gated(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = x.chunk(2, -1)
+        return F.silu(one) * other.sin()
+
+
+BEFORE: dict[str, tuple[nn.Module, int]] = {
+    "GELU": (nn.GELU(), IN), "its approximation": (nn.GELU("tanh"), IN), "SiLU": (nn.SiLU(), IN),
+    "ReLU": (nn.ReLU(), IN), "gated": (Gated(), 2 * IN), "norm": (nn.LayerNorm(IN), IN),
+    "norm without weights": (nn.LayerNorm(IN, elementwise_affine=False), IN),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mask", ["scattered", "few inputs"])
+@pytest.mark.parametrize("kind", BEFORE)
+def test_inputs_that_can_be_computed_again_are_not_kept(kind: str, mask: str):
+    torch.manual_seed(0)
+    before, width = BEFORE[kind]
+    model: Any = nn.Sequential(before, nn.Linear(IN, OUT))
+    x = torch.randn(16, width, requires_grad=True)
+    chosen = MASKS[mask](model[1].weight.shape, 1)
+    (model(x) * torch.arange(OUT)).sum().backward()
+    expected = [model[1].weight.grad[chosen], x.grad]
+    x.grad = None
+    attach(model, {"1.weight": chosen})
+    between = model[0](x)
+    y = model[1](between)
+    assert type(y.grad_fn).__name__ == "_SampledLinearBackward" and y.grad_fn.saved_tensors[0] is None
+    (y * torch.arange(OUT)).sum().backward()
+    found = [next(active_tensors(model))[1].values.grad, x.grad]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
+    inputs = torch.arange(3, IN, 10)
+    torch.testing.assert_close(kept_inputs.again(before(x).grad_fn, inputs), before(x)[:, inputs])
+
+
+def test_within_hooks_for_kept_tensors_inputs_are_kept():
+    model: Any = nn.Sequential(nn.GELU(), nn.Linear(IN, OUT))
+    mask = scattered(model[1].weight.shape)
+    x = torch.randn(16, IN, requires_grad=True)
+    model(x).square().sum().backward()
+    expected = model[1].weight.grad[mask]
+    attach(model, {"1.weight": mask})
+    checkpoint(model, x, use_reentrant=False).square().sum().backward()  # pyright: ignore
+    torch.testing.assert_close(next(active_tensors(model))[1].values.grad, expected, rtol=1e-4, atol=1e-4)
 
 
 class Shapes(TorchDispatchMode):

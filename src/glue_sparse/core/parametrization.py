@@ -98,6 +98,11 @@ class Entries(Protocol):
         """Whether the gradient of the whole tensor is wanted."""
         ...
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the tensor is shared out over ranks, so that what a forward pass sees is a copy."""
+        ...
+
     def catch_up(self, weight: Tensor) -> None:
         """Write the values into their tensor, unless it has them."""
 

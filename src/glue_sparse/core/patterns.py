@@ -104,11 +104,6 @@ def _used(numbers: Tensor, count: int) -> Tensor:
     return torch.bincount(numbers, minlength=count).nonzero().squeeze(1)
 
 
-def picked(x: Tensor, chosen: Tensor | None) -> Tensor:
-    """The chosen features of x [..., n]; x itself for none."""
-    return x if chosen is None else x.index_select(-1, chosen)
-
-
 def gradient_at(left: Tensor, right: Tensor, starts: Tensor | None, places: Tensor) -> Tensor:
     """left^T right at the entries of a pattern: [..., r] and [..., c] of its rows and columns to [k].
 

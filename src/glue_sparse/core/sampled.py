@@ -14,9 +14,10 @@ from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
 
 from glue_sparse.core import block_sparse
+from glue_sparse.core.kept_inputs import again, is_kept_anyway, picked
 from glue_sparse.core.operators import is_transformed, note, operator, owned
 from glue_sparse.core.parametrization import Entries
-from glue_sparse.core.patterns import TYPES, Pattern, gradient_at, pattern, pattern_inputs_first, picked
+from glue_sparse.core.patterns import TYPES, Pattern, gradient_at, pattern, pattern_inputs_first
 from glue_sparse.core.sampled_convolutions import KINDS, convolution_pattern, convolved, is_followed
 
 
@@ -109,30 +110,38 @@ class _SampledLinear(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, bias: Tensor | None, values: Tensor, weight: Tensor, dtype: torch.dtype,
-        inputs_first: bool, rows: Tensor | None, columns: Tensor | None, starts: Tensor | None, places: Tensor,
+        inputs_first: bool, is_sharded: bool, rows: Tensor | None, columns: Tensor | None, starts: Tensor | None,
+        places: Tensor,
     ) -> Tensor:  # fmt: skip
         ctx.dtype, ctx.inputs_first = x.dtype, inputs_first
+        inputs, outputs = (rows, columns) if inputs_first else (columns, rows)
+        # of a sharded model the layer before may have given its weights back when this one's gradient is made
+        needs = ctx.needs_input_grad[2] and (is_sharded or not is_kept_anyway(x))
         x = x.to(dtype)
-        kept = picked(x, rows if inputs_first else columns) if ctx.needs_input_grad[2] else None
-        outputs = columns if inputs_first else rows
-        ctx.save_for_backward(kept, weight if ctx.needs_input_grad[0] else None, outputs, starts, places)
+        kept = picked(x, inputs) if needs else None
+        ctx.save_for_backward(kept, weight if ctx.needs_input_grad[0] else None, inputs, outputs, starts, places)
         product = _linear_inputs_first if inputs_first else _linear
         return product(x, weight.to(dtype), None if bias is None else bias.to(dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        kept, weight, outputs, starts, places = ctx.saved_tensors
+        kept, weight, inputs, outputs, starts, places = ctx.saved_tensors
         grad, grad_x, grad_values = grad_outputs[0], None, None
         if ctx.needs_input_grad[2]:  # first, because its scratch space is freed before grad_x is made
+            if kept is None:
+                remade = again(ctx.next_functions[0][0], inputs)
+                assert remade is not None  # or `is_kept_anyway` had said so
+                kept = remade.to(grad.dtype)
             sides = picked(grad, outputs), kept
             left, right = reversed(sides) if ctx.inputs_first else sides
             grad_values = gradient_at(left, right, starts, places).float()
+            del kept, sides, left, right
         grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0) if ctx.needs_input_grad[1] else None
         if ctx.needs_input_grad[0]:
             matrix = weight.to(grad.dtype)
             grad_x = (grad @ (matrix.t() if ctx.inputs_first else matrix)).to(ctx.dtype)
-        return grad_x, grad_bias, grad_values, *(None,) * 7
+        return grad_x, grad_bias, grad_values, *(None,) * 8
 
 
 class _SampledEmbedding(torch.autograd.Function):
@@ -179,22 +188,22 @@ def _product_type(x: Tensor, weight: Tensor) -> torch.dtype | None:
     return x.dtype if x.dtype == weight.dtype else None
 
 
-def _at_pattern(self: Any, x: Tensor, make: Callable[[Entries], Pattern | None]) -> tuple[Any, ...] | None:
-    """(values, full weight, type of the products, pattern) of a layer; none where it is to go the plain way."""
+def _found_pattern(self: Any, x: Tensor, make: Callable[[Entries], Pattern | None]) -> Pattern | None:
+    """The pattern at which a layer's gradient is formed; none where it is to go the plain way."""
     stack = self.parametrizations["weight"]
-    found, dtype = stack[0].derived(make), _product_type(x, stack.original)
-    if found is None or dtype not in TYPES or stack[0].is_watched or not torch.is_grad_enabled():
+    found = stack[0].derived(make)
+    if found is None or stack[0].is_watched or not torch.is_grad_enabled():
         return None
-    entries, weight = _weight_entries(self)
-    return entries.values, weight, dtype, found
+    return found if _product_type(x, stack.original) in TYPES else None
 
 
 def _sampled_linear(self: Any, x: Tensor, make: Callable[[Entries], Pattern | None]) -> Tensor | None:
-    given = _at_pattern(self, x, make)
-    if given is None:
+    found = _found_pattern(self, x, make)
+    if found is None:
         return None
-    values, weight, dtype, found = given
-    return _SampledLinear.apply(x, self.bias, values, weight, dtype, make is pattern_inputs_first, *found)  # type: ignore
+    entries, weight = _weight_entries(self)
+    how = _product_type(x, weight), make is pattern_inputs_first, entries.is_sharded
+    return _SampledLinear.apply(x, self.bias, entries.values, weight, *how, *found)  # type: ignore
 
 
 def _linear_forward(self: Any, x: Tensor) -> Tensor:
@@ -215,8 +224,11 @@ def _inputs_first_forward(self: Any, x: Tensor) -> Tensor:
 
 def _convolution_forward(self: Any, x: Tensor) -> Tensor:
     is_batch = x.dim() == len(self.kernel_size) + 2
-    given = None if is_transformed() or not is_batch else _at_pattern(self, x, convolution_pattern)
-    return self._conv_forward(x, self.weight, self.bias) if given is None else convolved(self, x, *given)
+    found = _found_pattern(self, x, convolution_pattern) if is_batch and not is_transformed() else None
+    if found is None:
+        return self._conv_forward(x, self.weight, self.bias)
+    entries, weight = _weight_entries(self)
+    return convolved(self, x, entries.values, weight, _product_type(x, weight), found)
 
 
 def _embedding_forward(self: Any, ids: Tensor) -> Tensor:

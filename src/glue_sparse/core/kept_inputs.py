@@ -1,0 +1,67 @@
+"""What a layer keeps of its input for its weight's gradient: nothing where autograd keeps what the input was computed
+from, so that it can be computed again; otherwise the features that the gradient needs.
+
+The output of an activation function, for one, is the largest tensor of a block, and its input is kept anyway.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+from torch.nn import functional as F
+
+Pick = Callable[[Tensor], Tensor]
+"""Takes some of the last dimension's features."""
+
+
+def picked(x: Tensor, chosen: Tensor | None) -> Tensor:
+    """The chosen features of x [..., n]; x itself for none."""
+    return x if chosen is None else x.index_select(-1, chosen)
+
+
+def _product(node: Any, pick: Pick) -> Tensor | None:
+    one, other = node._saved_self, node._saved_other
+    if one is None or other is None or one.shape != other.shape:
+        return None
+    return pick(one) * pick(other)
+
+
+def _layer_norm(node: Any, pick: Pick) -> Tensor | None:
+    if len(node._saved_normalized_shape) != 1:
+        return None
+    y = (pick(node._saved_input) - node._saved_result1).mul_(node._saved_result2)
+    y = y if node._saved_weight is None else y.mul_(pick(node._saved_weight))
+    return y if node._saved_bias is None else y.add_(pick(node._saved_bias))
+
+
+_AGAIN: dict[str, Callable[[Any, Pick], Tensor | None]] = {
+    "GeluBackward0": lambda node, pick: F.gelu(pick(node._saved_self), approximate=node._saved_approximate),
+    "SiluBackward0": lambda node, pick: F.silu(pick(node._saved_self)),
+    **dict.fromkeys(
+        ("ReluBackward0", "TanhBackward0", "SigmoidBackward0"), lambda node, pick: pick(node._saved_result)
+    ),
+    "MulBackward0": _product,
+    "NativeLayerNormBackward0": _layer_norm,
+}
+"""Name of a step of autograd -> its result again, from what it keeps; none where it does not keep enough."""
+
+
+def again(node: Node | None, chosen: Tensor | None) -> Tensor | None:
+    """The chosen features of what a step of autograd gave forward; none where they cannot be computed again."""
+    make = _AGAIN.get(node.name()) if node is not None else None
+    return None if make is None else make(node, lambda x: picked(x, chosen))
+
+
+def is_kept_anyway(x: Tensor) -> bool:
+    """Whether `again` will give features of x in the backward pass, asked where x is used.
+
+    Not inside of hooks for kept tensors (checkpointing, offloading), which may be made to give each one once.
+    """
+    if torch.compiler.is_compiling() or x.grad_fn is None or x.is_inference():
+        return False
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:  # pyright: ignore[reportAttributeAccessIssue]
+        return False
+    found = again(x.grad_fn, x.new_zeros(0, dtype=torch.int32, device=x.device))
+    return found is not None and found.shape[:-1] == x.shape[:-1]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from glue_sparse.core import block_products, tile_trial, tiles
+from glue_sparse.core import block_products, tile_trial, tiles, trials
 from glue_sparse.core.block_products import Places
 from glue_sparse.core.operators import operator, owned
 from glue_sparse.core.parametrization import Entries
@@ -30,7 +30,9 @@ _MAX_DENSITY = {
 measures densities up to 0.25."""
 _MIN_WORK = {torch.float32: 2**21, torch.bfloat16: 2**24}
 """tokens x side of the matrix x side of a tile; below it the fixed cost of many products outweighs what they save."""
-_MIN_SIDE, _MIN_TOKENS = 256, 64
+_MIN_SIDE = 256
+_MIN_TOKENS = 64
+"""On a GPU; with fewer a product takes as long as its launch, whatever it does."""
 
 
 @contextmanager
@@ -71,11 +73,13 @@ def wins(
         density: active share of its entries.
         tokens: rows that it multiplies.
     """
-    if block_size == 1 or min(shape) < _MIN_SIDE or tokens < _MIN_TOKENS:
+    if min(shape) < _MIN_SIDE:
         return False
     if device.type != "cpu":
-        side = _rounded(lambda size: size**2 <= shape[0] * shape[1])
-        return density <= _max_density(device, dtype, side, block_size, _rounded(lambda size: size <= tokens))
+        if block_size == 1 or tokens < _MIN_TOKENS:
+            return False
+        side = trials.rounded(lambda size: size**2 <= shape[0] * shape[1])
+        return density <= _max_density(device, dtype, side, block_size, trials.rounded(lambda size: size <= tokens))
     if dtype not in _MAX_DENSITY:
         return False
     limits = [limit for size, limit in _MAX_DENSITY[dtype].items() if size <= block_size]
@@ -83,18 +87,14 @@ def wins(
     return density <= max(limits, default=0.0) and work >= _MIN_WORK[dtype]
 
 
-def _rounded(holds: Callable[[int], bool]) -> int:
-    """The largest power of two that is as wanted, within what is tried; comparisons alone, which graphs may hold."""
-    size = 1
-    while 2 * size <= tile_trial.MOST and holds(2 * size):
-        size *= 2
-    return size
-
-
-@torch.compiler.assume_constant_result
 def _max_density(device: torch.device, dtype: torch.dtype, side: int, block_size: int, tokens: int) -> float:
     """See `tile_trial.max_density`."""
     return tile_trial.max_density(device, dtype, side, block_size, tokens, _of_mask)
+
+
+# What `torch.compiler.assume_constant_result` does, which would load the compiler with the package: graphs take the
+# number as it is, and do not look inside.
+vars(_max_density)["_dynamo_marked_constant"] = True
 
 
 def _of_mask(mask: Tensor, block_size: int) -> Callable[[Tensor, Tensor], Tensor]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 from filelock import FileLock
+from torch._C._distributed_c10d import HashStore, Store
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from glue_sparse.core import measured, ranks
@@ -81,6 +82,9 @@ def test_a_number_that_cannot_be_kept_or_measured_is_the_default(
     def fails() -> float:
         raise RuntimeError("out of memory\nand more")
 
+    def homeless(device: str) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
     with caplog.at_level(logging.WARNING):
         assert measured.number("tiles", GPU, fails, 0.0) == 0.0
         assert measured.number("tiles", GPU, never, 0.0) == 0.0  # nor is it tried again
@@ -88,29 +92,29 @@ def test_a_number_that_cannot_be_kept_or_measured_is_the_default(
         assert not [*folder.glob("*.json")]
         measured.place(GPU).mkdir()
         assert measured.number("tiles", GPU, giving(0.25), 0.0) == 0.0
-    first, second = (record.getMessage() for record in caplog.records)
+        forget(monkeypatch)
+        monkeypatch.setattr(measured, "place", homeless)
+        assert measured.number("tiles", GPU, never, 0.0) == 0.0
+    first, second, _ = (record.getMessage() for record in caplog.records)
     assert first == f"tiles is taken to be 0 on this {GPU}, since it could not be measured and kept: out of memory"
     assert "since it could not be measured and kept: " in second
 
 
 @pytest.fixture
-def two_ranks() -> Iterator[dist.Store]:
+def two_ranks() -> Iterator[Store]:
     """This process as the second of two ranks, of which the first says nothing by itself."""
     dist.init_process_group("fake", store=FakeStore(), rank=1, world_size=2)
-    store = dist.HashStore()
+    store = HashStore()
     yield store
     dist.destroy_process_group()
 
 
-def test_ranks_take_what_one_of_them_has_told_first(two_ranks: dist.Store, monkeypatch: pytest.MonkeyPatch):
+def test_ranks_take_what_one_of_them_has_told_first(two_ranks: Store, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ranks.distributed_c10d, "_get_default_store", lambda: two_ranks)
-    name = f"{measured.place(GPU).stem}/tiles"
-    two_ranks.set(f"glue_sparse/{name}", "0.5")  # by the first rank
+    two_ranks.set(f"glue_sparse/{GPU}/tiles", "0.5")  # by the first rank
     assert measured.number("tiles", GPU, giving(0.25), 0.0) == 0.5
     assert measured.number("others", GPU, giving(0.125), 0.0) == 0.125
-    assert two_ranks.get(f"glue_sparse/{measured.place(GPU).stem}/others") == b"0.125"  # for the first rank
+    assert two_ranks.get(f"glue_sparse/{GPU}/others") == b"0.125"  # for the first rank
     forget(monkeypatch)
-    dist_free = ranks.count
     monkeypatch.setattr(ranks, "count", lambda: 1)
     assert measured.number("tiles", GPU, never, 0.0) == 0.5  # the next run of one process, too
-    assert dist_free() == 2

@@ -17,7 +17,7 @@ from glue_sparse.core.parametrization import original
 from glue_sparse.kernels import backend, entries, sampled, tile_products
 
 interpreted.install()
-TOLERANCE: dict[torch.dtype, dict[str, float]] = {
+TOLERANCE: dict[torch.dtype, dict[str, Any]] = {
     torch.float32: {"rtol": 1e-4, "atol": 1e-4},
     torch.bfloat16: {"rtol": 1e-2, "atol": 1e-2},  # sums are float32, and rounded once
     torch.float16: {"rtol": 1e-3, "atol": 2e-3},
@@ -89,21 +89,19 @@ def test_products_and_gradients_equal_dense_ones(
     x = torch.randn(tokens, mask.shape[1] * size).to(dtype)
     grad = torch.randn(tokens, len(mask) * size).to(dtype)
     weight, how = dense(mask, held), TOLERANCE[dtype]
-    for part in (None, bias):
-        y = tile_products.forward(x, held, part, places)
-        expected = F.linear(x.float(), weight, None if part is None else part.float())
-        torch.testing.assert_close(y, expected.to(dtype), **how)
+    y = tile_products.forward(x, held, bias, places)
+    torch.testing.assert_close(y, F.linear(x.float(), weight, bias.float()).to(dtype), **how)
     grad_x, grad_tiles = tile_products.backward(grad, x, held, places, True)
     torch.testing.assert_close(grad_x, (grad.float() @ weight).to(dtype), **how)
     expected = (grad.float().t() @ x.float()).view(len(mask), size, mask.shape[1], size).transpose(1, 2)[mask]
     assert grad_tiles is not None and grad_tiles.dtype == dtype
     torch.testing.assert_close(grad_tiles, expected.to(dtype), rtol=how["rtol"], atol=how["atol"] * 4)
-    again = tile_products.backward(grad, x, held, places, True)
-    assert torch.equal(again[1], grad_tiles)  # pyright: ignore[reportArgumentType]
 
 
 def test_only_wanted_gradients_are_made(launched: list[str]):
     places, held = block_sparse.plan_of(ONE, 16).places, torch.randn(1, 16, 16)
+    assert torch.equal(tile_products.forward(torch.zeros(3, 16), held, None, places), torch.zeros(3, 16))
+    launched.clear()
     assert tile_products.backward(torch.randn(3, 16), None, held, places, True)[1] is None
     assert tile_products.backward(torch.randn(3, 16), torch.randn(3, 16), held, places, False)[0] is None
     assert launched == ["line_product", "tile_gradients"]
@@ -134,7 +132,7 @@ def masked_layer() -> nn.Module:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_layers_are_those_of_the_plain_path(make: Callable[[], nn.Module], dtype: torch.dtype, launched: list[str]):
     layer = make().to(dtype)
-    for x in (torch.randn(2, 5, 64), torch.randn(64, 7).t(), torch.randn(3, 1).expand(3, 64)):
+    for x in (torch.randn(2, 5, 64), torch.randn(64, 7).t()):
         grad = torch.randn(*x.shape[:-1], 48).to(dtype)
         found = passes(layer, x.to(dtype), grad)
         assert {"line_product", "tile_gradients"} <= {*launched}
@@ -142,8 +140,8 @@ def test_layers_are_those_of_the_plain_path(make: Callable[[], nn.Module], dtype
         with without_kernels():
             expected = passes(layer, x.to(dtype), grad)
         assert len(launched) == count and len(found) == len(expected) == 4
-        how = TOLERANCE[dtype] if dtype == torch.float32 else {"rtol": 3e-2, "atol": 3e-2}  # both are rounded
-        torch.testing.assert_close(found, expected, **how)
+        most = 1e-4 if dtype == torch.float32 else 3e-2  # both are rounded
+        torch.testing.assert_close(found, expected, rtol=most, atol=most)
 
 
 def test_other_types_are_left_to_the_plain_path(launched: list[str]):
@@ -161,10 +159,9 @@ PATTERNS = {
 
 
 @pytest.mark.parametrize("name, dtype, tokens, most", [
-    ("many", torch.float32, 300, 1 << 20),
     ("many", torch.bfloat16, 129, 1 << 20),
-    ("many", torch.float32, 300, 100 * (50 + 33)),  # pieces of 100 tokens
-    ("many", torch.float32, 1200, 1 << 20),  # two parts of the tokens
+    ("one", torch.float32, 250, 100 * (50 + 33)),  # pieces of 100 tokens
+    ("many", torch.float32, 1100, 1 << 20),  # two parts of the tokens
     ("many", torch.float32, 1, 1 << 20),
     ("many", torch.float32, 0, 1 << 20),
     ("one", torch.float16, 7, 1 << 20),
@@ -220,9 +217,9 @@ def test_a_step_writes_all_tensors_at_once_and_leaves_the_same_bits(launched: li
     def trained() -> list[Tensor]:
         torch.manual_seed(1)
         model = nn.Sequential(nn.Linear(20, 30), nn.Tanh(), nn.Linear(30, 10)).bfloat16()
-        attach(model, {f"{i}.weight": torch.rand(model[i].weight.shape) < 0.2 for i in (0, 2)})
+        attach(model, {"0.weight": torch.rand(30, 20) < 0.2, "2.weight": torch.rand(10, 30) < 0.2})
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
-        for _ in range(3):
+        for _ in range(2):
             model(torch.randn(6, 20).bfloat16()).square().sum().backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -230,7 +227,7 @@ def test_a_step_writes_all_tensors_at_once_and_leaves_the_same_bits(launched: li
         return [*held, *(original(model, name) for name, _ in active_tensors(model))]
 
     found = trained()
-    assert launched.count("write_all") == 3
+    assert launched.count("write_all") == 2
     with without_kernels():
         expected = trained()
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))

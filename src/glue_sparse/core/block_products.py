@@ -22,7 +22,7 @@ class Places(NamedTuple):
     Attributes:
         row_of, column_of: [k] each tile's row and column, counted in tiles.
         by_column: [k] numbers of the tiles, column by column.
-        row_starts, column_starts: [lines + 1] where the tiles of each row begin, of each column in `by_column`.
+        row_starts, column_starts: [lines + 1] int32, where the tiles of each row begin, of each column in `by_column`.
         num_rows, num_columns: tiles across the matrix.
         block_size: side of a tile, in entries.
     """

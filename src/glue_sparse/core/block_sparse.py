@@ -133,8 +133,8 @@ class Plan:
 
 
 def _starts(line_of: Tensor, num_lines: int) -> Tensor:
-    """[num_lines + 1] where each line begins among tiles that come line by line."""
-    return torch.searchsorted(line_of, torch.arange(num_lines + 1, device=line_of.device))
+    """[num_lines + 1] int32, where each line begins among tiles that come line by line."""
+    return torch.searchsorted(line_of, torch.arange(num_lines + 1, device=line_of.device), out_int32=True)
 
 
 def plan_of(mask: Tensor, block_size: int) -> Plan:

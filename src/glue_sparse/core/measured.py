@@ -44,22 +44,21 @@ def number(name: str, device: str, measure: Callable[[], float], default: float)
 
 
 def _agreed(name: str, device: str, measure: Callable[[], float], default: float) -> float:
-    path = place(device)
     try:
-        own = _kept(path, name, measure)
+        own = _kept(place(device), name, measure)
     except (OSError, RuntimeError) as error:
         logger.warning("%s is taken to be %g on this %s, since it could not be measured and kept: %s", name, default,
                        device, str(error).splitlines()[0])  # fmt: skip
         own = default
-    agreed = ranks.first_told(f"{path.stem}/{name}", own)
+    agreed = ranks.first_told(f"{device}/{name}", own)
     if agreed != own:
-        with suppress(OSError):
-            _keep(path, name, agreed)
+        with suppress(OSError, RuntimeError):
+            _keep(place(device), name, agreed)
     return agreed
 
 
 def place(device: str) -> Path:
-    """Where the numbers of a device are kept."""
+    """Where the numbers of a device are kept; a RuntimeError where the user has no home."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     words = f"{device} torch {torch.__version__} triton {backend.version()}"
     return cache / "glue_sparse" / (re.sub(r"[^\w.+-]+", "_", words) + ".json")

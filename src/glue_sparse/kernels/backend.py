@@ -66,6 +66,7 @@ def code(name: str) -> Any:
     return import_module(f"{__package__}.{name}_code")
 
 
+@cache
 def name(device: torch.device) -> str:
     """A kind of device in words."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

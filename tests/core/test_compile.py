@@ -175,10 +175,11 @@ def test_inductor(forwards: int):
 
 
 X, GRAD = torch.randn(2, 3, 32), torch.randn(2, 3, 16)
-PLACES = block_sparse.plan_of(tile_mask(2, 4), 8).places[:5]
+PLACES = block_sparse.plan_of(tile_mask(2, 4), 8).places[:7]
 TILES = torch.randn(len(PLACES[0]), 8, 8)
 CALLS: dict[str, list[tuple[Any, ...]]] = {
     "write": [(torch.zeros(3, 4), torch.tensor([1, 7]), torch.ones(2))],
+    "read": [(torch.randn(3, 4), torch.tensor([1, 7]).int(), torch.float64)],
     "note": [(torch.tensor(-1), X)],
     "linear": [(X, torch.randn(16, 32), bias) for bias in (None, torch.randn(16))],
     "linear_inputs_first": [(X, torch.randn(32, 16), bias) for bias in (None, torch.randn(16))],

@@ -2,7 +2,7 @@
 
 On a CPU: one product for each line of tiles, with what the tiles of that line multiply lying side by side. Tokens are
 first cut into pieces, one for each column of tiles: one stretch of memory is copied and multiplied faster than a strip
-of a wide matrix. Elsewhere: one batched product over all tiles.
+of a wide matrix. On a GPU: kernels (`kernels/tile_products.py`). Elsewhere: one batched product over all tiles.
 """
 
 import threading
@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from glue_sparse.kernels import backend, tile_products
+
 
 class Places(NamedTuple):
     """Where the k active tiles of a matrix lie; tiles are numbered row by row.
@@ -20,6 +22,7 @@ class Places(NamedTuple):
     Attributes:
         row_of, column_of: [k] each tile's row and column, counted in tiles.
         by_column: [k] numbers of the tiles, column by column.
+        row_starts, column_starts: [lines + 1] int32, where the tiles of each row begin, of each column in `by_column`.
         num_rows, num_columns: tiles across the matrix.
         block_size: side of a tile, in entries.
     """
@@ -27,6 +30,8 @@ class Places(NamedTuple):
     row_of: Tensor
     column_of: Tensor
     by_column: Tensor
+    row_starts: Tensor
+    column_starts: Tensor
     num_rows: int
     num_columns: int
     block_size: int
@@ -70,6 +75,8 @@ _MIN_FEATURES_LAST = 16
 
 def forward(x: Tensor, tiles: Tensor, bias: Tensor | None, places: Places) -> Tensor:
     """[t, in] x, [k, b, b] tiles and [out] bias to [t, out] y, all of one type."""
+    if backend.available(x.device, x.dtype):
+        return tile_products.forward(x, tiles, bias, places)
     if x.device.type != "cpu":
         return forward_batched(x, tiles, bias, places)
     lines, block_size = places.rows(), places.block_size
@@ -91,6 +98,8 @@ def backward(
 
     Both read the same pieces of `grad`, which are gathered once.
     """
+    if backend.available(grad.device, grad.dtype):
+        return tile_products.backward(grad, x, tiles, places, needs_x)
     if grad.device.type != "cpu":
         return backward_batched(grad, x, tiles, places, needs_x)
     lines, block_size = places.columns(), places.block_size

@@ -4,7 +4,7 @@ Tiles are b x b. Time and memory of the weight's products go with the number of 
 gradient of it, is never formed (Dietrich et al., 2021, arXiv 2108.06277, count the work of a sparse layer in this way).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from glue_sparse.core import block_products, tiles
+from glue_sparse.core import block_products, tile_trial, tiles, trials
 from glue_sparse.core.block_products import Places
 from glue_sparse.core.operators import operator, owned
 from glue_sparse.core.parametrization import Entries
@@ -31,6 +31,8 @@ measures densities up to 0.25."""
 _MIN_WORK = {torch.float32: 2**21, torch.bfloat16: 2**24}
 """tokens x side of the matrix x side of a tile; below it the fixed cost of many products outweighs what they save."""
 _MIN_SIDE = 256
+_MIN_TOKENS = 64
+"""On a GPU; with fewer a product takes as long as its launch, whatever it does."""
 
 
 @contextmanager
@@ -63,17 +65,39 @@ def wins(
 ) -> bool:
     """Whether computing by tiles was measured to be faster than with a masked dense matrix.
 
+    On a GPU it is measured at the first use of a kind of layer, in about a second, and kept; see `measured`.
+
     Args:
         dtype: of the products, bfloat16 under autocast.
         shape: of the matrix.
         density: active share of its entries.
         tokens: rows that it multiplies.
     """
-    if device.type != "cpu" or dtype not in _MAX_DENSITY or min(shape) < _MIN_SIDE:
+    if min(shape) < _MIN_SIDE:
+        return False
+    if device.type != "cpu":
+        if block_size == 1 or tokens < _MIN_TOKENS:
+            return False
+        side = trials.rounded(lambda size: size**2 <= shape[0] * shape[1])
+        return density <= _max_density(device, dtype, side, block_size, trials.rounded(lambda size: size <= tokens))
+    if dtype not in _MAX_DENSITY:
         return False
     limits = [limit for size, limit in _MAX_DENSITY[dtype].items() if size <= block_size]
     work = tokens * (shape[0] * shape[1]) ** 0.5 * block_size
     return density <= max(limits, default=0.0) and work >= _MIN_WORK[dtype]
+
+
+@trials.as_constant
+def _max_density(device: torch.device, dtype: torch.dtype, side: int, block_size: int, tokens: int) -> float:
+    """See `tile_trial.max_density`."""
+    return tile_trial.max_density(device, dtype, side, block_size, tokens, _of_mask)
+
+
+def _of_mask(mask: Tensor, block_size: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """A layer with these tiles, for a trial."""
+    made = plan_of(mask, block_size)
+    of_entries = EntriesPlan(made, *made.runs())
+    return lambda x, values: linear_of_entries(x, values, x.dtype, of_entries, None)
 
 
 class Plan:
@@ -89,7 +113,9 @@ class Plan:
         row_of, column_of = positions // columns, positions % columns
         self.block_size, self.num_tiles = block_size, len(positions)
         self.in_features, self.out_features = columns * block_size, rows * block_size
-        self.places = Places(row_of, column_of, column_of.argsort(stable=True), rows, columns, block_size)
+        by_column = column_of.argsort(stable=True)
+        starts = _starts(row_of, rows), _starts(column_of[by_column], columns)
+        self.places = Places(row_of, column_of, by_column, *starts, rows, columns, block_size)
 
     def runs(self) -> tuple[Tensor, Tensor]:
         """Orders of the runs of b entries: entries in flat order of the matrix to tiles, and back."""
@@ -100,6 +126,11 @@ class Plan:
         inside = torch.arange(size, device=row_of.device)
         to_tiles = (before * size + number)[:, None] + inside * counts[row_of][:, None]
         return to_tiles.flatten(), to_tiles.flatten().argsort()
+
+
+def _starts(line_of: Tensor, num_lines: int) -> Tensor:
+    """[num_lines + 1] int32, where each line begins among tiles that come line by line."""
+    return torch.searchsorted(line_of, torch.arange(num_lines + 1, device=line_of.device), out_int32=True)
 
 
 def plan_of(mask: Tensor, block_size: int) -> Plan:
@@ -143,11 +174,14 @@ class _Reordered(torch.autograd.Function):
         return grad_outputs[0].reshape(-1, ctx.size).index_select(0, to_flat).flatten(), None, None, None
 
 
-_PLACES = "Tensor row_of, Tensor column_of, Tensor by_column, int num_rows, int num_columns"
+_PLACES = (
+    "Tensor row_of, Tensor column_of, Tensor by_column, Tensor row_starts, Tensor column_starts, int num_rows, "
+    "int num_columns"
+)
 
 
 def _product_shape(x: Tensor, active: Tensor, bias: Tensor | None, *places: Any) -> Tensor:
-    return x.new_empty((*x.shape[:-1], places[3] * active.shape[-1]))
+    return x.new_empty((*x.shape[:-1], places[5] * active.shape[-1]))
 
 
 @operator(f"tile_product(Tensor x, Tensor tiles, Tensor? bias, {_PLACES}) -> Tensor", _product_shape)
@@ -161,7 +195,7 @@ def _product(x: Tensor, active: Tensor, bias: Tensor | None, *places: Any) -> Te
 def _gradients_shape(
     grad: Tensor, x: Tensor | None, active: Tensor, needs_x: bool, *places: Any
 ) -> tuple[Tensor, Tensor]:
-    shape = (*grad.shape[:-1], places[4] * active.shape[-1])
+    shape = (*grad.shape[:-1], places[6] * active.shape[-1])
     return grad.new_empty(shape if needs_x else 0), active.new_empty(0 if x is None else active.shape)
 
 
@@ -185,11 +219,12 @@ class _TileLinear(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, active: Tensor, bias: Tensor | None, row_of: Tensor, column_of: Tensor, by_column: Tensor,
-        num_rows: int, num_columns: int,
+        row_starts: Tensor, column_starts: Tensor, num_rows: int, num_columns: int,
     ) -> Tensor:  # fmt: skip
-        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, active, row_of, column_of, by_column)
+        places = row_of, column_of, by_column, row_starts, column_starts
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, active, *places)
         ctx.sizes = num_rows, num_columns
-        return _product(x, active, bias, row_of, column_of, by_column, num_rows, num_columns)
+        return _product(x, active, bias, *places, num_rows, num_columns)
 
     @staticmethod
     @once_differentiable
@@ -201,14 +236,15 @@ class _TileLinear(torch.autograd.Function):
         if needs_x or x is not None:
             grad_x, grad_tiles = _gradients(grad, x, active, needs_x, *places, *ctx.sizes)
         grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0) if needs_bias else None
-        return grad_x if needs_x else None, None if x is None else grad_tiles, grad_bias, *(None,) * 5
+        return grad_x if needs_x else None, None if x is None else grad_tiles, grad_bias, *(None,) * 7
 
 
 def linear(x: Tensor, active: Tensor, plan: Plan, bias: Tensor | None = None) -> Tensor:
     """y = x W^T + b for a W of which only tiles exist, with the types that `F.linear` has, under autocast too.
 
-    On a CPU each line of tiles is one product. Elsewhere one batched product multiplies all tiles, and what belongs to
-    an output is summed: made of torch's own products, but never run on a GPU by us.
+    On a CPU each line of tiles is one product. On a GPU kernels multiply tiles where they lie; no GPU has run them yet,
+    only Triton's interpreter. Elsewhere one batched product multiplies all tiles, and what belongs to an output is
+    summed.
 
     Args:
         x: [..., in].
@@ -226,7 +262,7 @@ def linear(x: Tensor, active: Tensor, plan: Plan, bias: Tensor | None = None) ->
         dtype = torch.get_autocast_dtype(kind)
         x, active = _cast(x, dtype), _cast(active, dtype)
         bias = None if bias is None else _cast(bias, dtype)
-    return _TileLinear.apply(x, active, bias, *plan.places[:5])  # pyright: ignore[reportReturnType]
+    return _TileLinear.apply(x, active, bias, *plan.places[:7])  # pyright: ignore[reportReturnType]
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -151,13 +151,14 @@ def _after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     if not _SETTLED:
         return
     stepped = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    for held in list(_SETTLED):
-        if id(held.values) in stepped:
-            if shards.is_part(held.values):
-                raise RuntimeError("the values of active entries were shared out over ranks with the base, so that "
-                                   "they miss their weights: shard the model by glue_sparse.shard, or give `fsdp` to "
-                                   "SparseTrainer or SaveDiff, in place of accelerate's")  # fmt: skip
-            held.fold(is_step=True)
+    with operators.writing_together():
+        for held in list(_SETTLED):
+            if id(held.values) in stepped:
+                if shards.is_part(held.values):
+                    raise RuntimeError("the values of active entries were shared out over ranks with the base, so that "
+                                       "they miss their weights: shard the model by glue_sparse.shard, or give `fsdp` "
+                                       "to SparseTrainer or SaveDiff, in place of accelerate's")  # fmt: skip
+                held.fold(is_step=True)
 
 
 @contextmanager

@@ -4,7 +4,9 @@ Each is a function with a schema and a "fake", which says the shape of the resul
 autograd call them forward and backward, which costs less for each call than torch's own way to register gradients.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -13,6 +15,8 @@ import torch
 from torch import Tensor
 from torch._higher_order_ops.auto_functionalize import do_auto_functionalize_v2
 from torch._subclasses.functional_tensor import FunctionalTensorMode
+
+from glue_sparse.kernels import entries
 
 _LIBRARY = torch.library.Library("glue_sparse", "DEF")
 
@@ -56,6 +60,26 @@ def is_transformed() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
 
 
+class _Waiting(threading.local):
+    """Writes by kernels that wait for the others of a thread; none where each is done at once."""
+
+    writes: list[tuple[Tensor, Tensor, Tensor]] | None = None
+
+
+_waiting = _Waiting()
+
+
+@contextmanager
+def writing_together() -> Iterator[None]:
+    """Within the block no tensor on a GPU is written; they are at its end, in one launch for all of a kind."""
+    _waiting.writes = found = []
+    try:
+        yield
+    finally:
+        _waiting.writes = None
+        entries.write_all(found)
+
+
 @operator("write(Tensor(a!) weight, Tensor indices, Tensor values) -> ()", lambda weight, indices, values: None)
 def write(weight: Tensor, indices: Tensor, values: Tensor) -> None:
     """Write [k] `values` at flat `indices` of a contiguous weight, in its type, behind autograd's back.
@@ -64,7 +88,12 @@ def write(weight: Tensor, indices: Tensor, values: Tensor) -> None:
     forward passes before a backward pass, the second writes the same numbers again. So the version of the weight stays
     what it is.
     """
-    weight.data.view(-1)[indices.long()] = values.to(weight.device, weight.dtype)
+    if not entries.takes(weight, indices, values):
+        weight.data.view(-1)[indices.long()] = values.to(weight.device, weight.dtype)
+    elif _waiting.writes is None:
+        entries.write(weight.data, indices, values)
+    else:
+        _waiting.writes.append((weight.data, indices, values))
 
 
 _LIBRARY.impl("write", torch.library.fallthrough_kernel, "ADInplaceOrView")  # it would count versions
@@ -76,6 +105,16 @@ def _write_in_graph(mode: Any, function: Any, types: Any, args: Any, kwargs: Any
     out = do_auto_functionalize_v2(mode, function, args, kwargs)
     args[0].mark_mutation_hidden_from_autograd()
     return out
+
+
+@operator(
+    "read(Tensor tensor, Tensor indices, ScalarType dtype) -> Tensor",
+    lambda tensor, indices, dtype: tensor.new_empty(indices.shape, dtype=dtype),
+)
+def read(tensor: Tensor, indices: Tensor, dtype: torch.dtype) -> Tensor:
+    """[k] entries of a tensor at flat `indices`, int32 or int64, as `dtype`."""
+    flat = tensor.reshape(-1)
+    return entries.read(flat, indices, dtype) if entries.takes(flat, indices) else flat[indices.long()].to(dtype)
 
 
 class Watcher(Protocol):

@@ -16,6 +16,7 @@ from torch import Tensor
 from glue_sparse.core.chosen import narrow
 from glue_sparse.core.operators import operator
 from glue_sparse.core.parametrization import Entries
+from glue_sparse.kernels import backend, sampled
 
 _MAC, _DOT, _TRANSPOSE, _SELECT = 0.04, 0.27, 2.0, 0.6
 """Nanoseconds of a token for each entry of a product, each active entry of a sampled one, each number transposed, and
@@ -49,9 +50,10 @@ class Pattern(NamedTuple):
 
 
 def pattern(entries: Entries) -> Pattern | None:
-    """The pattern of a matrix [outputs, inputs, ...], none where its dense gradient is the cheaper one.
+    """The pattern of a matrix [outputs, inputs, ...], none where on a CPU its dense gradient is the cheaper one.
 
-    Ask for it by `entries.derived(pattern)`. Dimensions after the first are taken as one.
+    Ask for it by `entries.derived(pattern)`. Dimensions after the first are taken as one. On a GPU it is for the kernel
+    of sampled products, where `pays` says so.
     """
     return _pattern(entries, inputs=1)
 
@@ -62,42 +64,54 @@ def pattern_inputs_first(entries: Entries) -> Pattern | None:
 
 
 def _pattern(entries: Entries, inputs: int) -> Pattern | None:
-    if entries.places.device.type != "cpu" or entries.dtype not in TYPES or not len(entries.places):
+    device = entries.places.device
+    by_kernel = backend.available(device, entries.dtype)
+    if entries.dtype not in TYPES or not len(entries.places) or not (by_kernel or device.type == "cpu"):
         return None
-    num_rows, num_columns = entries.shape[0], entries.shape[1:].numel()
-    row_of, column_of = entries.indices // num_columns, entries.indices % num_columns
-    used = [_used(row_of, num_rows), _used(column_of, num_columns)]
-    sizes, outputs, k = [num_rows, num_columns], 1 - inputs, len(entries.places)
-    is_kept_whole = len(used[inputs]) > sizes[inputs] / 2  # layers that share an input would keep it more than once
-    counts = [len(one) for one in used]
-    counts[inputs] = sizes[inputs] if is_kept_whole else counts[inputs]
-    threads = torch.get_num_threads()
+    size = entries.shape[0], entries.shape[1:].numel()
+    row_of, column_of = entries.indices // size[1], entries.indices % size[1]
+    used = [_used(row_of, size[0]), _used(column_of, size[1])]
+    if len(used[inputs]) > size[inputs] / 2:  # layers that share an input would keep it more than once
+        used[inputs] = torch.arange(size[inputs], device=device)
+    outputs = 1 - inputs
+    if by_kernel:
+        samples, picks = True, len(used[outputs]) <= size[outputs] / 2
+    elif (way := _cheapest(size, used, outputs, len(entries.places))) is None:
+        return None
+    else:
+        samples, picks = way
+    if not picks:
+        used[outputs] = torch.arange(size[outputs], device=device)
+    return _arranged(row_of, column_of, used, size, samples)
+
+
+def _cheapest(size: tuple[int, int], used: list[Tensor], outputs: int, k: int) -> tuple[bool, bool] | None:
+    """Whether to sample, and whether to pick outputs in use; none where the dense gradient is cheaper."""
+    threads, num_inputs = torch.get_num_threads(), len(used[1 - outputs])
+    is_picked = num_inputs < size[1 - outputs]
     costs: dict[tuple[bool, bool], float] = {}
     for picks in (False, True):
-        size = counts[outputs] if picks else sizes[outputs]
-        picking = _SELECT * ((size if picks else 0) + (0 if is_kept_whole else counts[inputs]))
-        if size * counts[inputs] < num_rows * num_columns:
-            costs[False, picks] = picking + _MAC / threads * size * counts[inputs]
-        costs[True, picks] = picking + _TRANSPOSE * (size + counts[inputs]) + _DOT / threads * k
-    (samples, picks), cost = min(costs.items(), key=lambda item: item[1])
-    if cost >= _CLEARLY * _MAC / threads * num_rows * num_columns + _LITTLE:
-        return None
-    chosen = {inputs: None if is_kept_whole else used[inputs], outputs: used[outputs] if picks else None}
-    return _arranged(row_of, column_of, chosen[0], chosen[1], (num_rows, num_columns), samples)
+        num_outputs = len(used[outputs]) if picks else size[outputs]
+        picking = _SELECT * (num_outputs * picks + num_inputs * is_picked)
+        if num_outputs * num_inputs < size[0] * size[1]:
+            costs[False, picks] = picking + _MAC / threads * num_outputs * num_inputs
+        costs[True, picks] = picking + _TRANSPOSE * (num_outputs + num_inputs) + _DOT / threads * k
+    way, cost = min(costs.items(), key=lambda item: item[1])
+    return way if cost < _CLEARLY * _MAC / threads * size[0] * size[1] + _LITTLE else None
 
 
-def _arranged(
-    row_of: Tensor, column_of: Tensor, rows: Tensor | None, columns: Tensor | None, size: tuple[int, int], samples: bool
-) -> Pattern:
+def _arranged(row_of: Tensor, column_of: Tensor, used: list[Tensor], size: tuple[int, int], samples: bool) -> Pattern:
+    rows, columns = (one if len(one) < full else None for one, full in zip(used, size, strict=True))
     if rows is not None:
-        row_of, size = torch.searchsorted(rows, row_of), (len(rows), size[1])
+        row_of = torch.searchsorted(rows, row_of)
     if columns is not None:
-        column_of, size = torch.searchsorted(columns, column_of), (size[0], len(columns))
+        column_of = torch.searchsorted(columns, column_of)
+    num_rows, num_columns = map(len, used)
     rows, columns = (None if one is None else one.int() for one in (rows, columns))
     if samples:
-        starts = torch.searchsorted(row_of, torch.arange(size[0] + 1)).int()
-        return Pattern(rows, columns, starts, column_of.int())
-    return Pattern(rows, columns, None, narrow(row_of * size[1] + column_of, size[0] * size[1]))
+        borders = torch.arange(num_rows + 1, device=row_of.device)
+        return Pattern(rows, columns, torch.searchsorted(row_of, borders).int(), column_of.int())
+    return Pattern(rows, columns, None, narrow(row_of * num_columns + column_of, num_rows * num_columns))
 
 
 def _used(numbers: Tensor, count: int) -> Tensor:
@@ -105,30 +119,38 @@ def _used(numbers: Tensor, count: int) -> Tensor:
 
 
 def gradient_at(left: Tensor, right: Tensor, starts: Tensor | None, places: Tensor) -> Tensor:
-    """left^T right at the entries of a pattern: [..., r] and [..., c] of its rows and columns to [k].
-
-    Half precision is left for float32 where this machine has no units for it, and for a sampled product.
-    """
-    if left.dtype in _HALVES and (starts is not None or not _HAS_UNITS):
-        left, right = left.float(), right.float()
+    """left^T right at the entries of a pattern: [..., r] and [..., c] of its rows and columns to [k]."""
     if starts is not None:
         return sampled_product(left, right, starts, places)
+    if left.dtype in _HALVES and not _HAS_UNITS:
+        left, right = left.float(), right.float()
     product = left.reshape(-1, left.shape[-1]).t() @ right.reshape(-1, right.shape[-1])
     return product.reshape(-1).index_select(0, places)
 
 
 @operator(
     "sampled_product(Tensor grad, Tensor x, Tensor starts, Tensor columns) -> Tensor",
-    lambda grad, x, starts, columns: grad.new_empty(columns.shape),
+    lambda grad, x, starts, columns: grad.new_empty(columns.shape, dtype=torch.float32),
 )
 def sampled_product(grad: Tensor, x: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
-    """grad^T x at the entries of a CSR pattern: [..., out] and [..., in] to [k]; [out + 1] int32 and [k] int32."""
+    """grad^T x at the entries of a CSR pattern, summed in float32.
+
+    Args:
+        grad: [..., out].
+        x: [..., in].
+        starts: [out + 1] int32.
+        columns: [k] int32.
+    Returns:
+        [k] float32.
+    """
     rows, inputs = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+    if backend.available(rows.device, rows.dtype):
+        return sampled.sampled_product(rows, inputs, starts, columns)
     announced()
     size = (rows.shape[1], inputs.shape[1])
-    zeros = rows.new_zeros(columns.shape)
+    zeros = torch.zeros(columns.shape, device=rows.device)
     places = torch.sparse_csr_tensor(starts, columns, zeros, size, check_invariants=False)
-    return torch.sparse.sampled_addmm(places, rows.t(), inputs, beta=0.0).values()
+    return torch.sparse.sampled_addmm(places, rows.float().t(), inputs.float(), beta=0.0).values()
 
 
 @cache

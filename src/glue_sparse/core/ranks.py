@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import distributed_c10d
 
 from glue_sparse.core.content import MISSING, Fact
 from glue_sparse.core.ledger import counted_as
@@ -128,6 +129,17 @@ def everyones(value: Any) -> list[Any]:
     if count() > 1:
         dist.all_gather_object(found, value)
     return found
+
+
+def first_told(name: str, number: float) -> float:
+    """The number of this name that a rank has told first, this one perhaps; no rank waits for another.
+
+    So ranks come to one number at any time, be it that some of them never ask.
+    """
+    if count() == 1:
+        return number
+    store: Any = distributed_c10d._get_default_store()
+    return float(store.compare_set(f"glue_sparse/{name}", "", repr(float(number))))
 
 
 def agree(value: Any) -> bool:

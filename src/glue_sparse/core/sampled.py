@@ -13,12 +13,13 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from transformers.pytorch_utils import Conv1D
 
-from glue_sparse.core import block_sparse
+from glue_sparse.core import block_sparse, sampled_trial, trials
 from glue_sparse.core.kept_inputs import again, is_kept_anyway, picked
 from glue_sparse.core.operators import is_transformed, note, operator, owned
 from glue_sparse.core.parametrization import Entries
 from glue_sparse.core.patterns import TYPES, Pattern, gradient_at, pattern, pattern_inputs_first
 from glue_sparse.core.sampled_convolutions import KINDS, convolution_pattern, convolved, is_followed
+from glue_sparse.kernels import backend
 
 
 @operator(
@@ -194,7 +195,24 @@ def _found_pattern(self: Any, x: Tensor, make: Callable[[Entries], Pattern | Non
     found = stack[0].derived(make)
     if found is None or stack[0].is_watched or not torch.is_grad_enabled():
         return None
-    return found if _product_type(x, stack.original) in TYPES else None
+    dtype = _product_type(x, stack.original)
+    return found if dtype in TYPES and _pays(stack[0], x, dtype) else None
+
+
+def _pays(entries: Entries, x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a pattern's gradient was measured to be the faster one; of a CPU's pattern that is known."""
+    if not backend.available(x.device, dtype):
+        return x.device.type == "cpu"
+    num_entries, tokens = entries.shape.numel(), x.numel() // max(1, x.shape[-1])
+    side = trials.rounded(lambda size: size**2 <= num_entries)
+    limit = _max_density(x.device, dtype, side, trials.rounded(lambda size: size <= tokens))
+    return len(entries.places) <= limit * num_entries
+
+
+@trials.as_constant
+def _max_density(device: torch.device, dtype: torch.dtype, side: int, tokens: int) -> float:
+    """See `sampled_trial.max_density`."""
+    return sampled_trial.max_density(device, dtype, side, tokens)
 
 
 def _sampled_linear(self: Any, x: Tensor, make: Callable[[Entries], Pattern | None]) -> Tensor | None:

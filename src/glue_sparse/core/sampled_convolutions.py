@@ -25,8 +25,8 @@ def is_followed(module: Any) -> bool:
 
 
 def convolution_pattern(entries: Entries) -> Pattern | None:
-    """The pattern of [outputs, inputs, *kernel], whose columns are always named; see `patterns.pattern`."""
-    found = pattern(entries)
+    """The pattern of [outputs, inputs, *kernel], whose columns are always named, on a CPU; see `patterns.pattern`."""
+    found = pattern(entries) if entries.places.device.type == "cpu" else None
     if found is None or found.columns is not None:
         return found
     return found._replace(columns=torch.arange(entries.shape[1:].numel(), dtype=torch.int32))

@@ -50,8 +50,9 @@ def test_the_largest_density_at_which_all_below_are_faster(times: tuple[float, .
     assert trials.largest_density("tiles", CPU, torch.float32, densities, ways, timer({})) == expected  # is known
 
 
-def test_where_no_kernels_run_nothing_is_tried():
+def test_where_no_kernels_run_nothing_is_tried(caplog: pytest.LogCaptureFixture):
     assert trials.largest_density("tiles", CPU, torch.float32, (0.5,), ways, timer({})) == 0.0
+    assert not caplog.records and not measured._known
 
 
 @pytest.mark.usefixtures("kernels_everywhere")
@@ -99,6 +100,7 @@ def test_a_trial_that_fails_leaves_the_dense_way(caplog: pytest.LogCaptureFixtur
 @pytest.mark.usefixtures("kernels_everywhere")
 def test_what_is_timed_for_sampled_products_is_the_gradient(monkeypatch: pytest.MonkeyPatch):
     def plain(grad: torch.Tensor, x: torch.Tensor, starts: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        assert starts[0] == 0 and starts[-1] == len(columns)
         rows = torch.repeat_interleave(torch.arange(len(starts) - 1), starts.diff())
         return (grad.t() @ x)[rows, columns]
 

@@ -43,8 +43,8 @@ def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tiles_use_the_units_for_matrices_and_load_16_bytes_at_once(capability: int, size: int):
     code, x = backend.code("tiles"), torch.empty(0, dtype=torch.bfloat16)
     depth, common = tile_products._depth(x, size), {"SIZE": size, "PRECISION": "ieee", "RUN": tile_products._run(size)}
-    pointers = dict.fromkeys(("x", "tiles", "bias", "out"), "*bf16")
-    pointers |= dict.fromkeys(("starts", "order", "place_of"), "*i64")
+    pointers: dict[str, str] = {**dict.fromkeys(("x", "tiles", "bias", "out"), "*bf16"), "starts": "*i32"}
+    pointers |= {"order": "*i64", "place_of": "*i64"}
     for has_order in (False, True):
         constants = common | {
             "STRIDE_IN": size if has_order else 1, "STRIDE_OUT": 1 if has_order else size, "HAS_ORDER": has_order,
@@ -52,7 +52,7 @@ def test_tiles_use_the_units_for_matrices_and_load_16_bytes_at_once(capability: 
         }  # fmt: skip
         text = assembly(code.line_product, pointers, "tokens x_width out_width", constants, capability)
         assert CAPABILITIES[capability] in text and "cp.async.cg.shared.global" in text
-    pointers = {"grad": "*bf16", "x": "*bf16", "out": "*fp32", "starts": "*i64", "column_of": "*i64"}
+    pointers = {"grad": "*bf16", "x": "*bf16", "out": "*fp32", "starts": "*i32", "column_of": "*i64"}
     constants = common | {
         "BLOCK_T": depth, "BLOCK_N": backend.block(size, most=64), "BLOCK_M": backend.block(4 * size, least=64),
     }  # fmt: skip

@@ -63,7 +63,8 @@ def test_a_gpu_without_a_working_triton_is_told_of_once(
 
 @needs_triton
 def test_a_first_kernel_that_fails_gives_its_reason():
-    assert "CPU tensor" in backend._failure(torch.device("cpu")) or backend._failure(torch.device("cpu"))
+    reason = backend._failure(torch.device("cpu"))  # which Triton's compiler has no code for
+    assert reason and "\n" not in reason
 
 
 def test_float32_is_multiplied_as_torch_does():

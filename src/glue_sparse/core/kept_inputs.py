@@ -29,11 +29,14 @@ def _product(node: Any, pick: Pick) -> Tensor | None:
 
 
 def _layer_norm(node: Any, pick: Pick) -> Tensor | None:
-    if len(node._saved_normalized_shape) != 1:
+    """In the order of torch's own steps, so that the same bits come out; in half precision it would lose digits."""
+    if len(node._saved_normalized_shape) != 1 or node._saved_input.dtype != torch.float32:
         return None
     y = (pick(node._saved_input) - node._saved_result1).mul_(node._saved_result2)
-    y = y if node._saved_weight is None else y.mul_(pick(node._saved_weight))
-    return y if node._saved_bias is None else y.add_(pick(node._saved_bias))
+    if node._saved_weight is None:
+        return y
+    weight, bias = pick(node._saved_weight), node._saved_bias
+    return y.mul_(weight) if bias is None else torch.addcmul(pick(bias), y, weight)
 
 
 _AGAIN: dict[str, Callable[[Any, Pick], Tensor | None]] = {
@@ -46,6 +49,8 @@ _AGAIN: dict[str, Callable[[Any, Pick], Tensor | None]] = {
     "NativeLayerNormBackward0": _layer_norm,
 }
 """Name of a step of autograd -> its result again, from what it keeps; none where it does not keep enough."""
+_OF_WEIGHTS = ("NativeLayerNormBackward0",)
+"""Those that keep weights of their module."""
 
 
 def again(node: Node | None, chosen: Tensor | None) -> Tensor | None:
@@ -54,14 +59,19 @@ def again(node: Node | None, chosen: Tensor | None) -> Tensor | None:
     return None if make is None else make(node, lambda x: picked(x, chosen))
 
 
-def is_kept_anyway(x: Tensor) -> bool:
+def is_kept_anyway(x: Tensor, is_sharded: bool) -> bool:
     """Whether `again` will give features of x in the backward pass, asked where x is used.
 
     Not inside of hooks for kept tensors (checkpointing, offloading), which may be made to give each one once.
+
+    Args:
+        is_sharded: whether the weights of modules may be given back before the backward pass asks for them.
     """
     if torch.compiler.is_compiling() or x.grad_fn is None or x.is_inference():
         return False
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:  # pyright: ignore[reportAttributeAccessIssue]
+        return False
+    if is_sharded and x.grad_fn.name() in _OF_WEIGHTS:
         return False
     found = again(x.grad_fn, x.new_zeros(0, dtype=torch.int32, device=x.device))
     return found is not None and found.shape[:-1] == x.shape[:-1]

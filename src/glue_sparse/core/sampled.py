@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from glue_sparse.core import block_sparse, sampled_trial, trials
 from glue_sparse.core.kept_inputs import again, is_kept_anyway, picked
-from glue_sparse.core.operators import is_transformed, note, operator, owned
+from glue_sparse.core.operators import is_transformed, note, operator, owned, read
 from glue_sparse.core.parametrization import Entries
 from glue_sparse.core.patterns import TYPES, Pattern, gradient_at, pattern, pattern_inputs_first
 from glue_sparse.core.sampled_convolutions import KINDS, convolution_pattern, convolved, is_followed
@@ -99,7 +99,7 @@ class Gather(torch.autograd.Function):
         dense = grad.to_dense() if grad.is_sparse else grad
         if token is not None:
             note(token, dense)
-        return dense.reshape(-1)[indices.long()].to(ctx.dtype), None, None, None
+        return read(dense, indices, ctx.dtype), None, None, None
 
 
 class _SampledLinear(torch.autograd.Function):
@@ -116,8 +116,7 @@ class _SampledLinear(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         ctx.dtype, ctx.inputs_first = x.dtype, inputs_first
         inputs, outputs = (rows, columns) if inputs_first else (columns, rows)
-        # of a sharded model the layer before may have given its weights back when this one's gradient is made
-        needs = ctx.needs_input_grad[2] and (is_sharded or not is_kept_anyway(x))
+        needs = ctx.needs_input_grad[2] and not is_kept_anyway(x, is_sharded)
         x = x.to(dtype)
         kept = picked(x, inputs) if needs else None
         ctx.save_for_backward(kept, weight if ctx.needs_input_grad[0] else None, inputs, outputs, starts, places)

@@ -19,6 +19,12 @@ def devices() -> list[str]:
     return [*found, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
 
 
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def speeds(device: str) -> dict[str, float | str]:
     """Half format -> how many times as fast as in float32 a product of two matrices is, or why there is none."""
     whole = _seconds(device, torch.float32)

@@ -8,6 +8,8 @@ import time
 
 import torch
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+"""On which is measured."""
 HALVES = ("bfloat16", "float16")
 _SIZES = {"cpu": 256, "mps": 1024, "cuda": 4096}
 _COMPILE = "import torch; print(torch.compile(lambda x: (2 * x + 1).relu().sum())(torch.ones(8, device='{device}')))"

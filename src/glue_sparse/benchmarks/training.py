@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from glue_sparse.benchmarks.machine import wait
+from glue_sparse.benchmarks.machine import DEVICE, wait
 from glue_sparse.core.active import active_tensors, attach
 from glue_sparse.core.budgets import total
 from glue_sparse.core.masks import select
@@ -30,9 +30,6 @@ HEADER = (
     "method", "trainable", "state bytes", "kept MiB", "peak MiB", "resident MiB", "median ms", "range ms",
     "step / full",
 )  # fmt: skip
-
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 LAYERS = ["query", "key", "value", "dense"]
@@ -158,6 +155,11 @@ def moments_of(optimizer: torch.optim.Optimizer) -> int:
     return sum(t.nbytes for s in optimizer.state.values() for t in s.values() if t.dim())
 
 
+def held_by(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of a model's tensors and of an optimizer's state between two steps."""
+    return sum(t.nbytes for t in (*model.parameters(), *model.buffers())) + moments_of(optimizer)
+
+
 def work(kind: str, bf16: bool, pipe: Connection) -> None:
     """A contender's process: one training step for each message, then its counts."""
     model, batch = build(kind), on_device(batch_of(16, 128))
@@ -171,7 +173,7 @@ def work(kind: str, bf16: bool, pipe: Connection) -> None:
         pipe.send(time.perf_counter() - started)
     resident = resident_peak()
     moments = moments_of(optimizer)
-    held = sum(t.nbytes for t in (*model.parameters(), *model.buffers())) + moments
+    held = held_by(model, optimizer)
     compact = sum(entries.values.numel() for _, entries in active_tensors(model))
     apart = sum(p.nbytes for _, part in held_tensors(model) for p in part.parameters())
     pipe.send(

@@ -10,6 +10,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from glue_sparse.banks.bank import TaskBank
 from glue_sparse.benchmarks.bank_swaps import diff_of, drawn, lines_of
 from glue_sparse.benchmarks.bank_ways import Way, nothing
+from glue_sparse.benchmarks.large import built
 from glue_sparse.benchmarks.limits import costs
 from glue_sparse.benchmarks.limits.costs import Part, Size
 from glue_sparse.benchmarks.training import DEVICE, on_device, prepared, stepper
@@ -40,16 +41,14 @@ def line() -> int:
     return LINES.get(DEVICE.type, 64)
 
 
-def bert(size: Size) -> Any:
+def bert(size: Size, dtype: torch.dtype = torch.float32) -> Any:
     """A random BERT classifier of this size without dropout, on the device, in training mode."""
-    torch.manual_seed(0)
     config: dict[str, Any] = {
         "vocab_size": size.vocabulary, "hidden_size": size.hidden, "num_hidden_layers": size.layers,
         "num_attention_heads": size.heads, "intermediate_size": size.intermediate, "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
     }  # fmt: skip
-    with DEVICE:
-        return BertForSequenceClassification(BertConfig(**config)).train()
+    return built(dtype, lambda: BertForSequenceClassification(BertConfig(**config)))
 
 
 def batch_of(size: Size) -> dict[str, Tensor]:

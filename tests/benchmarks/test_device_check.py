@@ -102,7 +102,9 @@ def test_ratios_are_of_medians_over_all_turns():
     assert (fish[3], fish[6]) == ("0.50", "0.50")
 
 
-@pytest.mark.parametrize("name", ["suite", "swaps", "decoding"])
+@pytest.mark.parametrize(
+    "name", ["suite", "swaps", "mixed", "decoding", pytest.param("training", marks=pytest.mark.slow)]
+)
 def test_tiny_chunks_end_well(name: str):
     found = outcome(Source(chunk, machine), name, TOLD)
     assert found["status"] in ("done", "not here"), found["sentence"]
@@ -113,7 +115,7 @@ def test_chunks_are_those_that_the_page_of_the_docs_lists():
     text = (Path(__file__).parents[2] / "docs/device_check.md").read_text()
     for quick in (True, False):
         assert all(f"`{name}`" in text for name in chunks(quick)), [*chunks(quick)]
-    with pytest.raises(ValueError, match="unknown chunk .kernel.; there are"):
+    with pytest.raises(ValueError, match="unknown chunk .kernel.; did you mean kernels"):
         chunk("kernel", True)
 
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from glue_sparse.benchmarks.device import exactness, methods, serving, suite
+from glue_sparse.benchmarks.device import exactness, methods, serving, suite, trainer
 from glue_sparse.benchmarks.device.part import Part, Table, Told
 from glue_sparse.benchmarks.limits import run as limits
 from glue_sparse.benchmarks.training import DEVICE
@@ -20,8 +20,11 @@ TIME_TO_LOSS = "glue_sparse.benchmarks.time_to_loss"
 def chunks(quick: bool) -> dict[str, Chunk]:
     """All of them; exactness before speed."""
     steps = {name: partial(methods.run, shape=shape, dtype=dtype) for name, shape, dtype in methods.chunks(quick)}
-    return {"suite": suite.run, "kernels": exactness.run, "limits": floors, "limits_bf16": floors_in_bf16, **steps,
-            "time_to_loss": time_to_loss, "swaps": serving.swaps, "decoding": serving.decoding}  # fmt: skip
+    return {
+        "suite": suite.run, "kernels": exactness.run, "training": trainer.run, "limits": floors,
+        "limits_bf16": floors_in_bf16, **steps, "time_to_loss": time_to_loss, "swaps": serving.swaps,
+        "mixed": serving.mixed, "decoding": serving.decoding,
+    }  # fmt: skip
 
 
 def chunk(name: str, quick: bool) -> Chunk:

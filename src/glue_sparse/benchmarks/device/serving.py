@@ -1,11 +1,14 @@
 """What a trained diff costs on the device: applying it, swapping tasks, and decoding with it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
+from glue_sparse.banks.mixed import MixedForward, loop_forward
+from glue_sparse.banks.mixed_choice import MixedOrLoop
 from glue_sparse.benchmarks import large
+from glue_sparse.benchmarks.bank_mixed import Rows, difference, random_diff, swapping
 from glue_sparse.benchmarks.bank_swaps import Case, diff_of, drawn, swaps_of
 from glue_sparse.benchmarks.bank_ways import Times, Way, alternating, nothing, of_diffs
 from glue_sparse.benchmarks.device.part import Part, Table, Told
@@ -16,13 +19,15 @@ from glue_sparse.benchmarks.training import DEVICE, prepared
 from glue_sparse.diffs.diff import SparseDiff
 
 BASE = Size(12, 768, 12, 3072, 30522, 16, 128)
+MOST_MIXED = 1e-3
+"""Part of a row's largest logit by which two ways may differ in float32."""
 _TOKENS = 32
 """Tokens that are generated."""
 
 
 def swaps(told: Told) -> Part:
     """One task to another, to the base, and `SparseDiff.remove` and `apply`, with random masks of 0.5 %."""
-    title, size = ("tiny BERT", paths.SMALL) if told.quick else ("BERT-base", BASE)
+    title, size = _size(told)
     model: Any = paths.bert(size).eval()
     first, second = (diff_of(model, drawn(model, seed, 1), seed) for seed in (0, 1))
     speed = copy_rate(DEVICE)
@@ -37,6 +42,38 @@ def swaps(told: Told) -> Part:
                f"tasks touch read and written once at {speed / 1e9:.1f} GB/s")  # fmt: skip
     facts["by_hand"] = by_hand._asdict()
     return Part([Table(told_of, ("swap", "median ms", "range ms", "median / floor"), lines)], facts)
+
+
+def mixed(told: Told) -> Part:
+    """Rows of two tasks in one batch, by mixed layers and task by task; both must give the same."""
+    title, size = _size(told)
+    forward = MixedForward(paths.bert(size).eval())
+    tasks = {name: forward.prepare(random_diff(forward.model.cpu(), seed)) for seed, name in enumerate(("a", "b"))}
+    forward = MixedForward(forward.model.to(DEVICE))
+    batch = {name: value for name, value in paths.batch_of(size).items() if name != "labels"}
+    names, use = [["a", "b"][row % 2] for row in range(size.rows)], swapping(forward, tasks)
+    last: dict[str, Rows] = {}
+    choice = MixedOrLoop(forward, use, tasks.__getitem__)
+    calls: dict[str, Callable[[], Rows]] = {
+        "mixed layers": lambda: forward.forward(batch, names, tasks),
+        "task by task": lambda: loop_forward(use, forward.model, batch, names),
+        "the faster one, found by trying": lambda: choice.forward(batch, names),
+    }
+
+    def call(name: str) -> Callable[[], None]:
+        return lambda: last.update({name: calls[name]()})
+
+    found = alternating([Way(name, nothing, call(name)) for name in calls], max(told.steps, 3))
+    off = difference(last["mixed layers"], last["task by task"])
+    lines = [(name, *ms(times)) for name, times in zip(calls, found, strict=True)]
+    told_of = f"{title}, {size.rows} rows of 2 tasks; both ways differ by {off:.0e} of a row's largest logit"
+    facts = {"difference": off, "seconds": {name: one._asdict() for name, one in zip(calls, found, strict=True)}}
+    wrong = f"mixed layers are off by {off:.0e} of a row's largest logit" if not off <= MOST_MIXED else ""
+    return Part([Table(told_of, ("way", "median ms", "range ms"), lines)], facts, wrong)
+
+
+def _size(told: Told) -> tuple[str, Size]:
+    return ("tiny BERT", paths.SMALL) if told.quick else ("BERT-base", BASE)
 
 
 def decoding(told: Told) -> Part:

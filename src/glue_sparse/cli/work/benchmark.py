@@ -1,5 +1,7 @@
 """What `glue-sparse benchmark` does."""
 
+from collections.abc import Iterable
+
 from glue_sparse.benchmarks import bank as banks
 from glue_sparse.benchmarks import folding as folds
 from glue_sparse.benchmarks import large as phases
@@ -18,16 +20,14 @@ def run(
     hidden_size: int | None, bank: bool, limits: bool, device_check: bool, chunk: str | None,
 ) -> None:  # fmt: skip
     """Measure what is asked for, by default training and the Fisher."""
-    for name, value, has_effect, wanted in (
+    _check_effects((
         ("quick", quick, block_sparse or bank or limits or device_check,
          "`block_sparse`, `bank`, `limits` or `device_check`"),
         ("dtype", dtype, large, "`large`"), ("chunk", chunk, device_check, "`device_check`"),
         ("out", out, large or sharded or bank or limits or device_check,
          "`large`, `sharded`, `bank`, `limits` or `device_check`"),
         ("num_processes", num_processes, sharded, "`sharded`"), ("hidden_size", hidden_size, sharded, "`sharded`"),
-    ):  # fmt: skip
-        if value and not has_effect:
-            raise ValueError(f"`{name}` has no effect without {wanted}: leave it out, or give that")
+    ))  # fmt: skip
     if large:
         phases.run(large, dtype or "float32", steps, out)
         return
@@ -54,3 +54,10 @@ def run(
         train(steps, bf16)
     if not training:
         compare_fisher(task, data_dir)
+
+
+def _check_effects(told: Iterable[tuple[str, object, object, str]]) -> None:
+    """Raise a ValueError for a flag that was given without what it needs: (name, value, has effect, what it needs)."""
+    for name, value, has_effect, wanted in told:
+        if value and not has_effect:
+            raise ValueError(f"`{name}` has no effect without {wanted}: leave it out, or give that")

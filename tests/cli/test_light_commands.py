@@ -142,6 +142,7 @@ def test_an_empty_word_is_told_by_its_place(words: list[str], sentence: str, cap
         ("table show {grid} --output_dir {grid}", "--output_dir {grid} is no folder"),
         ("benchmark --fisher --training", "argument --training: not allowed with argument --fisher"),
         ("benchmark --quick", "--quick has no effect without --block_sparse"),
+        ("benchmark --limits --chunk swaps", "--chunk has no effect without --device_check"),
     ],
 )
 def test_what_would_have_no_effect_is_refused(

@@ -15,6 +15,7 @@ RUN = [
 ]  # fmt: skip
 
 
+@pytest.mark.cuda
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_one_rank_that_holds_the_whole_base_in_parts(tmp_path: Path):

@@ -25,6 +25,8 @@ from glue_sparse.benchmarks.bank_ways import (
     timed,
 )
 from glue_sparse.benchmarks.fisher import sample
+from glue_sparse.benchmarks.limits.ceilings import copy_rate
+from glue_sparse.benchmarks.limits.costs import num_lines
 from glue_sparse.benchmarks.training import DEVICE, batch_of, on_device
 from glue_sparse.core.chosen import narrow
 from glue_sparse.core.masks import select
@@ -87,18 +89,10 @@ def diff_of(model: nn.Module, places: Places, seed: int) -> SparseDiff:
     return SparseDiff(indices, values, whole, shapes, dict.fromkeys(places, "0" * 64), DiffInfo("random values"))
 
 
-def lines_of(pair: Sequence[SparseDiff]) -> int:
-    """Cache lines that a swap between two diffs has to touch, of float32 tensors."""
+def lines_of(pair: Sequence[SparseDiff], line: int = LINE) -> int:
+    """Cache lines of `line` bytes that a swap between these diffs has to touch, of float32 tensors."""
     names = {name for diff in pair for name in diff.indices}
-    return sum(len(torch.cat([diff.positions(name) * 4 // LINE for diff in pair]).unique()) for name in names)
-
-
-def bandwidth() -> float:
-    """Bytes a second that a copy reads and writes, of more than caches hold."""
-    source = torch.ones(1 << 26)
-    target = torch.empty_like(source)
-    best = min(timed(lambda: target.copy_(source)).clock for _ in range(20))
-    return 2 * source.nbytes / best
+    return num_lines((torch.cat([diff.positions(name) for diff in pair]) for name in names), line)
 
 
 def overlap(pair: tuple[SparseDiff, SparseDiff]) -> float:
@@ -188,7 +182,7 @@ def measured(rounds: int, task: str, data_dir: str | None, quick: bool) -> tuple
         task, data_dir: whose examples the FISH masks are of.
         quick: MiniLM alone.
     """
-    speed, (title, model, places) = bandwidth(), scored(task, data_dir)
+    speed, (title, model, places) = copy_rate(DEVICE), scored(task, data_dir)
     named = {f"FISH, {title}": places, "random": [drawn(model, seed, 1) for seed in range(2)],
              f"simulated runs of {RUN}": [drawn(model, seed, RUN) for seed in range(2)]}  # fmt: skip
     cases = [Case("MiniLM", kind, _pair(model, found)) for kind, found in named.items()]

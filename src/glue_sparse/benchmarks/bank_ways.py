@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from glue_sparse.banks.bank import TaskBank
+from glue_sparse.benchmarks.machine import wait
 from glue_sparse.benchmarks.training import DEVICE, LAYERS, peft_library
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.models.sources import quiet
@@ -57,10 +58,10 @@ class Times(NamedTuple):
 
 def timed(call: Callable[[], object]) -> Taken:
     """What one call takes."""
+    wait(DEVICE)
     clock, processor = time.perf_counter(), time.process_time()
     call()
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
+    wait(DEVICE)
     return Taken(time.perf_counter() - clock, time.process_time() - processor)
 
 
@@ -103,7 +104,7 @@ def of_diffs(model: nn.Module, diffs: tuple[SparseDiff, SparseDiff]) -> Way:
 
     order = cycle(diffs)
     swap()
-    return Way("SparseDiff.remove and apply", _nothing, swap, model)
+    return Way("SparseDiff.remove and apply", nothing, swap, model)
 
 
 def of_states(model: nn.Module, diffs: tuple[SparseDiff, SparseDiff]) -> Way:
@@ -113,7 +114,7 @@ def of_states(model: nn.Module, diffs: tuple[SparseDiff, SparseDiff]) -> Way:
         with diff.applied(model, check=False):
             states.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
     order = cycle(states)
-    return Way("load_state_dict from memory", _nothing, lambda: model.load_state_dict(next(order)), model)
+    return Way("load_state_dict from memory", nothing, lambda: model.load_state_dict(next(order)), model)
 
 
 def of_folder(folder: Path) -> Way:
@@ -123,7 +124,7 @@ def of_folder(folder: Path) -> Way:
         with quiet():
             loaded(AutoModelForSequenceClassification, str(folder), local_files_only=True).to(DEVICE)
 
-    return Way("from_pretrained from disk", _nothing, load)
+    return Way("from_pretrained from disk", nothing, load)
 
 
 def of_peft(build: Callable[[], nn.Module]) -> Iterator[Way]:
@@ -133,11 +134,11 @@ def of_peft(build: Callable[[], nn.Module]) -> Iterator[Way]:
                          ("SHiRA r=3", peft.ShiraConfig(r=3, target_modules=LAYERS, init_weights=False))):  # fmt: skip
         model = peft.get_peft_model(build(), config, "first")
         model.add_adapter("second", config)
-        yield Way(f"peft {name}, set_adapter", _nothing, _hot(model), model)
+        yield Way(f"peft {name}, set_adapter", nothing, _hot(model), model)
     model = peft.get_peft_model(build(), peft.LoraConfig(r=8, target_modules=LAYERS, init_lora_weights=False), "first")
     model.add_adapter("second", model.peft_config["first"])
     model.merge_adapter()
-    yield Way("peft LoRA r=8, unmerge and merge", _nothing, _merged(model), model)
+    yield Way("peft LoRA r=8, unmerge and merge", nothing, _merged(model), model)
 
 
 def _hot(model: Any) -> Callable[[], None]:
@@ -162,10 +163,10 @@ def forwards(models: Mapping[str, Any], batch: dict[str, Tensor], rounds: int) -
     def passing(model: Any) -> Callable[[], object]:
         return lambda: model(**batch)
 
-    ways = [Way(name, _nothing, passing(model.eval()), model) for name, model in models.items()]
+    ways = [Way(name, nothing, passing(model.eval()), model) for name, model in models.items()]
     with torch.no_grad():
         return {way.name: found.median for way, found in zip(ways, alternating(ways, rounds), strict=True)}
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """Nothing to get ready."""

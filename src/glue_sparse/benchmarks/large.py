@@ -26,7 +26,7 @@ from glue_sparse.benchmarks.training import DEVICE, on_device, peft_library
 from glue_sparse.core.active import attach
 from glue_sparse.core.batches import loss_of
 from glue_sparse.core.masks import select
-from glue_sparse.core.params import body_names
+from glue_sparse.core.params import body_names, head_names, output_embeddings
 from glue_sparse.diffs.diff import SparseDiff
 from glue_sparse.scores.fisher import fisher
 from glue_sparse.scores.scores import magnitude, noise
@@ -42,7 +42,7 @@ SIZES: dict[str, dict[str, Any]] = {
 """Size -> what a Llama of it is like; words and output layer are tied."""
 PHASES = ("build", "score", "select", "attach", "step", "save")
 DENSITY = 0.005
-NUM_EXAMPLES, NUM_TOKENS = 4, 32
+NUM_EXAMPLES, NUM_TOKENS, VOCABULARY = 4, 32, 32000
 _OURS = ("random", "magnitude", "fish")
 METHODS = (*_OURS, "lora", "shira")
 
@@ -63,19 +63,25 @@ class Measured:
 
 def decoder(size: str, dtype: torch.dtype) -> Any:
     """A random Llama on the measured device, built there in its type."""
+    return built(dtype, lambda: LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, tie_word_embeddings=True,
+                                                             **SIZES[size])))  # fmt: skip
+
+
+def built(dtype: torch.dtype, make: Callable[[], Any]) -> Any:
+    """A random model in training mode, made on the measured device in a type, the same one each time."""
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with DEVICE:
-            return LlamaForCausalLM(LlamaConfig(vocab_size=32000, tie_word_embeddings=True, **SIZES[size])).train()
+            return make().train()
     finally:
         torch.set_default_dtype(before)
 
 
-def batch(rows: int) -> dict[str, Tensor]:
+def batch(rows: int, tokens: int = NUM_TOKENS) -> dict[str, Tensor]:
     """Random tokens, each with the next one as its label."""
-    ids = torch.randint(0, 32000, (rows, NUM_TOKENS), generator=torch.Generator().manual_seed(rows))
+    ids = torch.randint(0, VOCABULARY, (rows, tokens), generator=torch.Generator().manual_seed(rows))
     return on_device({"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids})
 
 
@@ -101,16 +107,20 @@ def _sparse(model: nn.Module, method: str, phase: Callable[[str], Any]) -> nn.Mo
     return model
 
 
-def _adapted(model: Any, method: str, phase: Callable[[str], Any]) -> nn.Module:
-    """The model with an adapter of peft, of about as many entries as ours have."""
-    peft = peft_library()
+def adapted(model: Any, method: str) -> Any:
+    """The model with an adapter of peft, `lora` or `shira`, of about as many entries as ours have; a head trains too.
+
+    Adapters are before all linear layers but a head and what gives a language model's words.
+    """
+    peft, head = peft_library(), {name.rpartition(".")[0] for name in head_names(model)}
+    apart = head | {name.rpartition(".")[0] for name in output_embeddings(model)}
     linear = {name: module for name, module in model.named_modules()
-              if isinstance(module, nn.Linear) and name != "lm_head"}  # fmt: skip
+              if isinstance(module, nn.Linear) and name not in apart}  # fmt: skip
     budget = DENSITY * sum(p.numel() for p in model.parameters())
     rank = max(1, round(budget / sum(sum(module.weight.shape) for module in linear.values())))
-    told = {"r": rank, "target_modules": sorted({name.rpartition(".")[2] for name in linear})}
-    with phase("attach"):
-        return peft.get_peft_model(model, peft.LoraConfig(**told) if method == "lora" else peft.ShiraConfig(**told))
+    told = {"r": rank, "target_modules": sorted({name.rpartition(".")[2] for name in linear}),
+            "modules_to_save": sorted(head) or None}  # fmt: skip
+    return peft.get_peft_model(model, peft.LoraConfig(**told) if method == "lora" else peft.ShiraConfig(**told))
 
 
 def _steps(model: Any, count: int) -> float:
@@ -146,7 +156,11 @@ def measured(method: str, size: str, dtype: torch.dtype, steps: int) -> Measured
     found.entries = sum(p.numel() for p in plain.parameters())
     found.base = sum(p.nbytes for p in plain.parameters())
     held = memory.now(DEVICE)
-    model: Any = (_sparse if method in _OURS else _adapted)(plain, method, phase)
+    if method in _OURS:
+        model: Any = _sparse(plain, method, phase)
+    else:
+        with phase("attach"):
+            model = adapted(plain, method)
     found.trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if steps:
         with phase("step"):

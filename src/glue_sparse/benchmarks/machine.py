@@ -8,6 +8,8 @@ import time
 
 import torch
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+"""On which is measured."""
 HALVES = ("bfloat16", "float16")
 _SIZES = {"cpu": 256, "mps": 1024, "cuda": 4096}
 _COMPILE = "import torch; print(torch.compile(lambda x: (2 * x + 1).relu().sum())(torch.ones(8, device='{device}')))"
@@ -17,6 +19,12 @@ def devices() -> list[str]:
     """Kinds of devices that torch can use here, the one it would take first."""
     found = ["cuda"] if torch.cuda.is_available() else []
     return [*found, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def speeds(device: str) -> dict[str, float | str]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from glue_sparse.benchmarks.machine import DEVICE, wait
 from glue_sparse.core.active import active_tensors, attach
 from glue_sparse.core.budgets import total
 from glue_sparse.core.masks import select
@@ -29,9 +30,6 @@ HEADER = (
     "method", "trainable", "state bytes", "kept MiB", "peak MiB", "resident MiB", "median ms", "range ms",
     "step / full",
 )  # fmt: skip
-
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 LAYERS = ["query", "key", "value", "dense"]
@@ -55,28 +53,21 @@ def peft_library() -> Any:
     return needed("peft", "a comparison with peft", "benchmark")
 
 
-def masked(model: nn.Module, score: Callable) -> nn.Module:
-    """The model with the best 0.5 % by a score attached."""
+def masked(model: nn.Module, score: Callable, batch: dict[str, Tensor]) -> nn.Module:
+    """The model with the best 0.5 % by a score of one batch attached."""
     head = head_names(model)
     names = body_names(model, head)
     sizes = [p.numel() for p in model.parameters()]
     budget = total(0.005, sum(sizes), sum(model.get_parameter(name).numel() for name in head))
-    attach(model, select(score(model, names, [on_device(batch_of(16, 128))]), budget))
+    attach(model, select(score(model, names, [batch]), budget))
     return model
 
 
 def build(kind: str) -> nn.Module:
-    """One contender, on its device, in training mode."""
+    """One contender of MiniLM, on its device, in training mode."""
     torch.manual_seed(0)
     model: Any = load_classifier("minilm", 2, ("a", "b")).to(DEVICE)  # pyright: ignore[reportArgumentType]
-    if kind == "fish":
-        model = masked(model, lambda *inputs: fisher(*inputs, progress=False))
-    elif kind == "random":
-        model = masked(model, lambda *inputs: {n: s.to(DEVICE) for n, s in noise(*inputs).items()})
-    elif kind in ("gates", "structured"):
-        gates = GATES[kind]
-        gates.attach(model, gates.prepare(model, head_names(model), lambda count: ()))
-    elif kind == "lora":
+    if kind == "lora":
         peft = peft_library()
         config = peft.LoraConfig(r=8, target_modules=LAYERS, modules_to_save=["classifier"])
         model = peft.get_peft_model(model, config)
@@ -84,7 +75,21 @@ def build(kind: str) -> nn.Module:
         peft = peft_library()
         config = peft.ShiraConfig(r=3, target_modules=LAYERS, modules_to_save=["classifier"])
         model = peft.get_peft_model(model, config)
+    else:
+        model = prepared(model, kind, on_device(batch_of(16, 128)))
     return model.to(DEVICE).train()
+
+
+def prepared(model: nn.Module, kind: str, batch: dict[str, Tensor]) -> nn.Module:
+    """Any model as a method of ours trains it: `fish` by one batch, `random`, a kind of `GATES`, or `full` as it is."""
+    if kind == "fish":
+        return masked(model, lambda *inputs: fisher(*inputs, progress=False), batch)
+    if kind == "random":
+        return masked(model, lambda *inputs: {n: s.to(DEVICE) for n, s in noise(*inputs).items()}, batch)
+    if kind in GATES:
+        gates = GATES[kind]
+        gates.attach(model, gates.prepare(model, head_names(model), lambda count: ()))
+    return model
 
 
 class Counts(NamedTuple):
@@ -125,11 +130,11 @@ def resident_peak() -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def work(kind: str, bf16: bool, pipe: Connection) -> None:
-    """A contender's process: one training step for each message, then its counts."""
-    model, batch = build(kind), on_device(batch_of(16, 128))
+def stepper(
+    model: Any, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor], bf16: bool = False, kind: str = ""
+) -> Callable[[], None]:
+    """A training step with clipping, waited for; `kind` is one of `GATES` where the loss has a penalty."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
 
     def step() -> None:
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16):
@@ -140,16 +145,35 @@ def work(kind: str, bf16: bool, pipe: Connection) -> None:
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
+        wait(DEVICE)
+
+    return step
+
+
+def moments_of(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of an optimizer's state beside what is one number."""
+    return sum(t.nbytes for s in optimizer.state.values() for t in s.values() if t.dim())
+
+
+def held_by(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of a model's tensors and of an optimizer's state between two steps."""
+    return sum(t.nbytes for t in (*model.parameters(), *model.buffers())) + moments_of(optimizer)
+
+
+def work(kind: str, bf16: bool, pipe: Connection) -> None:
+    """A contender's process: one training step for each message, then its counts."""
+    model, batch = build(kind), on_device(batch_of(16, 128))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+    step = stepper(model, optimizer, batch, bf16, kind)
 
     while pipe.recv():
         started = time.perf_counter()
         step()
         pipe.send(time.perf_counter() - started)
     resident = resident_peak()
-    moments = sum(t.nbytes for s in optimizer.state.values() for t in s.values() if t.dim())
-    held = sum(t.nbytes for t in (*model.parameters(), *model.buffers())) + moments
+    moments = moments_of(optimizer)
+    held = held_by(model, optimizer)
     compact = sum(entries.values.numel() for _, entries in active_tensors(model))
     apart = sum(p.nbytes for _, part in held_tensors(model) for p in part.parameters())
     pipe.send(

@@ -1,0 +1,60 @@
+"""The chunks of a device check, by name, in the order in which they are done."""
+
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from glue_sparse.benchmarks.device import exactness, methods, serving, suite, trainer
+from glue_sparse.benchmarks.device.part import Part, Table, Told
+from glue_sparse.benchmarks.limits import run as limits
+from glue_sparse.benchmarks.training import DEVICE
+from glue_sparse.writing.words import check_one_of
+
+Chunk = Callable[[Told], Part]
+TIME_TO_LOSS = "glue_sparse.benchmarks.time_to_loss"
+"""Module whose `measure(device=..., quick=...)` gives seconds to equal loss."""
+
+
+def chunks(quick: bool) -> dict[str, Chunk]:
+    """All of them; exactness before speed."""
+    steps = {name: partial(methods.run, shape=shape, dtype=dtype) for name, shape, dtype in methods.chunks(quick)}
+    return {
+        "suite": suite.run, "kernels": exactness.run, "training": trainer.run, "limits": floors,
+        "limits_bf16": floors_in_bf16, **steps, "time_to_loss": time_to_loss, "swaps": serving.swaps,
+        "mixed": serving.mixed, "decoding": serving.decoding,
+    }  # fmt: skip
+
+
+def chunk(name: str, quick: bool) -> Chunk:
+    """The one of a name; ValueError where there is none."""
+    known = chunks(quick)
+    check_one_of("chunk", name, known)
+    return known[name]
+
+
+def floors(told: Told) -> Part:
+    """`--limits` in float32."""
+    return _floors(told, bf16=False)
+
+
+def floors_in_bf16(told: Told) -> Part:
+    """`--limits` under bfloat16 autocast, where the device is fast in it."""
+    if not methods.large.multiplies(methods.DTYPES["bfloat16"]):
+        return Part([], {}, missing="products in bfloat16 are many times slower than in float32 here: not measured")
+    return _floors(told, bf16=True)
+
+
+def _floors(told: Told, bf16: bool) -> Part:
+    facts = limits.measured(told.steps, bf16, told.quick)
+    return Part([Table(limits.said(facts), limits.HEADER, limits.lines(facts))], facts)
+
+
+def time_to_loss(told: Told) -> Part:
+    """Seconds that a sparse network needs for the loss of a dense one, and of a smaller dense one."""
+    if not find_spec(TIME_TO_LOSS):
+        return Part([], {}, missing=f"this version has no module {TIME_TO_LOSS}")
+    facts: dict[str, Any] = import_module(TIME_TO_LOSS).measure(device=DEVICE.type, quick=told.quick)
+    lines = [(name, str(value)) for name, value in facts.items()]
+    return Part([Table("time to equal loss", ("what", "found"), lines)], facts)

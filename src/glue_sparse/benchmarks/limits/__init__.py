@@ -1,0 +1,1 @@
+"""How near the hot paths are to what the machine at hand allows: `glue-sparse benchmark --limits`."""

@@ -12,6 +12,7 @@ from glue_sparse.methods.gates import gates
 from glue_sparse.methods.gates.gate_counts import expected_open, report
 from glue_sparse.methods.gates.gates import Draw, GatedDiff, GroupGate, attach_gates, collapse, gated_tensors
 from glue_sparse.methods.gates.hard_concrete import HardConcrete
+from glue_sparse.methods.gates.noise import Noise
 from networks import bert, cast
 
 CONCRETE = HardConcrete()
@@ -44,12 +45,10 @@ def plain(held: GatedDiff, weight: Tensor) -> Tensor:
     draw, flat = held.drawn(), held.alpha.view(-1)
     source = held.noise(draw)
     assert source is not None and draw is not None
-    noise = torch.cat([source(flat[part]) for part in gates.chunks(flat)])
+    noise = torch.cat([source(part) for part in gates.chunks(flat)])
     z = gate(held.alpha, noise.view_as(held.alpha).double())
     if held.group is not None:
-        u = torch.rand(
-            (1,), generator=torch.Generator().manual_seed(gates.seed_of(draw[0], "group gate", draw[1], "all"))
-        )
+        u = Noise(draw[0], "group gate", draw[1], "all", longest=1, device=flat.device)(slice(0, 1))
         z = z * gate(held.group.alpha, torch.logit(u, eps=1e-4).double())
     return weight + z * held.diff
 

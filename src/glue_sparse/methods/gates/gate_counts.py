@@ -17,16 +17,15 @@ class _OpenCount(torch.autograd.Function):
     def forward(ctx, alpha: Tensor, concrete: HardConcrete) -> Tensor:
         ctx.save_for_backward(alpha)
         ctx.concrete = concrete
-        flat = alpha.view(-1)
-        sums = by_parts(flat, lambda part: concrete.open_probability(flat[part]).sum().double())
-        return torch.stack(sums).sum() if sums else alpha.new_zeros((), dtype=torch.float64)
+        sums = by_parts(lambda start, a: concrete.open_probability(a).sum().double(), alpha)
+        return torch.stack(sums).sum()
 
     @staticmethod
     def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (alpha,) = ctx.saved_tensors
         gradient = torch.empty_like(alpha)
-        flat, out, given = alpha.view(-1), gradient.view(-1), grad_outputs[0].to(alpha.dtype)
-        by_parts(flat, lambda part: torch.mul(ctx.concrete.open_slope(flat[part]), given, out=out[part]))
+        given = grad_outputs[0].to(alpha.dtype)
+        by_parts(lambda start, a, out: torch.mul(ctx.concrete.open_slope(a), given, out=out), alpha, gradient)
         return gradient, None
 
 
@@ -73,13 +72,13 @@ def report(model: nn.Module) -> GateReport:
         total += gates.alpha.numel()
         expected += float(expected_open(gates))
         z_group, _ = gates.group_gate(None)
-        for part_counts in by_parts(gates.alpha.view(-1), partial(_histogram, gates, z_group)):
+        for part_counts in by_parts(partial(_histogram, gates, z_group), gates.alpha):
             counts += part_counts.cpu()
     return GateReport(total, expected, int(counts[1:].sum()), tuple(counts.tolist()))
 
 
-def _histogram(gates: GatedDiff, z_group: Tensor, part: slice) -> Tensor:
+def _histogram(gates: GatedDiff, z_group: Tensor, start: int, alpha: Tensor) -> Tensor:
     """[12] entries of a part in each bin of `GateReport.histogram`."""
-    z = gates.concrete.gate(gates.alpha.view(-1)[part]).mul_(z_group)
+    z = gates.concrete.gate(alpha).mul_(z_group)
     bins = torch.where(z > 0, torch.where(z < 1, (z * 10).long().clamp_(max=9) + 1, 11), 0)
     return torch.bincount(bins, minlength=12)

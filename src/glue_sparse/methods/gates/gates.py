@@ -14,9 +14,9 @@ from glue_sparse.core.parametrization import Parametrization, held_tensors, inst
 from glue_sparse.methods.gates.hard_concrete import HardConcrete
 from glue_sparse.methods.gates.noise import Noise
 
-_CHUNK = 3 << 13
+_CHUNK = 32_000
 """Entries worked on at a time on a CPU: what a core's cache holds, so that no dense intermediate is ever formed, and
-below the 32,768 from which torch shares out every single operation among threads."""
+fewer than the 32,768 from which torch shares out every single operation among threads."""
 _CHUNK_OF_ACCELERATOR = 1 << 22
 """The same on an accelerator: enough to keep it busy, and little beside a large model's tensors."""
 
@@ -43,8 +43,12 @@ class _Apply(torch.autograd.Function):
         if gates.is_closed(ctx.draw):
             return weight.view_as(weight)
         theta = torch.empty_like(weight)
-        out, base, change = theta.view(-1), weight.view(-1), gates.changing(ctx.draw)
-        by_parts(out, lambda part: torch.add(base[part], change(part), out=out[part]))
+        change = gates.changing(ctx.draw)
+
+        def fill(start: int, d: Tensor, a: Tensor, base: Tensor, out: Tensor) -> None:
+            torch.add(base, change(start, d, a), out=out)
+
+        by_parts(fill, diff, alpha, weight, theta)
         return theta
 
     @staticmethod
@@ -56,27 +60,26 @@ class _Apply(torch.autograd.Function):
         noise = gates.noise(ctx.draw)
         z_group, group_slope = gates.group_gate(ctx.draw)
         grad_diff, grad_alpha = torch.empty_like(diff), torch.empty_like(alpha)
-        d, a, to_diff, to_alpha = (t.view(-1) for t in (diff, alpha, grad_diff, grad_alpha))
         g = grad_outputs[0].to_dense() if grad_outputs[0].is_sparse else grad_outputs[0]
-        g = g.reshape(-1)
 
-        def fill(part: slice) -> Tensor | None:
+        def fill(start: int, g: Tensor, d: Tensor, a: Tensor, to_diff: Tensor, to_alpha: Tensor) -> Tensor | None:
             """Write the gradients of a part, and return its share of that of the group's gate."""
-            passed = g[part].to(d.dtype)
-            by_gate = passed * d[part]
-            z, by_alpha = concrete.gate_and_gradient(a[part], by_gate, noise and noise(part))
+            g = g.to(d.dtype)
+            by_gate = g * d
+            z, by_alpha = concrete.gate_and_gradient(a, by_gate, noise and noise(start, len(a)))
             if group is None:
-                torch.mul(passed, z, out=to_diff[part])
-                to_alpha[part] = by_alpha
+                torch.mul(g, z, out=to_diff)
+                to_alpha.copy_(by_alpha)
                 return None
-            torch.mul(passed, z_group, out=to_diff[part]).mul_(z)
-            torch.mul(by_alpha, z_group, out=to_alpha[part])
+            torch.mul(g, z_group, out=to_diff).mul_(z)
+            torch.mul(by_alpha, z_group, out=to_alpha)
             return torch.dot(by_gate, z).double()
 
-        shares = by_parts(d, fill)
+        found = by_parts(fill, g.contiguous(), diff, alpha, grad_diff, grad_alpha)
         if group is None:
             return grad_diff, grad_alpha, None, None, None
-        grad_group = (torch.stack(shares).sum() * group_slope).to(group.dtype).view_as(group)
+        shares = torch.stack([share for share in found if share is not None])
+        grad_group = (shares.sum() * group_slope).to(group.dtype).view_as(group)
         return grad_diff, grad_alpha, grad_group, None, None
 
 
@@ -125,22 +128,22 @@ class GatedDiff(Parametrization):
     @torch.no_grad()
     def change(self) -> Tensor:
         """z * z_group * d, flat float32: what the gates let through now."""
-        whole, change = torch.empty_like(self.diff).view(-1), self.changing(self.drawn())
-        by_parts(whole, lambda part: whole[part].copy_(change(part)))
-        return whole
+        whole, change = torch.empty_like(self.diff), self.changing(self.drawn())
+        by_parts(lambda start, d, a, out: out.copy_(change(start, d, a)), self.diff, self.alpha, whole)
+        return whole.view(-1)
 
     def drawn(self) -> tuple[int, int] | None:
         """(seed, step) of the sample that the gates show now; none for deterministic gates."""
         return (self.draw.seed, self.draw.step) if self.training or self.draw.in_eval else None
 
-    def noise(self, draw: tuple[int, int] | None) -> Callable[[slice], Tensor] | None:
-        """Logistic noise of a sample, of any part of the flat entries."""
+    def noise(self, draw: tuple[int, int] | None) -> Callable[[int, int], Tensor] | None:
+        """Logistic noise of a sample for (first of the flat entries, number of entries)."""
         if draw is None:
             return None
         seed, step = draw
         longest, device = min(_chunk(self.alpha), self.alpha.numel()), self.alpha.device
         uniform = Noise(seed, "gates", step, self.name, longest=longest, device=device)
-        return lambda part: self.concrete.logistic(uniform(part))
+        return lambda start, count: self.concrete.logistic(uniform(start, count))
 
     def group_gate(self, draw: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
         """(gate, slope) of the group: scalars, (1, 0) where there is no group."""
@@ -155,14 +158,13 @@ class GatedDiff(Parametrization):
         """
         return self.group is not None and self.alpha.device.type == "cpu" and not self.group_gate(draw)[0]
 
-    def changing(self, draw: tuple[int, int] | None) -> Callable[[slice], Tensor]:
-        """z * z_group * d of any part of the flat entries."""
+    def changing(self, draw: tuple[int, int] | None) -> Callable[[int, Tensor, Tensor], Tensor]:
+        """z * z_group * d of a part, given (its first flat entry, its d, its alpha)."""
         noise, (z_group, _) = self.noise(draw), self.group_gate(draw)
-        d, a = self.diff.detach().view(-1), self.alpha.detach().view(-1)
 
-        def change(part: slice) -> Tensor:
-            z = self.concrete.gate(a[part], noise and noise(part))
-            return (z if self.group is None else z.mul_(z_group)).mul_(d[part])
+        def change(start: int, d: Tensor, a: Tensor) -> Tensor:
+            z = self.concrete.gate(a, noise and noise(start, len(a)))
+            return (z if self.group is None else z.mul_(z_group)).mul_(d)
 
         return change
 
@@ -190,36 +192,35 @@ class GroupGate(nn.Module):
         if draw is not None:
             seed, step = draw
             uniform = Noise(seed, "group gate", step, self.name, longest=1, device=alpha.device)
-            noise = concrete.logistic(uniform(slice(0, 1)))
+            noise = concrete.logistic(uniform(0, 1))
         z, slope = concrete.gate_and_slope(alpha, noise)
         return z.squeeze(), slope.squeeze()
 
 
-def by_parts(flat: Tensor, work: Callable[[slice], T]) -> list[T]:
-    """What `work` returns for each part of a flat tensor, in their order; nothing is recorded for gradients.
+def by_parts(work: Callable[..., T], *tensors: Tensor) -> list[T]:
+    """What `work` returns for each part of contiguous tensors of one size, in order; without a record for gradients.
 
     On a CPU threads take the parts in turns, as many as torch has: an operation on a part that a core's cache holds is
     too short to be shared out itself. What comes out does not depend on their number.
+
+    Args:
+        work: called with the flat position at which a part begins, and the flat part of each tensor.
     """
-    parts = list(chunks(flat))
-    count = min(torch.get_num_threads(), len(parts)) if flat.device.type == "cpu" else 1
+    size, on_cpu = _chunk(tensors[0]), tensors[0].device.type == "cpu"
+    with torch.no_grad():
+        parts = list(enumerate(zip(*(t.view(-1).split(size) for t in tensors), strict=True)))
+    count = min(torch.get_num_threads(), len(parts)) if on_cpu else 1
 
     @torch.no_grad()  # which each thread has to say itself
     def share(first: int) -> list[T]:
-        return [work(part) for part in parts[first::count]]
+        return [work(index * size, *part) for index, part in parts[first::count]]
 
     if count < 2:
-        return share(0) if parts else []
+        return share(0)
     with ThreadPoolExecutor(count - 1) as pool:
         others = [pool.submit(share, first) for first in range(1, count)]
         shares = [share(0), *(other.result() for other in others)]
     return [shares[index % count][index // count] for index in range(len(parts))]
-
-
-def chunks(flat: Tensor) -> Iterator[slice]:
-    """Parts of a flat tensor to work on one after another."""
-    size, end = _chunk(flat), flat.numel()
-    return (slice(start, min(start + size, end)) for start in range(0, end, size))
 
 
 def _chunk(tensor: Tensor) -> int:

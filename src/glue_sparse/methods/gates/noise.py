@@ -18,9 +18,9 @@ class Noise:
     With the keys k0 and k1 (the lower and the upper 32 bits of a seed) the number at the flat position p is, in 32-bit
     integers that wrap around and shifts that fill with zeros,
 
-        x = 0x9e3779b9 p + k0                         a Weyl sequence (SplitMix: Steele, Lea and Flood, 2014)
-        x = (x ^ (x >> 16)) 0x85ebca6b                the last steps of MurmurHash3 (Appleby), k1 between them
-        x = (x ^ (x >> 13) ^ k1) 0xc2b2ae35
+        x = k0 + 0x9e3779b9 p                         a Weyl sequence (SplitMix: Steele, Lea and Flood, 2014)
+        x = k1 + 0x85ebca6b (x ^ (x >> 16))           the last steps of MurmurHash3 (Appleby), k1 between them
+        x = 0xc2b2ae35 (x ^ (x >> 13))
         u = 1/2 + 2^-32 x, x read as signed           rounded to float32 twice: x, and the sum
 
     MurmurHash3's very last step is left out: it changes the lower 16 bits alone, and u by less than 2^-16. Products of
@@ -36,15 +36,17 @@ class Noise:
 
     def __init__(self, seed: int, *keys: str | int, longest: int, device: torch.device):
         both = seed_of(seed, *keys)
-        self._first, self._second = both & 0xFFFFFFFF, _signed(both >> 32)
+        self._first = both & 0xFFFFFFFF
+        self._second = torch.tensor(_signed(both >> 32), dtype=torch.int32, device=device)
+        self._half = torch.tensor(0.5, device=device)
         self._steps = torch.arange(longest, dtype=torch.int32, device=device).mul_(_signed(_WEYL))
 
-    def __call__(self, part: slice) -> Tensor:
-        """The numbers at flat positions `part`, float32 in [0, 1]."""
-        x = self._steps[: part.stop - part.start] + _signed(_WEYL * part.start + self._first)
-        _fold(x, 16).mul_(_signed(_FIRST))
-        _fold(x, 13).bitwise_xor_(self._second).mul_(_signed(_SECOND))
-        return x.float().mul_(2.0**-32).add_(0.5)
+    def __call__(self, start: int, count: int) -> Tensor:
+        """[count] numbers at the flat positions from `start` on, float32 in [0, 1]."""
+        x = self._steps[:count] + _signed(self._first + _WEYL * start)
+        torch.add(self._second, _fold(x, 16), alpha=_signed(_FIRST), out=x)
+        u = _fold(x, 13).mul_(_signed(_SECOND)).float()
+        return torch.add(self._half, u, alpha=2.0**-32, out=u)
 
 
 def _fold(x: Tensor, bits: int) -> Tensor:

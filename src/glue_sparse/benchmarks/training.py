@@ -100,6 +100,8 @@ class Counts(NamedTuple):
     state: int
     kept: int
     peak: int
+    bare: int
+    """Peak above what is held between steps, in a step of a single token: of the method, without activations."""
     resident: int
 
 
@@ -136,7 +138,7 @@ def stepper(
     """A training step with clipping, waited for; `kind` is one of `GATES` where the loss has a penalty."""
     trained = [p for p in model.parameters() if p.requires_grad]
 
-    def step() -> None:
+    def step(batch: dict[str, Tensor] = batch) -> None:
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16):
             loss = model(**batch).loss
         if kind in GATES and (penalty := GATES[kind].penalty(model)) is not None:
@@ -183,6 +185,7 @@ def work(kind: str, bf16: bool, pipe: Connection) -> None:
             state=2 * sum(p.nbytes for p in trained) + moments,  # parameters, gradients, Adam's moments
             kept=apart + moments,
             peak=tensor_peak(step, held),
+            bare=tensor_peak(lambda: step(on_device(batch_of(1, 1))), held) - held,
             resident=resident,
         )
     )
@@ -231,4 +234,9 @@ def train(steps: int, bf16: bool) -> None:
     print(f"fish peak / least of full, lora, shira: {fish.peak / min(c.peak for c in others):.2f} (target < 1)")
     print(f"the same of resident memory: {fish.resident / min(c.resident for c in others):.2f}")
     gated = (counts["gates"].trainable - 770) / 2  # the head of two labels has no gates
-    print(f"gates: {counts['gates'].kept / 4 / gated:.2f} float32 numbers kept per gated weight (target <= 6)\n")
+    print(f"gates: {counts['gates'].kept / 4 / gated:.2f} float32 numbers kept per gated weight (target <= 6)")
+    for kind in GATES:
+        extra = counts[kind].bare / 4 / gated
+        print(f"{kind}: {extra:.2f} more at the peak of a step of one token, which has no activations (target <= 4)")
+        print(f"{kind} / full step: {median[kind] / median['full']:.2f} (target <= 1.40)")
+    print()

@@ -1,5 +1,6 @@
 """Diff pruning, stage 1, in a Trainer: its optimizer, its penalty, exact resumption, and what it leaves behind."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from glue_sparse.methods.gates.gate_counts import expected_open
 from glue_sparse.methods.gates.gate_file import FILE_NAME
 from glue_sparse.methods.gates.gates import gated_tensors
 from glue_sparse.methods.gates.hard_concrete import HardConcrete
+from glue_sparse.methods.gates.noise import VERSION
 from networks import bert
 from training import StopAt, trainer
 
@@ -138,6 +140,20 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path: Path):
         trainer(tmp_path / "cut", bert(seed=1), DiffGates()).train(resume_from_checkpoint=str(checkpoint))
     with pytest.raises(ValueError, match="other gates"):
         trainer(tmp_path / "cut", method=DiffGates(groups="none")).train(resume_from_checkpoint=str(checkpoint))
+
+
+def test_gates_that_saw_older_noise_go_on_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    method, model = DiffGates(), bert()
+    method.attach(model, method.prepare(model, HEAD, lambda count: ()))
+    state = method._state(model)
+    for noise, warns in ((VERSION, False), (1, True)):
+        replace(state, noise=noise).write(tmp_path)
+        caplog.clear()
+        DiffGates().restore(bert(), HEAD, tmp_path)
+        assert ("saw other random numbers" in caplog.text) == warns
+    replace(state, noise=VERSION + 1).write(tmp_path)
+    with pytest.raises(ValueError, match="newer version: update glue_sparse"):
+        DiffGates().restore(bert(), HEAD, tmp_path)
 
 
 @pytest.mark.parametrize("as_released", [False, True])

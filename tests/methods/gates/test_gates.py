@@ -12,6 +12,7 @@ from glue_sparse.methods.gates import gates
 from glue_sparse.methods.gates.gate_counts import expected_open, report
 from glue_sparse.methods.gates.gates import Draw, GatedDiff, GroupGate, attach_gates, collapse, gated_tensors
 from glue_sparse.methods.gates.hard_concrete import HardConcrete
+from glue_sparse.methods.gates.noise import Noise
 from networks import bert, cast
 
 CONCRETE = HardConcrete()
@@ -41,16 +42,13 @@ def plain(held: GatedDiff, weight: Tensor) -> Tensor:
     def gate(alpha: Tensor, noise: Tensor) -> Tensor:
         return torch.clamp(torch.sigmoid(alpha + noise) * 3.0 - 1.5, 0, 1)
 
-    draw, flat = held.drawn(), held.alpha.view(-1)
-    source = held.noise(draw)
-    assert source is not None and draw is not None
-    noise = torch.cat([source(flat[part]) for part in gates.chunks(flat)])
-    z = gate(held.alpha, noise.view_as(held.alpha).double())
+    def noise(kind: str, name: str, size: int) -> Tensor:
+        u = Noise(held.draw.seed, kind, held.draw.step, name, longest=size, device=torch.device("cpu"))(0, size)
+        return torch.logit(u.double(), eps=1e-4)
+
+    z = gate(held.alpha, noise("gates", "weight", held.alpha.numel()).view_as(held.alpha))
     if held.group is not None:
-        u = torch.rand(
-            (1,), generator=torch.Generator().manual_seed(gates.seed_of(draw[0], "group gate", draw[1], "all"))
-        )
-        z = z * gate(held.group.alpha, torch.logit(u, eps=1e-4).double())
+        z = z * gate(held.group.alpha, noise("group gate", "all", 1))
     return weight + z * held.diff
 
 
@@ -113,6 +111,30 @@ def test_forward_and_gradients_equal_the_plain_formula(monkeypatch: pytest.Monke
     for one, other in zip(found, wanted, strict=True):
         assert float(other.abs().sum()) > 0
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("group", [True, False])
+def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch, group: bool):
+    monkeypatch.setattr(gates, "_CHUNK", 7)
+    found = []
+    for count in (1, 2, 5):
+        monkeypatch.setattr(torch, "get_num_threads", lambda count=count: count)
+        linear = layer(group=group, dtype=torch.float32)
+        total = linear.weight.square().sum() + expected_open(gated(linear))
+        total.backward()
+        found.append([linear.weight, total, *(p.grad for p in gated(linear).parameters())])
+    assert all(torch.equal(one, other) for later in found[1:] for one, other in zip(found[0], later, strict=True))
+
+
+@pytest.mark.parametrize("concrete", [HardConcrete(), HardConcrete(-0.1, 1.1, 2 / 3)])
+def test_float32_is_as_good_as_it_can_be_at_the_ends(concrete: HardConcrete):
+    alpha = torch.cat([torch.linspace(-40, 40, 801), torch.tensor([-1e30, 1e30])])
+    ends = torch.tensor([0.0, 1e-4, 0.3, 0.5, 0.9, 0.9998, 1.0]).clamp(1e-4, 1 - 1e-4)
+    a, u = (t.flatten() for t in torch.meshgrid(alpha, ends, indexing="ij"))
+    single = concrete.gate_and_slope(a, concrete.logistic(u.clone()))
+    double = concrete.gate_and_slope(a.double(), concrete.logistic(u.double()))
+    for one, other in zip(single, double, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=0, atol=4e-6)
 
 
 @pytest.mark.parametrize("group", [True, False])

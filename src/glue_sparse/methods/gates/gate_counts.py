@@ -1,11 +1,12 @@
 """How many entries gates let through: the expected number, which diff pruning penalises, and counts to look at."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from glue_sparse.methods.gates.gates import GatedDiff, chunks, gated_tensors
+from glue_sparse.methods.gates.gates import GatedDiff, by_parts, gated_tensors
 from glue_sparse.methods.gates.hard_concrete import HardConcrete
 
 
@@ -16,19 +17,15 @@ class _OpenCount(torch.autograd.Function):
     def forward(ctx, alpha: Tensor, concrete: HardConcrete) -> Tensor:
         ctx.save_for_backward(alpha)
         ctx.concrete = concrete
-        total = torch.zeros((), dtype=torch.float64, device=alpha.device)
-        flat = alpha.view(-1)
-        for part in chunks(flat):
-            total += concrete.open_probability(flat[part]).sum()
-        return total
+        sums = by_parts(lambda start, a: concrete.open_probability(a).sum().double(), alpha)
+        return torch.stack(sums).sum()
 
     @staticmethod
     def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (alpha,) = ctx.saved_tensors
         gradient = torch.empty_like(alpha)
-        flat, out = alpha.view(-1), gradient.view(-1)
-        for part in chunks(flat):
-            torch.mul(ctx.concrete.open_slope(flat[part]), grad_outputs[0].to(alpha.dtype), out=out[part])
+        given = grad_outputs[0].to(alpha.dtype)
+        by_parts(lambda start, a, out: torch.mul(ctx.concrete.open_slope(a), given, out=out), alpha, gradient)
         return gradient, None
 
 
@@ -75,9 +72,13 @@ def report(model: nn.Module) -> GateReport:
         total += gates.alpha.numel()
         expected += float(expected_open(gates))
         z_group, _ = gates.group_gate(None)
-        flat = gates.alpha.view(-1)
-        for part in chunks(flat):
-            z = gates.concrete.gate(flat[part]).mul_(z_group)
-            bins = torch.where(z > 0, torch.where(z < 1, (z * 10).long().clamp_(max=9) + 1, 11), 0)
-            counts += torch.bincount(bins, minlength=12).cpu()
+        for part_counts in by_parts(partial(_histogram, gates, z_group), gates.alpha):
+            counts += part_counts.cpu()
     return GateReport(total, expected, int(counts[1:].sum()), tuple(counts.tolist()))
+
+
+def _histogram(gates: GatedDiff, z_group: Tensor, start: int, alpha: Tensor) -> Tensor:
+    """[12] entries of a part in each bin of `GateReport.histogram`."""
+    z = gates.concrete.gate(alpha).mul_(z_group)
+    bins = torch.where(z > 0, torch.where(z < 1, (z * 10).long().clamp_(max=9) + 1, 11), 0)
+    return torch.bincount(bins, minlength=12)

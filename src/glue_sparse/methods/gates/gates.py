@@ -1,7 +1,9 @@
 """Gated diffs (diff pruning, stage 1): weights w0 + z * z_group * d whose gates learn to close."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +11,16 @@ from torch import Tensor, nn
 from glue_sparse.core.active import active_tensors, attach
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.parametrization import Parametrization, held_tensors, install, original, read_entries, release
-from glue_sparse.core.randomness import seed_of
 from glue_sparse.methods.gates.hard_concrete import HardConcrete
+from glue_sparse.methods.gates.noise import Noise
 
-_CHUNK = 1 << 16
-"""Entries worked on at a time on a CPU: what a core's cache holds, so that no dense intermediate is ever formed."""
+_CHUNK = 32_000
+"""Entries worked on at a time on a CPU: what a core's cache holds, so that no dense intermediate is ever formed, and
+fewer than the 32,768 from which torch shares out every single operation among threads."""
+_CHUNK_OF_ACCELERATOR = 1 << 22
+"""The same on an accelerator: enough to keep it busy, and little beside a large model's tensors."""
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -26,18 +33,6 @@ class Draw:
     """Show the sample in eval mode too, as the authors' code does, instead of deterministic gates."""
 
 
-class _Noise:
-    """Logistic noise of one tensor's gates, made anew wherever it is needed instead of being kept."""
-
-    def __init__(self, concrete: HardConcrete, device: torch.device, seed: int):
-        self.concrete = concrete
-        self.generator = torch.Generator(device).manual_seed(seed)
-
-    def __call__(self, like: Tensor) -> Tensor:
-        """The next numbers of the sequence, as many as `like` has."""
-        return self.concrete.logistic(torch.rand(like.shape, generator=self.generator, device=like.device))
-
-
 class _Apply(torch.autograd.Function):
     """w0 + z * z_group * d, chunk by chunk; saves its inputs and no dense intermediate (Guo et al., 2021, eq. 5)."""
 
@@ -48,9 +43,12 @@ class _Apply(torch.autograd.Function):
         if gates.is_closed(ctx.draw):
             return weight.view_as(weight)
         theta = torch.empty_like(weight)
-        out, base = theta.view(-1), weight.view(-1)
-        for part, change in gates.changes(ctx.draw):
-            out[part] = change.add_(base[part])
+        change = gates.changing(ctx.draw)
+
+        def fill(start: int, d: Tensor, a: Tensor, base: Tensor, out: Tensor) -> None:
+            torch.add(base, change(start, d, a), out=out)
+
+        by_parts(fill, diff, alpha, weight, theta)
         return theta
 
     @staticmethod
@@ -62,19 +60,26 @@ class _Apply(torch.autograd.Function):
         noise = gates.noise(ctx.draw)
         z_group, group_slope = gates.group_gate(ctx.draw)
         grad_diff, grad_alpha = torch.empty_like(diff), torch.empty_like(alpha)
-        d, a, to_diff, to_alpha = (t.view(-1) for t in (diff, alpha, grad_diff, grad_alpha))
         g = grad_outputs[0].to_dense() if grad_outputs[0].is_sparse else grad_outputs[0]
-        g = g.reshape(-1)
-        to_group = torch.zeros((), dtype=torch.float64, device=diff.device)
-        for part in chunks(d):
-            z, slope = concrete.gate_and_slope(a[part], noise and noise(a[part]))
-            chunk = g[part].to(diff.dtype)
-            torch.mul(chunk, z, out=to_diff[part])
-            if group is not None:
-                to_group += torch.dot(to_diff[part], d[part])
-                to_diff[part].mul_(z_group)
-            torch.mul(chunk, slope.mul_(d[part]), out=to_alpha[part]).mul_(z_group)
-        grad_group = None if group is None else (to_group * group_slope).to(group.dtype).view_as(group)
+
+        def fill(start: int, g: Tensor, d: Tensor, a: Tensor, to_diff: Tensor, to_alpha: Tensor) -> Tensor | None:
+            """Write the gradients of a part, and return its share of that of the group's gate."""
+            g = g.to(d.dtype)
+            by_gate = g * d
+            z, by_alpha = concrete.gate_and_gradient(a, by_gate, noise and noise(start, len(a)))
+            if group is None:
+                torch.mul(g, z, out=to_diff)
+                to_alpha.copy_(by_alpha)
+                return None
+            torch.mul(g, z_group, out=to_diff).mul_(z)
+            torch.mul(by_alpha, z_group, out=to_alpha)
+            return torch.dot(by_gate, z).double()
+
+        found = by_parts(fill, g.contiguous(), diff, alpha, grad_diff, grad_alpha)
+        if group is None:
+            return grad_diff, grad_alpha, None, None, None
+        shares = torch.stack([share for share in found if share is not None])
+        grad_group = (shares.sum() * group_slope).to(group.dtype).view_as(group)
         return grad_diff, grad_alpha, grad_group, None, None
 
 
@@ -123,18 +128,22 @@ class GatedDiff(Parametrization):
     @torch.no_grad()
     def change(self) -> Tensor:
         """z * z_group * d, flat float32: what the gates let through now."""
-        change = torch.empty_like(self.diff).view(-1)
-        for part, piece in self.changes(self.drawn()):
-            change[part] = piece
-        return change
+        whole, change = torch.empty_like(self.diff), self.changing(self.drawn())
+        by_parts(lambda start, d, a, out: out.copy_(change(start, d, a)), self.diff, self.alpha, whole)
+        return whole.view(-1)
 
     def drawn(self) -> tuple[int, int] | None:
         """(seed, step) of the sample that the gates show now; none for deterministic gates."""
         return (self.draw.seed, self.draw.step) if self.training or self.draw.in_eval else None
 
-    def noise(self, draw: tuple[int, int] | None) -> _Noise | None:
-        """The noise of a sample, from its beginning."""
-        return draw and _Noise(self.concrete, self.alpha.device, seed_of(draw[0], "gates", draw[1], self.name))
+    def noise(self, draw: tuple[int, int] | None) -> Callable[[int, int], Tensor] | None:
+        """Logistic noise of a sample for (first of the flat entries, number of entries)."""
+        if draw is None:
+            return None
+        seed, step = draw
+        longest, device = min(_chunk(self.alpha), self.alpha.numel()), self.alpha.device
+        uniform = Noise(seed, "gates", step, self.name, longest=longest, device=device)
+        return lambda start, count: self.concrete.logistic(uniform(start, count))
 
     def group_gate(self, draw: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
         """(gate, slope) of the group: scalars, (1, 0) where there is no group."""
@@ -149,12 +158,15 @@ class GatedDiff(Parametrization):
         """
         return self.group is not None and self.alpha.device.type == "cpu" and not self.group_gate(draw)[0]
 
-    def changes(self, draw: tuple[int, int] | None) -> Iterator[tuple[slice, Tensor]]:
-        """(part, z * z_group * d of that part) over the flat entries."""
+    def changing(self, draw: tuple[int, int] | None) -> Callable[[int, Tensor, Tensor], Tensor]:
+        """z * z_group * d of a part, given (its first flat entry, its d, its alpha)."""
         noise, (z_group, _) = self.noise(draw), self.group_gate(draw)
-        d, a = self.diff.detach().view(-1), self.alpha.detach().view(-1)
-        for part in chunks(d):
-            yield part, self.concrete.gate(a[part], noise and noise(a[part])).mul_(d[part]).mul_(z_group)
+
+        def change(start: int, d: Tensor, a: Tensor) -> Tensor:
+            z = self.concrete.gate(a, noise and noise(start, len(a)))
+            return (z if self.group is None else z.mul_(z_group)).mul_(d)
+
+        return change
 
     def extra_repr(self) -> str:
         return f"{self.diff.numel():,} gates{', grouped' if self.group else ''}"
@@ -176,16 +188,43 @@ class GroupGate(nn.Module):
     def gate_and_slope(self, concrete: HardConcrete, draw: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
         """(z, dz/dalpha), scalars."""
         alpha = self.alpha.detach()
-        seed = draw and seed_of(draw[0], "group gate", draw[1], self.name)
-        noise = None if seed is None else _Noise(concrete, alpha.device, seed)(alpha)
+        noise = None
+        if draw is not None:
+            seed, step = draw
+            uniform = Noise(seed, "group gate", step, self.name, longest=1, device=alpha.device)
+            noise = concrete.logistic(uniform(0, 1))
         z, slope = concrete.gate_and_slope(alpha, noise)
         return z.squeeze(), slope.squeeze()
 
 
-def chunks(flat: Tensor) -> Iterator[slice]:
-    """Parts of a flat tensor to work on one after another; on an accelerator a single one."""
-    size = _CHUNK if flat.device.type == "cpu" else max(1, flat.numel())
-    return (slice(start, start + size) for start in range(0, flat.numel(), size))
+def by_parts(work: Callable[..., T], *tensors: Tensor) -> list[T]:
+    """What `work` returns for each part of contiguous tensors of one size, in order; without a record for gradients.
+
+    On a CPU threads take the parts in turns, as many as torch has: an operation on a part that a core's cache holds is
+    too short to be shared out itself. What comes out does not depend on their number.
+
+    Args:
+        work: called with the flat position at which a part begins, and the flat part of each tensor.
+    """
+    size, on_cpu = _chunk(tensors[0]), tensors[0].device.type == "cpu"
+    with torch.no_grad():
+        parts = list(enumerate(zip(*(t.view(-1).split(size) for t in tensors), strict=True)))
+    count = min(torch.get_num_threads(), len(parts)) if on_cpu else 1
+
+    @torch.no_grad()  # which each thread has to say itself
+    def share(first: int) -> list[T]:
+        return [work(index * size, *part) for index, part in parts[first::count]]
+
+    if count < 2:
+        return share(0)
+    with ThreadPoolExecutor(count - 1) as pool:
+        others = [pool.submit(share, first) for first in range(1, count)]
+        shares = [share(0), *(other.result() for other in others)]
+    return [shares[index % count][index // count] for index in range(len(parts))]
+
+
+def _chunk(tensor: Tensor) -> int:
+    return _CHUNK if tensor.device.type == "cpu" else _CHUNK_OF_ACCELERATOR
 
 
 def attach_gates(

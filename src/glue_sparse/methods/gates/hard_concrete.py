@@ -39,8 +39,7 @@ class HardConcrete:
 
     def logistic(self, u: Tensor) -> Tensor:
         """Logistic noise log u - log(1 - u) from uniform numbers, which are overwritten."""
-        u.clamp_(_MARGIN, 1 - _MARGIN)
-        return torch.log(u).sub_(torch.log1p(u.neg_()))
+        return u.logit_(_MARGIN)
 
     def gate(self, alpha: Tensor, noise: Tensor | None = None) -> Tensor:
         """z of each logit; without noise the deterministic gate, that of u = 1/2 at temperature 1."""
@@ -48,16 +47,20 @@ class HardConcrete:
 
     def gate_and_slope(self, alpha: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(z, dz/dalpha) of each logit; the slope is 0 where z is clamped."""
+        return self.gate_and_gradient(alpha, torch.ones_like(alpha), noise)
+
+    def gate_and_gradient(self, alpha: Tensor, gradient: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(z, gradient by alpha) of each logit, given the gradient by z."""
         s = self._sigmoid(alpha, noise)
         stretched = self._stretched(s)
+        inside = torch.ops.aten.hardtanh_backward(gradient, stretched, 0, 1)
+        slopes = torch.ops.aten.sigmoid_backward(inside, s)
         temperature = 1.0 if noise is None else self.temperature
-        slope = (1 - s).mul_(s).mul_((self.upper - self.lower) / temperature)
-        slope.mul_((stretched > 0) & (stretched < 1))
-        return stretched.clamp_(0, 1), slope
+        return stretched.clamp_(0, 1), slopes.mul_((self.upper - self.lower) / temperature)
 
     def open_probability(self, alpha: Tensor) -> Tensor:
         """P(z > 0) = sigmoid(alpha - temperature log(-lower / upper)); 1 for lower = 0, where no gate can close."""
-        return torch.ones_like(alpha) if self.lower == 0 else torch.sigmoid(alpha - self._offset)
+        return torch.ones_like(alpha) if self.lower == 0 else (alpha - self._offset).sigmoid_()
 
     def open_slope(self, alpha: Tensor) -> Tensor:
         """Derivative of `open_probability` by alpha, exact for large |alpha| too, where 1 - p rounds to 0."""
@@ -73,7 +76,8 @@ class HardConcrete:
     def _sigmoid(self, alpha: Tensor, noise: Tensor | None) -> Tensor:
         if noise is None:
             return torch.sigmoid(alpha)
-        return torch.add(alpha, noise).div_(self.temperature).sigmoid_()
+        logits = torch.add(alpha, noise)
+        return (logits if self.temperature == 1 else logits.div_(self.temperature)).sigmoid_()
 
     def _stretched(self, s: Tensor) -> Tensor:
         return s.mul(self.upper - self.lower).add_(self.lower)

@@ -5,6 +5,7 @@ from glue_sparse.benchmarks import folding as folds
 from glue_sparse.benchmarks import large as phases
 from glue_sparse.benchmarks import sharded as ranks
 from glue_sparse.benchmarks import tiles
+from glue_sparse.benchmarks import time_to_loss as times
 from glue_sparse.benchmarks.fisher import compare_fisher
 from glue_sparse.benchmarks.training import train
 from glue_sparse.tasks import registry as tasks
@@ -13,12 +14,13 @@ from glue_sparse.tasks import registry as tasks
 def run(
     fisher: bool, training: bool, block_sparse: bool, large: str | None, quick: bool, steps: int, bf16: bool, task: str,
     data_dir: str | None, folding: bool, dtype: str | None, out: str | None, sharded: bool, num_processes: int | None,
-    hidden_size: int | None, bank: bool,
+    hidden_size: int | None, bank: bool, time_to_loss: bool,
 ) -> None:  # fmt: skip
     """Measure what is asked for, by default training and the Fisher."""
     for name, value, has_effect, wanted in (
-        ("quick", quick, block_sparse or bank, "`block_sparse` or `bank`"),
-        ("dtype", dtype, large, "`large`"), ("out", out, large or sharded or bank, "`large`, `sharded` or `bank`"),
+        ("quick", quick, block_sparse or bank or time_to_loss, "`block_sparse`, `bank` or `time_to_loss`"),
+        ("dtype", dtype, large, "`large`"),
+        ("out", out, large or sharded or bank or time_to_loss, "`large`, `sharded`, `bank` or `time_to_loss`"),
         ("num_processes", num_processes, sharded, "`sharded`"), ("hidden_size", hidden_size, sharded, "`sharded`"),
     ):  # fmt: skip
         if value and not has_effect:
@@ -31,6 +33,9 @@ def run(
         return
     if folding:
         folds.run(steps)
+        return
+    if time_to_loss:
+        times.run(quick, data_dir, out)
         return
     tasks.find(task)  # before minutes of training
     if block_sparse:

@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
                        "XDG_CACHE_HOME": folder}  # fmt: skip
         warm = Warm([*NEEDED, load], environment)
         for turn in range(told.repeats):
-            for (how, new), times in zip(WAYS, found.values(), strict=True):
+            for (how, _), times in zip(WAYS, found.values(), strict=True):
                 place = f"{folder}/{turn}{how}"  # of the first run, and then of the next
                 times.append(_run(warm if how == "warm" else None, words, {**environment, "XDG_CACHE_HOME": place}))
             helps.append(_help(environment))

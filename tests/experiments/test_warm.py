@@ -34,9 +34,10 @@ sys.exit(int(sys.argv[1]))
 """
 LEAVES = """
 import json, logging, os, random, signal, sys, threading
-names = sorted(os.listdir("/proc/self/fd"))
-print(os.getcwd(), os.environ.get("LEFT"), hasattr(json, "left"), len(logging.getLogger().handlers), len(names),
-      sys.flags.utf8_mode, sys.getrecursionlimit(), signal.getsignal(signal.SIGUSR1), threading.active_count(), os.umask(0o22), len(sys.path), flush=True)
+files, handlers = os.listdir("/proc/self/fd"), logging.getLogger().handlers
+print(os.getcwd(), os.environ.get("LEFT"), hasattr(json, "left"), len(handlers), len(files), sys.flags.utf8_mode,
+      sys.getrecursionlimit(), signal.getsignal(signal.SIGUSR1), threading.active_count(), os.umask(0o22),
+      len(sys.path), flush=True)
 print(random.random(), flush=True)
 os.environ["LEFT"], json.left = "1", True
 logging.getLogger().addHandler(logging.NullHandler())

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from glue_sparse.experiments.loading import loading
 from glue_sparse.experiments.warm import NEEDED, Warm
 from glue_sparse.tasks import registry as tasks
 from glue_sparse.writing.tables import markdown
@@ -81,8 +82,9 @@ def _help(environment: dict[str, str]) -> float:
 
 def only(words: Sequence[str]) -> None:
     """What a run does up to its method: load modules, then data and model."""
-    for module in NEEDED:
-        import_module(module)
+    with loading():
+        for module in NEEDED:
+            import_module(module)
     modules = time.process_time()
     arguments = import_module("glue_sparse.experiments.told").parse(words, "", {})
     tasks.load_task(arguments.task, arguments.model, 0)

@@ -1,5 +1,6 @@
 """Runs forked from a Python that is warm: each is what a Python of its own would be, and needs nobody to live on."""
 
+import gc
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import yaml
 
 from glue_sparse.experiments import grids, runner
 from glue_sparse.experiments.cells import Cell
+from glue_sparse.experiments.loading import loading
 from glue_sparse.experiments.warm import Forked, Warm
 from glue_sparse.records.results import Result
 
@@ -33,11 +35,11 @@ if sys.argv[1] == "raise":
 sys.exit(int(sys.argv[1]))
 """
 LEAVES = """
-import json, logging, os, random, signal, sys, threading
+import gc, json, logging, os, random, signal, sys, threading
 files, handlers = os.listdir("/proc/self/fd"), logging.getLogger().handlers
 print(os.getcwd(), os.environ.get("LEFT"), hasattr(json, "left"), len(handlers), len(files), sys.flags.utf8_mode,
       sys.getrecursionlimit(), signal.getsignal(signal.SIGUSR1), threading.active_count(), os.umask(0o22),
-      len(sys.path), flush=True)
+      len(sys.path), gc.isenabled(), gc.get_threshold(), flush=True)
 print(random.random(), flush=True)
 os.environ["LEFT"], json.left = "1", True
 logging.getLogger().addHandler(logging.NullHandler())
@@ -98,6 +100,23 @@ def test_a_forked_run_is_what_a_fresh_one_is(
     one, other = ((tmp_path / name).read_text().splitlines() for name in ("forked", "fresh"))
     assert status == fresh.returncode and one[:2] == other[:2] and one[-1] == other[-1]
     assert "__main__ True" in one[0]
+
+
+def test_what_is_loaded_is_not_looked_through_and_the_rest_is_collected_as_before():
+    before = gc.get_freeze_count()
+    with loading():
+        assert not gc.isenabled()
+    assert gc.isenabled() and gc.get_freeze_count() > before
+    with pytest.raises(ImportError), loading():
+        raise ImportError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with loading():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(("end", "status"), [("well", 0), ("hard", 9), ("killed", -9), ("segv", -6)])

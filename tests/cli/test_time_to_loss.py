@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from glue_sparse.benchmarks import time_to_loss
-from glue_sparse.benchmarks.time_to_loss import QUICK, Contender, Spec, narrower, page, row
+from glue_sparse.benchmarks.time_to_loss import QUICK, Contender, Spec, narrower, row
+from glue_sparse.benchmarks.time_to_loss_page import page
 from glue_sparse.cli.benchmark import main
 from glue_sparse.costs.bert_flops import encoder_flops
 from pretraining_text import folder_of_text

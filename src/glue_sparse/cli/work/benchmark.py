@@ -5,7 +5,7 @@ from glue_sparse.benchmarks import folding as folds
 from glue_sparse.benchmarks import large as phases
 from glue_sparse.benchmarks import sharded as ranks
 from glue_sparse.benchmarks import tiles
-from glue_sparse.benchmarks import time_to_loss as times
+from glue_sparse.benchmarks import time_to_loss_page as times
 from glue_sparse.benchmarks.fisher import compare_fisher
 from glue_sparse.benchmarks.training import train
 from glue_sparse.tasks import registry as tasks

@@ -1,8 +1,8 @@
 """CPU seconds that a run of a grid takes before it trains: in a Python of its own or forked from a warm one, with data
 that are prepared for the first time or again; and those of `glue-sparse --help`. For example
 
-    python scripts/measure_cells.py --task mrpc --model minilm --data_dir path/to/glue
-    python scripts/measure_cells.py --task masked_lm --model bert_tiny --data_dir path/to/text --vocab_size 256
+    python scripts/measure_cells.py -- --task mrpc --model minilm --data_dir path/to/glue
+    python scripts/measure_cells.py -- --task masked_lm --model bert_tiny --data_dir path/to/text --vocab_size 256
 
 Prints a table; medians and ranges of `--repeats`, taken in turns.
 """
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from argparse import ArgumentParser
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -30,9 +30,11 @@ WAYS = (("cold", True), ("cold", False), ("warm", True), ("warm", False))
 
 def main(argv: Sequence[str]) -> None:
     """Measure and print."""
-    flags = ArgumentParser(description=__doc__)
-    flags.add_argument("--repeats", type=int, default=5)
-    told, words = flags.parse_known_args(argv)
+    flags = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    flags.add_argument("--repeats", type=int, default=5, help="runs of each kind, 5 by default")
+    flags.add_argument("words", nargs="+", help="behind `--`: flags of `glue-sparse train`")
+    told = flags.parse_args(argv)
+    words: list[str] = told.words
     task = words[words.index("--task") + 1]
     load = str(tasks.find(task).load).partition(":")[0]
     found: dict[str, list[list[float]]] = {f"{how}, {'first' if new else 'again'}": [] for how, new in WAYS}

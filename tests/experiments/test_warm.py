@@ -1,5 +1,6 @@
 """Runs forked from a Python that is warm: each is what a Python of its own would be, and needs nobody to live on."""
 
+import gc
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import yaml
 
 from glue_sparse.experiments import grids, runner
 from glue_sparse.experiments.cells import Cell
+from glue_sparse.experiments.loading import loading
 from glue_sparse.experiments.warm import Forked, Warm
 from glue_sparse.records.results import Result
 
@@ -32,13 +34,33 @@ if sys.argv[1] == "raise":
     raise RuntimeError("so it is")
 sys.exit(int(sys.argv[1]))
 """
+LEAVES = """
+import gc, json, logging, os, random, signal, sys, threading
+files, handlers = os.listdir("/proc/self/fd"), logging.getLogger().handlers
+print(os.getcwd(), os.environ.get("LEFT"), hasattr(json, "left"), len(handlers), len(files), sys.flags.utf8_mode,
+      sys.getrecursionlimit(), signal.getsignal(signal.SIGUSR1), threading.active_count(), os.umask(0o22),
+      len(sys.path), gc.isenabled(), gc.get_threshold(), flush=True)
+print(random.random(), flush=True)
+os.environ["LEFT"], json.left = "1", True
+logging.getLogger().addHandler(logging.NullHandler())
+kept = os.open(__file__, os.O_RDONLY)
+os.chdir("/")
+os.umask(0o77)
+random.seed(0)
+sys.setrecursionlimit(5000)
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+{"hard": lambda: os._exit(9), "killed": lambda: os.kill(os.getpid(), signal.SIGKILL), "segv": lambda: os.abort(),
+ "well": lambda: None}[sys.argv[1]]()
+"""
 BUSY = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """In which `says`, `busy` and `calm` are modules."""
+    """In which `says`, `leaves`, `busy` and `calm` are modules."""
     (tmp_path / "says.py").write_text(SAYS)
+    (tmp_path / "leaves.py").write_text(LEAVES)
     (tmp_path / "busy.py").write_text(BUSY)
     (tmp_path / "calm.py").touch()
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]), "ALL": "a"}
@@ -51,9 +73,9 @@ def warm(environment: dict[str, str]) -> Iterator[Warm]:
     made.close()
 
 
-def start(warm: Warm, log: Path, environment: dict[str, str], *words: str) -> Forked:
+def start(warm: Warm, log: Path, environment: dict[str, str], *words: str, module: str = "says") -> Forked:
     with log.open("ab") as file:
-        process = warm.start([sys.executable, "-m", "says", *words], file, environment)
+        process = warm.start([sys.executable, "-m", module, *words], file, environment)
     assert process
     return process
 
@@ -77,6 +99,33 @@ def test_a_forked_run_is_what_a_fresh_one_is(
     one, other = ((tmp_path / name).read_text().splitlines() for name in ("forked", "fresh"))
     assert status == fresh.returncode and one[:2] == other[:2] and one[-1] == other[-1]
     assert "__main__ True" in one[0]
+
+
+def test_what_is_loaded_is_not_looked_through_and_the_rest_is_collected_as_before():
+    before = gc.get_freeze_count()
+    with loading():
+        assert not gc.isenabled()
+    assert gc.isenabled() and gc.get_freeze_count() > before
+    with pytest.raises(ImportError), loading():
+        raise ImportError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with loading():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(("end", "status"), [("well", 0), ("hard", 9), ("killed", -9), ("segv", -6)])
+def test_a_run_that_ends_hard_ends_alone_and_leaves_nothing_to_the_next(
+    warm: Warm, environment: dict[str, str], tmp_path: Path, end: str, status: int
+):
+    first, second = (start(warm, tmp_path / "log", environment, end, module="leaves").wait() for _ in range(2))
+    assert first == second == status
+    one, drawn, other, again = (tmp_path / "log").read_text().splitlines()
+    assert one == other and "None False 0" in one and drawn != again
 
 
 def test_runs_side_by_side_are_told_apart_and_stopped_alone(warm: Warm, environment: dict[str, str], tmp_path: Path):

@@ -9,6 +9,8 @@
     glue-sparse benchmark --bank --out bank.json
     glue-sparse benchmark --limits --out limits.json
     glue-sparse benchmark --device_check --quick --out checked
+    glue-sparse benchmark --time_to_loss --data_dir path/to/text
+    glue-sparse benchmark --gradients
 
 Training: full fine-tuning, FISH and random masks of 0.5 %, peft LoRA (r=8) and peft SHiRA (as near to 0.5 % as its
 rank allows), and stage 1 of diff pruning (gates, structured or not) on MiniLM, batch 16 x 128. Each in a process of
@@ -23,10 +25,12 @@ fine-tuning, LoRA (r=16) and active entries (0.5 %), beside what `glue-sparse sc
 this CPU, or on a GPU each where there are enough. Folding: a step whose forward passes only read the weights, and one
 whose passes write the values each time, in turns. Bank: swaps of tasks in one model with masks of 0.5 %, of MiniLM
 (FISH by `--task`, random, and simulated clusters) and of random weights in BERT-large's shape, beside a floor that
-memory sets, peft and loading whole models; first uses of files, and a thousand tasks. Limits: hot paths of training,
-scoring and swapping in MiniLM's shape, beside the seconds below which this machine cannot come, by the bytes that must
-move and the operations that must be done. Device check: exactness, memory and time on the device that is here, in
-chunks of less than 8 minutes; each leaves a file when it is done, and a second call does those that are missing.
+memory sets, peft and loading whole models; first uses of files, and a thousand tasks. Gradients: ways to form a linear
+layer's weight gradient at its active entries, in turns. Limits: hot paths of training, scoring and swapping in MiniLM's
+shape, beside the seconds below which this machine cannot come, by the bytes that must move and the operations that must
+be done. Device check: exactness, memory and time on the device that is here, in chunks of less than 8 minutes; each
+leaves a file when it is done, and a second call does those that are missing. Time to loss: steps and seconds until a
+small BERT has learned a text so far, dense, narrower and dense, and of tiles that move (DynSparse), in turns.
 """
 
 from collections.abc import Sequence
@@ -50,8 +54,10 @@ def parser(prog: str | None = None) -> Parser:
     only.add_argument("--training", action="store_true", help="measure training only")
     only.add_argument("--block_sparse", action="store_true", help="measure block-sparse layers only")
     only.add_argument("--large", choices=("tiny", "0.1b", "1b"), help="measure the phases of a random decoder only")
+    only.add_argument("--gradients", action="store_true", help="measure ways to form weight gradients only")
     only.add_argument("--folding", action="store_true", help="measure a step with and without writes in each pass")
     only.add_argument("--sharded", action="store_true", help="measure what ranks send and how long they take only")
+    only.add_argument("--time_to_loss", action="store_true", help="measure seconds to a loss by moving tiles only")
     only.add_argument("--bank", action="store_true", help="measure many tasks beside one model only")
     only.add_argument("--limits", action="store_true", help="measure hot paths beside what the machine allows only")
     only.add_argument("--device_check", action="store_true", help="check and measure what is here chunk by chunk only")
@@ -59,14 +65,14 @@ def parser(prog: str | None = None) -> Parser:
     add_number(flags, "--num_processes", kind=int, help="with --sharded, the ranks (2)", bounds=RANKS)
     add_number(flags, "--hidden_size", kind=int, help="with --sharded, the models' width (128)", bounds=COUNT)
     flags.add_argument("--dtype", choices=get_args(Dtype), help="with --large, the type of its weights (float32)")
-    out = "with --large, --sharded, --bank or --limits, a JSON file for the numbers; with --device_check, a folder"
-    quick = "with --block_sparse a few cells, with --bank MiniLM only, with --limits or --device_check tiny models"
+    out = "with --large, --sharded, --bank, --time_to_loss or --limits, a JSON file; with --device_check, a folder"
+    quick = "with --block_sparse a few cells, with --bank MiniLM only, otherwise tiny models and few steps"
     flags.add_argument("--out", help=out)
     flags.add_argument("--quick", action="store_true", help=quick)
     add_number(flags, "--steps", kind=int, default=12, help="counted steps of a method, 12 by default", bounds=COUNT)
     flags.add_argument("--bf16", action="store_true", help="train under bfloat16 autocast, with --limits too")
     flags.add_argument("--task", default="tweets", help="whose examples the Fisher takes (default: tweets)")
-    flags.add_argument("--data_dir", help="folder of GLUE files, for a GLUE task")
+    flags.add_argument("--data_dir", help="folder of GLUE files, for a GLUE task; with --time_to_loss, of .txt files")
     flags.set_defaults(does="glue_sparse.cli.work.benchmark:run")
     return flags
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from glue_sparse.arguments.command_line import DEFAULTS
 from glue_sparse.arguments.run import Arguments
 from glue_sparse.cli.ending import one_sentence
+from glue_sparse.experiments.loading import loading
 from glue_sparse.experiments.told import command_line, parse
 from glue_sparse.tasks import registry as tasks
 
@@ -40,10 +41,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     with one_sentence():
         if not _is_one_of_several() and arguments.value("resume_from_checkpoint") is None:  # which may need no data
             _check(arguments)
-    with one_sentence(status=2):
+    with one_sentence(status=2), loading():
         arguments.training  # noqa: B018  # transformers checks its own flags when they are first asked for
     with one_sentence():  # torch and transformers take seconds to import: help and wrong flags do not wait for them
-        experiments = import_module("glue_sparse.experiments.run")
+        with loading():
+            experiments = import_module("glue_sparse.experiments.run")
         result = experiments.run(arguments, f"{prog or shlex.quote(sys.argv[0])} {shlex.join(words)}")
     if arguments.training.should_save:
         print(import_module("glue_sparse.experiments.outcome").summary(result, str(arguments.training.output_dir)))

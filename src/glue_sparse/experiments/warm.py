@@ -5,7 +5,6 @@ own arguments, environment, output, signals and exit status. Nothing has been co
 numbers and CUDA begin in the run, with the environment that a run started afresh has.
 """
 
-import gc
 import json
 import os
 import runpy
@@ -20,6 +19,7 @@ from importlib import import_module
 from typing import IO, Protocol
 
 from glue_sparse.experiments.cells import Cell
+from glue_sparse.experiments.loading import loading
 from glue_sparse.tasks import registry as tasks
 
 NEEDED = (
@@ -107,10 +107,10 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # for runs: who asks for them decides what becomes of this
     usual = {kind: signal.signal(kind, signal.SIG_IGN) for kind in signals}
-    for module in sys.argv[2:]:
-        import_module(module)
+    with loading():
+        for module in sys.argv[2:]:
+            import_module(module)
     is_threaded = threading.active_count() > 1
-    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the keepers
     while True:
         asked, (*files,), _, _ = socket.recv_fds(control, _LONGEST, 2)

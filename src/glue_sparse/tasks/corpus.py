@@ -1,9 +1,11 @@
 """Text as documents of sentences, read anew on each pass: from files, folders and the hub."""
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,16 @@ class Corpus:
 
     def __iter__(self) -> Iterator[Document]:
         return self.documents()
+
+    @cached_property
+    def content(self) -> tuple[str, int]:
+        """SHA-256 of all its documents, 64 hexadecimal digits, and their characters; reads them all."""
+        found, count = hashlib.sha256(), 0
+        for document in self:
+            text = json.dumps(document)
+            found.update(text.encode())
+            count += len(text)
+        return found.hexdigest(), count
 
     @property
     def title(self) -> str:

@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 import torch
 from datasets import Dataset
+from datasets.table import InMemoryTable
 from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedTokenizerBase
 
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
@@ -17,7 +19,7 @@ from glue_sparse.models.loading import load_classifier
 from glue_sparse.models.names import base_name
 from glue_sparse.models.padding import choose_side
 from glue_sparse.models.tokenizers import load_tokenizer
-from glue_sparse.tasks import held_out, metrics, soundness
+from glue_sparse.tasks import held_out, metrics, prepared, soundness
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.compared import decide, of_outputs
 from glue_sparse.tasks.fits import check_ids, check_length
@@ -81,7 +83,7 @@ def build(data: TextData, task: TaskArguments, model: ModelArguments, seed: int)
         metric_names=metrics.keys(data.metrics),
         compared=of_outputs(len(data.labels)),
         tests=tests,
-        write_predictions=_writer(data, {split: list(splits[split]["index"]) for split in tests}) if tests else None,
+        write_predictions=_writer(data, {split: [*splits[split]["index"][:]] for split in tests}) if tests else None,
         labels=data.labels,
         source={**data.source, "rows": used, "available_rows": available, "official_rows": official, **doubts},
         base_model=base,
@@ -89,7 +91,8 @@ def build(data: TextData, task: TaskArguments, model: ModelArguments, seed: int)
 
 
 def _labels(splits: Mapping[str, Dataset]) -> dict[str, list[Any]]:
-    return {split: list(rows["label"]) for split, rows in splits.items() if not split.startswith("test")}
+    # the whole column at once: one row after the other takes seconds
+    return {split: rows["label"][:] for split, rows in splits.items() if not split.startswith("test")}
 
 
 def _doubts(splits: Mapping[str, Dataset], data: TextData) -> dict[str, list[str]]:
@@ -99,14 +102,14 @@ def _doubts(splits: Mapping[str, Dataset], data: TextData) -> dict[str, list[str
 
 
 def _inputs(rows: Dataset) -> list[tuple[str, ...]]:
-    columns = [list(rows[column]) for column in ("text", "text_pair") if column in rows.column_names]
+    columns = [rows[column][:] for column in ("text", "text_pair") if column in rows.column_names]
     return [*zip(*columns, strict=True)]
 
 
 def _held_out(data: TextData, count: int) -> TextData:
     """The data with training rows to score in the place of all validation splits; equal texts stay together."""
     train = data.splits["train"]
-    keys, labels = ["\n".join(texts) for texts in _inputs(train)], list(train["label"]) if data.labels else ()
+    keys, labels = ["\n".join(texts) for texts in _inputs(train)], train["label"][:] if data.labels else ()
     splits = held_out.apart(train, held_out.choose(keys, count, labels))
     tests = {split: rows for split, rows in data.splits.items() if split.startswith("test")}
     official = {split: rows for split, rows in data.official_rows.items() if split in tests}
@@ -160,12 +163,23 @@ def seeded_head(seed: int) -> Iterator[None]:
 
 
 def _encode(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+    """Rows with tokens in the place of their texts; those of an earlier run on the same texts where they were kept."""
+    known, table = prepared.identity(tokenizer), cast(pa.Table, rows.with_format("arrow")[:])
+    if known is None:
+        return _tokenised(rows, tokenizer, max_length)
+    key = prepared.key_of([prepared.source(__file__), known, max_length, prepared.digest(table)])
+    made = prepared.kept(key, lambda: _tokenised(rows, tokenizer, max_length, key).data.table, table.nbytes)
+    return Dataset(InMemoryTable(made), fingerprint=key)
+
+
+def _tokenised(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, key: str | None = None) -> Dataset:
     def tokenize(batch: dict[str, list[str]]) -> dict[str, Any]:
         texts = batch["text"], batch.get("text_pair")
         return dict(tokenizer(*texts, truncation=True, max_length=max_length, return_attention_mask=True))
 
     extra = [column for column in rows.column_names if column != "label"]
-    return rows.map(tokenize, batched=True, remove_columns=extra, desc="Tokenise")
+    # with a key of ours `map` need not make one of all that the tokenizer holds
+    return rows.map(tokenize, batched=True, remove_columns=extra, desc="Tokenise", new_fingerprint=key)
 
 
 def _scorer(names: Sequence[str], classes: bool) -> Callable[[EvalPrediction], dict[str, float]]:

@@ -17,10 +17,10 @@ from glue_sparse.models.names import BERTS, base_name, scratch_of
 from glue_sparse.models.tokenizers import SpecialIds
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.corpus import Corpus, Split, open_split
-from glue_sparse.tasks.pretraining import wordpiece
+from glue_sparse.tasks.pretraining import prepared_text, wordpiece
 from glue_sparse.tasks.pretraining.masking import Masking, MaskingCollator
 from glue_sparse.tasks.pretraining.pair_stream import PairStream
-from glue_sparse.tasks.pretraining.sentence_pairs import Pairs, Tokens, make_pairs, tokenise
+from glue_sparse.tasks.pretraining.sentence_pairs import Pairs, Tokens
 from glue_sparse.tasks.text import cut, seeded_head
 
 
@@ -101,7 +101,8 @@ def _title(split: Split, trained: dict[str, Any], scored: dict[str, Any]) -> str
 def _tokenizer(task: TaskArguments, base: str, corpus: Corpus) -> PreTrainedTokenizerBase:
     """The tokenizer that was given, else the model's own, else one trained on the corpus."""
     if task.tokenizer is None and scratch_of(base)[0] in BERTS:
-        return wordpiece.train(corpus, task.vocab_size)
+        train = wordpiece.train if task.streaming else prepared_text.tokenizer_of
+        return train(corpus, task.vocab_size)
     if task.vocab_size != TaskArguments.vocab_size:
         raise ValueError("`vocab_size` is for a tokenizer trained on the text, and this run has another: leave it out")
     return wordpiece.load(task.tokenizer or base)
@@ -112,8 +113,8 @@ def _train(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, task: TaskArgumen
     if task.streaming:
         facts = {"names": list(corpus.names), "bytes": corpus.num_bytes}
         return PairStream(corpus, tokenizer, task.max_length, seed), facts
-    tokens = _tokens(corpus, tokenizer, "Tokenise")
-    bounds = make_pairs(tokens, task.max_length, seed)
+    tokens, key = _tokens(corpus, tokenizer, "Tokenise")
+    bounds = prepared_text.pairs_of(tokens, key, task.max_length, seed)
     kept = _kept(len(bounds), "train", task, seed)
     facts = _facts(corpus, tokens) | ({"used": len(kept)} if len(kept) < len(bounds) else {})
     return Pairs(tokens, bounds[kept], SpecialIds.of(tokenizer)), facts
@@ -123,16 +124,16 @@ def _validation(
     corpus: Corpus, tokenizer: PreTrainedTokenizerBase, task: TaskArguments, masking: Masking
 ) -> tuple[Pairs, Any]:
     """Pairs to score, and facts about them."""
-    tokens = _tokens(corpus, tokenizer, "Tokenise validation text")
-    bounds = make_pairs(tokens, task.max_length, seed=0)
+    tokens, key = _tokens(corpus, tokenizer, "Tokenise validation text")
+    bounds = prepared_text.pairs_of(tokens, key, task.max_length, seed=0)
     kept = _kept(len(bounds), "validation", task, seed=0)
     facts = _facts(corpus, tokens) | {"pairs": len(bounds), "used": len(kept)}
     return Pairs(tokens, bounds[kept], masking.ids, masking), facts
 
 
-def _tokens(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, desc: str) -> Tokens:
-    """All tokens of a corpus that can give pairs, or a ValueError that says what is missing."""
-    tokens = tokenise(corpus, tokenizer, desc)
+def _tokens(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, desc: str) -> tuple[Tokens, str | None]:
+    """All tokens of a corpus that can give pairs, and their key, or a ValueError that says what is missing."""
+    tokens, key = prepared_text.tokens_of(corpus, tokenizer, desc)
     needed = "text has a sentence a line, and a blank line between documents"
     if not tokens.num_documents:
         raise ValueError(f"{corpus.title} has no text: {needed}")
@@ -140,12 +141,12 @@ def _tokens(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, desc: str) -> To
         raise ValueError(f"{corpus.title} has one document, and next sentences need two or more: {needed}")
     if tokens.num_sentences == tokens.num_documents:
         raise ValueError(f"no document of {corpus.title} has two sentences, so there are no next ones: {needed}")
-    return tokens
+    return tokens, key
 
 
 def _kept(count: int, split: str, task: TaskArguments, seed: int) -> np.ndarray:
     """Numbers of the pairs that `max_train_samples` or `max_eval_samples` leave."""
-    return np.array(cut(Dataset.from_dict({"pair": range(count)}), split, task, seed)["pair"], dtype=np.int64)
+    return np.array(cut(Dataset.from_dict({"pair": range(count)}), split, task, seed)["pair"][:], dtype=np.int64)
 
 
 def _facts(corpus: Corpus, tokens: Tokens) -> dict[str, Any]:

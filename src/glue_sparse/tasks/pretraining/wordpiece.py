@@ -37,7 +37,17 @@ def load(source: str) -> PreTrainedTokenizerBase:
 
 
 def train(documents: Iterable[Document], vocab_size: int) -> BertTokenizer:
-    """An uncased WordPiece tokenizer of at most `vocab_size` tokens, a function of the text alone.
+    """An uncased WordPiece tokenizer of at most `vocab_size` tokens, a function of the text; raises as `learn`."""
+    return of_vocabulary(learn(documents, vocab_size))
+
+
+def of_vocabulary(vocabulary: dict[str, int]) -> BertTokenizer:
+    """The uncased tokenizer with these tokens, by their numbers."""
+    return BertTokenizer(vocab=vocabulary, do_lower_case=True)
+
+
+def learn(documents: Iterable[Document], vocab_size: int) -> dict[str, int]:
+    """Tokens of an uncased WordPiece tokenizer with their numbers.
 
     Raises:
         ValueError: no text, or a vocabulary too small to hold the alphabet.
@@ -66,7 +76,7 @@ def train(documents: Iterable[Document], vocab_size: int) -> BertTokenizer:
         show_progress=False,
     )
     raw.train_from_iterator(_sentences(documents, "Train the tokenizer"), trainer)
-    return BertTokenizer(vocab=raw.get_vocab(), do_lower_case=True)
+    return raw.get_vocab()
 
 
 def digest(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -1,0 +1,50 @@
+"""The table of `glue-sparse benchmark --time_to_loss`: what `time_to_loss` measures, as text and as JSON."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from glue_sparse.benchmarks import time_to_loss
+from glue_sparse.writing.files import json_text, write_text
+from glue_sparse.writing.tables import markdown
+
+NOTE = """Weights and operations are the encoder's; operations are those of a training sequence / those of the dense
+network. Steps are those of one run of each network, looked at every so many steps; seconds are steps x seconds per
+step, measured in turns in one process, moves of tiles included. `faster up to`: a network is faster than the dense one
+as long as it needs no more steps than this."""
+
+
+def run(quick: bool, data_dir: str | None, out: str | None) -> None:
+    """Print the table, on the GPU where there is one, and write all numbers as JSON."""
+    facts = time_to_loss.measure(torch.device("cuda" if torch.cuda.is_available() else "cpu"), quick, data_dir)
+    print(page(facts))
+    if out:
+        write_text(Path(out), json_text(facts, out))
+
+
+def page(facts: dict[str, Any]) -> str:
+    """A line for each network, and below what would have to be true for it to be faster than the dense one."""
+    setting, networks = facts["setting"], facts["networks"]
+    header = ["network", "weights", "operations", "rate", f"steps to {setting['target']:g} nats", "ms per step",
+              "step / dense (quartiles)", "seconds", "seconds / dense", "faster up to"]  # fmt: skip
+    dense = networks[0]
+    lines = []
+    for one in networks:
+        low, middle, high = one["to_dense"]
+        seconds = "-" if one["seconds"] is None else f"{one['seconds']:.0f}"
+        both = one["seconds"] is not None and dense["seconds"] is not None
+        missed = f"not in {setting['most_steps']:,} ({one['last_loss']:.2f})"
+        lines.append([
+            one["name"], f"{one['weights']:,}", f"{one['flops'] / dense['flops']:.2f}", f"{one['rate']:g}",
+            missed if one["steps"] is None else f"{one['steps']:,}", f"{1000 * one['per_step']:.1f}",
+            f"{middle:.2f} ({low:.2f} to {high:.2f})", seconds,
+            f"{one['seconds'] / dense['seconds']:.2f}" if both else "-",
+            f"{dense['per_step'] / one['per_step']:.2f} x the dense steps",
+        ])  # fmt: skip
+    told = [
+        facts["text"], f"{facts['device']}, {facts['threads']} threads",
+        f"BERT of {setting['layers']} layers of {setting['hidden']}, {setting['batch']} x {setting['length']} tokens, "
+        f"{setting['vocab_size']} pieces",
+    ]  # fmt: skip
+    return f"{'; '.join(told)}\n\n{markdown(header, lines)}\n\n{NOTE}"

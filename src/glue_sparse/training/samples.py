@@ -15,6 +15,10 @@ from glue_sparse.core.batches import Batch, Examples
 from glue_sparse.core.randomness import chance_kept, seeded
 
 
+_PADDING = 1 / 16
+"""Of a batch that is larger than others, for each of its tokens."""
+
+
 def steps_per_epoch(trainer: Trainer) -> int | None:
     """Optimizer steps of one pass over the training data; none where it has no length."""
     args, data = trainer.args, trainer.train_dataset
@@ -53,17 +57,23 @@ def drawn(trainer: Trainer, num_samples: int, share: tuple[int, int], draw: int)
 
 
 def _by_tokens(examples: list[Any], batch_size: int, loader: Callable[..., DataLoader]) -> list[list[int]]:
-    """Batches, by numbers of examples, none with more tokens than as many of the longest as a batch has."""
+    """Batches, by numbers of examples, none with more tokens than as many of the longest as a batch has.
+
+    Those of more examples than others have are of such lengths that little of them is padding.
+    """
     lengths = [_num_tokens(example) for example in examples]
     if not all(lengths) or not examples:
         return []
     with chance_kept():
         shortest = next(iter(loader(batch_sampler=[[0]])))
     widths = [*accumulate((max(length, _num_tokens(shortest)) for length in lengths), max)]
-    groups: list[list[int]] = [[]]
-    for i, width in enumerate(widths):
-        if (len(groups[-1]) + 1) * width > batch_size * widths[-1]:
+    groups, tokens = [[0]], widths[0]
+    for i, width in enumerate(widths[1:], start=1):
+        num, tokens = len(groups[-1]) + 1, tokens + width
+        is_padded = num > batch_size and num * width > (1 + _PADDING) * tokens
+        if num * width > batch_size * widths[-1] or is_padded:
             groups.append([])
+            tokens = width
         groups[-1].append(i)
     return groups
 

@@ -14,7 +14,6 @@ from transformers import Trainer
 from glue_sparse.core.batches import Batch, Examples
 from glue_sparse.core.randomness import chance_kept, seeded
 
-
 _PADDING = 1 / 16
 """Of a batch that is larger than others, for each of its tokens."""
 

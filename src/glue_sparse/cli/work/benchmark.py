@@ -3,8 +3,8 @@
 from glue_sparse.benchmarks import bank as banks
 from glue_sparse.benchmarks import folding as folds
 from glue_sparse.benchmarks import large as phases
+from glue_sparse.benchmarks import selecting, tiles
 from glue_sparse.benchmarks import sharded as ranks
-from glue_sparse.benchmarks import tiles
 from glue_sparse.benchmarks.fisher import compare_fisher
 from glue_sparse.benchmarks.training import train
 from glue_sparse.tasks import registry as tasks
@@ -13,7 +13,7 @@ from glue_sparse.tasks import registry as tasks
 def run(
     fisher: bool, training: bool, block_sparse: bool, large: str | None, quick: bool, steps: int, bf16: bool, task: str,
     data_dir: str | None, folding: bool, dtype: str | None, out: str | None, sharded: bool, num_processes: int | None,
-    hidden_size: int | None, bank: bool,
+    hidden_size: int | None, bank: bool, select: int | None,
 ) -> None:  # fmt: skip
     """Measure what is asked for, by default training and the Fisher."""
     for name, value, has_effect, wanted in (
@@ -31,6 +31,9 @@ def run(
         return
     if folding:
         folds.run(steps)
+        return
+    if select:
+        selecting.run(select)
         return
     tasks.find(task)  # before minutes of training
     if block_sparse:

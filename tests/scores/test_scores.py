@@ -163,4 +163,4 @@ def test_rows_that_are_tiny_are_not_left_out():
     left, right = torch.full((2, 3, 4), 1e-30), torch.full((2, 3, 5), 1e3)
     total = torch.zeros(4, 5)
     parts.Outer(left, right).add(total, torch.abs)
-    torch.testing.assert_close(total, torch.full((4, 5), 6e-27))
+    torch.testing.assert_close(total, torch.full((4, 5), 6e-27), rtol=1e-4, atol=0)

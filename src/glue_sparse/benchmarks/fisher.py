@@ -108,7 +108,8 @@ def measure(model: nn.Module, names: tuple[str, ...], batches: list[dict[str, Te
             scores.append(way())
             found.append(time.perf_counter() - started)
     entries = int(0.005 * sum(p.numel() for p in model.parameters()))
-    return Timed(*seconds, compare(*(select(score, entries) for score in scores)).overlap)
+    overlap = compare(*(select(score, entries) for score in scores)).overlap
+    return Timed(*seconds, 0.0 if overlap is None else overlap)
 
 
 def _rows(name: str, data_dir: str | None, count: int) -> Iterator[Sample]:
@@ -119,7 +120,7 @@ def _rows(name: str, data_dir: str | None, count: int) -> Iterator[Sample]:
         found = sample(task, folder, count)
         yield found
     for longest in _LENGTHS:  # on the last task's model
-        batches = random_examples(longest, count, found.model.get_input_embeddings().num_embeddings)
+        batches = random_examples(longest, count, found.model.get_parameter(found.names[0]).shape[0])
         yield found._replace(title=f"random ids, {longest // 2} to {longest}", batches=batches)
 
 

@@ -44,7 +44,8 @@ def drawn(trainer: Trainer, num_samples: int, share: tuple[int, int], draw: int)
     if examples and isinstance(examples[0], dict) and "input_ids" in examples[0]:
         examples.sort(key=lambda example: len(example["input_ids"]))
     loader = partial(
-        DataLoader, examples, collate_fn=trainer._get_collator_with_removed_columns(trainer.data_collator),
+        DataLoader, examples,  # pyright: ignore[reportArgumentType]
+        collate_fn=trainer._get_collator_with_removed_columns(trainer.data_collator),
         generator=torch.Generator(),  # a loader without one would draw from the global random state
     )  # fmt: skip
     size = args.per_device_train_batch_size

@@ -104,3 +104,34 @@ def test_positions_and_back():
     there = masks.from_positions(masks.positions(found), {name: mask.shape for name, mask in found.items()})
     assert masks.positions(found).dtype == torch.int32
     assert all(torch.equal(there[name], mask) for name, mask in found.items())
+
+
+def odd_scores(kind: str) -> dict[str, torch.Tensor]:
+    """Scores of a kind in three tensors of other sizes."""
+    generator = torch.Generator().manual_seed(0)
+    change = {
+        "ties and zeros of both signs": lambda x: x.round() * torch.tensor([1.0, -1.0])[(x > 0).long()],
+        "denormal": lambda x: x * 1e-41, "bfloat16": lambda x: x.bfloat16(), "small float16": lambda x: x.half() * 1e-6,
+        "below zero": lambda x: -x.abs().round(), "zero": lambda x: -0.0 * x,
+    }[kind]  # fmt: skip
+    return {str(i): change(torch.randn(size, generator=generator)) for i, size in enumerate((40, 0, 23))}
+
+
+@pytest.mark.parametrize(
+    "kind", ["ties and zeros of both signs", "denormal", "bfloat16", "small float16", "below zero", "zero"]
+)
+def test_scores_of_any_kind_are_chosen_as_by_a_stable_sort(kind: str):
+    scores = odd_scores(kind)
+    flat = torch.cat([score.double() for score in scores.values()])
+    order = (flat + 0.0).argsort(descending=True, stable=True)
+    for budget in (0, 1, 20, 62, 63):
+        expected = torch.zeros(63, dtype=torch.bool)
+        expected[order[:budget]] = True
+        assert torch.equal(torch.cat([*select(scores, budget).values()]), expected)
+
+
+@pytest.mark.parametrize("bad", ["inf", "-inf", "nan"])
+def test_a_score_that_is_not_finite_is_named(bad: str):
+    scores = {"good": torch.ones(3), "bad one": torch.tensor([1.0, float(bad)])}
+    with pytest.raises(ValueError, match="the score of bad one holds values that are not finite"):
+        select(scores, 1)

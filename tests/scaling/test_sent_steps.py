@@ -92,7 +92,7 @@ def test_flags_of_ranks_go_with_them(capsys: pytest.CaptureFixture[str]):
     for line, sentence in (
         ("--num_processes 2", "--num_processes has no effect without --sharded"),
         ("--hidden_size 64", "--hidden_size has no effect without --sharded"),
-        ("--out x.json", "--out has no effect without --large, --sharded or --bank"),
+        ("--out x.json", "--out has no effect without --large, --sharded"),
         ("--sharded --num_processes 1", "argument --num_processes: must be at least 2, got 1"),
         ("--sharded --hidden_size 30", "`num_attention_heads` must divide --hidden_size"),
     ):

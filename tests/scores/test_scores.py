@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from glue_sparse.core.batches import example
+from glue_sparse.scores import parts
 from glue_sparse.scores.fisher import fisher
 from glue_sparse.scores.scores import magnitude, noise
 from networks import ImageNet, bert, collate, distilbert, examples, gpt2, llama, roberta
@@ -138,3 +139,28 @@ def test_noise_depends_on_seed_and_name_only_and_magnitude_is_absolute():
     assert all(torch.equal(first[n], second[n]) for n in names)
     assert not torch.equal(*first.values()) and not torch.equal(first[names[0]], noise(model, names, seed=4)[names[0]])
     assert torch.equal(magnitude(model, names)[names[0]], model.get_parameter(names[0]).abs())
+
+
+@pytest.mark.parametrize("power", [torch.square, torch.abs])
+def test_tiles_and_rows_that_are_left_out_change_no_sum(power, monkeypatch: pytest.MonkeyPatch):
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(5, 7, width, generator=generator) for width in (11, 6))
+    expected = {}
+    for kind, kept in (("all", torch.ones(5, 7)), ("some", (torch.rand(5, 7, generator=generator) < 0.4).float()),
+                       ("one each", torch.eye(7)[:5]), ("none", torch.zeros(5, 7))):  # fmt: skip
+        grads = left * kept.unsqueeze(-1)
+        expected[kind] = grads, power(torch.einsum("nta,ntb->nab", grads, right)).sum(0)
+    for entries in (1, 13, 1 << 20):
+        monkeypatch.setattr(parts, "_TILE_ENTRIES", entries)
+        for kind, (grads, total) in expected.items():
+            for sides, right_sum in (((grads, right), total), ((right, grads), total.T)):
+                found = torch.ones_like(right_sum)
+                parts.Outer(*sides).add(found, power)
+                torch.testing.assert_close(found, 1 + right_sum, msg=f"{kind}, {entries}")
+
+
+def test_rows_that_are_tiny_are_not_left_out():
+    left, right = torch.full((2, 3, 4), 1e-30), torch.full((2, 3, 5), 1e3)
+    total = torch.zeros(4, 5)
+    parts.Outer(left, right).add(total, torch.abs)
+    torch.testing.assert_close(total, torch.full((4, 5), 6e-27), rtol=1e-4, atol=0)

@@ -3,6 +3,7 @@
     glue-sparse benchmark
     glue-sparse benchmark --bf16
     glue-sparse benchmark --fisher --task mrpc --data_dir path/to/glue
+    glue-sparse benchmark --select 1000000000
     glue-sparse benchmark --block_sparse
     glue-sparse benchmark --large 1b --dtype bfloat16 --out large.json
     glue-sparse benchmark --sharded --num_processes 2
@@ -17,7 +18,8 @@ rank allows), and stage 1 of diff pruning (gates, structured or not) on MiniLM, 
 its own; the processes take turns, step by step, so that only one works at a time. Ratios are of medians of step
 times. `kept` is what lies beside the model's own tensors between two steps (what trains apart from them, and Adam's
 moments), `peak` what tensors take at most, `resident` what the whole process took since its start. Fisher: 256
-examples, vectorised and one at a time, in turns. Block-sparse: layers and training steps of a small BERT by tiles,
+examples of tasks, and of random ids by their length, in batches and one at a time, in turns. Select: choosing among so
+many scores, beside reads of them. Block-sparse: layers and training steps of a small BERT by tiles,
 masked and dense, on the CPU; see `glue_sparse.benchmarks.tiles`. Large: seconds of each phase (score, select, attach,
 step, save) of a random decoder, and the most memory above the model. Sharded: bytes that each of several ranks sends
 in a step, by kind, and seconds, for a tiny decoder and a tiny classifier whose base is shared out by FSDP2: full
@@ -51,6 +53,7 @@ def parser(prog: str | None = None) -> Parser:
     flags = Parser(prog, description=__doc__)
     only = flags.add_mutually_exclusive_group()
     only.add_argument("--fisher", action="store_true", help="measure the Fisher only")
+    add_number(only, "--select", kind=int, help="measure choosing among up to so many scores only", bounds=COUNT)
     only.add_argument("--training", action="store_true", help="measure training only")
     only.add_argument("--block_sparse", action="store_true", help="measure block-sparse layers only")
     only.add_argument("--large", choices=("tiny", "0.1b", "1b"), help="measure the phases of a random decoder only")

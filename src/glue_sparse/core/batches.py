@@ -22,11 +22,14 @@ class Examples:
     Attributes:
         loss: (model, batch) -> scalar.
         label_names: keys of a batch that are labels.
+        by_tokens: the same examples in batches of about as many tokens, which take no more memory: quicker, for what
+            depends on no batch but on its examples; none where there are no such.
     """
 
     batches: Iterable[Batch]
     loss: Callable[[nn.Module, Batch], Tensor]
     label_names: tuple[str, ...]
+    by_tokens: Iterable[Batch] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self.batches)

@@ -1,5 +1,6 @@
 """The best of many scores, exactly: radix selection over one process, or over several that each hold a part."""
 
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -13,6 +14,8 @@ from glue_sparse.core.pieces import pieces_of
 
 _HALF = 1 << 16
 _LARGEST = (1 << 31) - 1
+_EXPONENT = 0x7F80
+"""Upper half of the bits of infinity; those of what is no number are above."""
 
 
 class Alone:
@@ -62,7 +65,12 @@ def choose(
 def check_finite(name: str, score: Tensor) -> None:
     """Raise a ValueError for a score that is infinite or no number."""
     if not torch.isfinite(score).all():
-        raise ValueError(f"the score of {name} holds values that are not finite")
+        raise not_finite(name)
+
+
+def not_finite(name: str) -> ValueError:
+    """What is raised for a score that is infinite or no number."""
+    return ValueError(f"the score of {name} holds values that are not finite")
 
 
 def _choose_jointly(
@@ -72,7 +80,7 @@ def _choose_jointly(
     """Put masks of the `budget` best of these tensors into `found`."""
     index, num_shares = share
     with parts.together():
-        high = _histogram((key >> 16) + _HALF // 2 for key in _keys(scores, names, is_first=True))
+        high = _high_halves(scores, names)
     high = parts.add(high)
     num_entries = int(high.sum())
     if not 0 <= budget * num_shares <= num_entries:
@@ -131,23 +139,23 @@ def _best(
 ) -> _Best:
     """The entries above a key, and the first of those that equal it."""
     shape, parts = pieces_of(scores, name)
-    keys, num_ties = [], 0
+    worst, keys, num_ties = _score_of(threshold), [], 0
 
     def places() -> Iterator[Tensor]:
         nonlocal num_ties
         start = 0
         for part in parts:
-            key = ordered_key(part)
-            chosen = key > threshold
+            score = _comparable(part)
+            chosen = score > worst
             if num_ties < most_ties:
-                ties = (key == threshold).nonzero().squeeze(1)[: most_ties - num_ties]
+                ties = (score == worst).nonzero().squeeze(1)[: most_ties - num_ties]
                 chosen[ties] = True
                 num_ties += len(ties)
             here = chosen.nonzero().squeeze(1)
             if with_keys:
-                keys.append(key[here])
+                keys.append(ordered_key(score[here]))
             yield here + start
-            start += len(key)
+            start += len(score)
 
     positions = room.take(places(), shape.numel())
     return _Best(positions, torch.cat(keys) if keys else positions[:0], num_ties, shape)
@@ -157,23 +165,31 @@ def _ties(scores: Mapping[str, Tensor], name: str, threshold: int) -> Iterator[T
     """Flat positions of the entries whose key is this one."""
     start = 0
     for part in pieces_of(scores, name)[1]:
-        yield (ordered_key(part) == threshold).nonzero().squeeze(1) + start
+        yield (_comparable(part) == _score_of(threshold)).nonzero().squeeze(1) + start
         start += len(part)
-
-
-def _keys(scores: Mapping[str, Tensor], names: Iterable[str], is_first: bool = False) -> Iterator[Tensor]:
-    """Ordered keys of all entries, a vector at a time; the first time over, scores are seen to be finite."""
-    for name in names:
-        for part in pieces_of(scores, name)[1]:
-            if is_first:
-                check_finite(name, part)
-            yield ordered_key(part)
 
 
 def ordered_key(score: Tensor) -> Tensor:
     """int32 keys in the order of the float32 scores, contiguous; -0.0 counts as 0.0."""
-    bits = (score.detach().float() + 0.0).contiguous().view(torch.int32)
+    bits = _bits(score)
     return torch.where(bits >= 0, bits, bits ^ _LARGEST)
+
+
+def _bits(score: Tensor) -> Tensor:
+    """Of the float32 scores, in memory of their own; -0.0 has those of 0.0."""
+    return (score.detach().float() + 0.0).contiguous().view(torch.int32)
+
+
+def _comparable(score: Tensor) -> Tensor:
+    """Scores that compare with any float32 number that is a score, or the least with its upper half."""
+    score = score.detach()
+    return score if score.dtype in (torch.float32, torch.bfloat16) else score.float()
+
+
+def _score_of(key: int) -> float:
+    """The float32 score with this key: scores compare as keys do, and no key of each entry need be computed."""
+    (score,) = struct.unpack("<f", struct.pack("<i", key if key >= 0 else key ^ _LARGEST))
+    return score
 
 
 def _kth_largest(
@@ -185,15 +201,35 @@ def _kth_largest(
     """
     top, k = _bin_of(high, k)
     prefix = top - _HALF // 2
-    low = parts.add(_histogram(key[key >> 16 == prefix] & (_HALF - 1) for key in _keys(scores, names)))
+    low = parts.add(_low_halves(scores, names, prefix))
     bottom, k = _bin_of(low, k)
     return (prefix << 16) | bottom, k
 
 
-def _histogram(parts: Iterable[Tensor]) -> Tensor:
+def _high_halves(scores: Mapping[str, Tensor], names: Iterable[str]) -> Tensor:
+    """How many entries have each upper half of a key, in order; all scores are seen to be finite."""
+    total = torch.zeros(_HALF, dtype=torch.long)
+    for name in names:
+        counts = torch.zeros_like(total)
+        for part in pieces_of(scores, name)[1]:
+            halves = _bits(part).bitwise_right_shift_(16).add_(_HALF // 2)
+            counts += torch.bincount(halves, minlength=_HALF).cpu()
+        below, above = counts.split(_HALF // 2)  # of scores below 0, which are in the order of their magnitudes, too
+        if below[_EXPONENT:].any() or above[_EXPONENT:].any():
+            raise not_finite(name)
+        total += torch.cat([below.flip(0), above])
+    return total
+
+
+def _low_halves(scores: Mapping[str, Tensor], names: Iterable[str], prefix: int) -> Tensor:
+    """How many entries have each lower half of a key, of those whose upper half is this."""
     counts = torch.zeros(_HALF, dtype=torch.long)
-    for part in parts:
-        counts += torch.bincount(part, minlength=_HALF).cpu()
+    least = _score_of(prefix << 16)
+    for name in names:
+        for part in pieces_of(scores, name)[1]:
+            score = _comparable(part)
+            key = ordered_key(score[score >= least])
+            counts += torch.bincount(key[key >> 16 == prefix] & (_HALF - 1), minlength=_HALF).cpu()
     return counts
 
 

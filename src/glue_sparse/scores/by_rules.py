@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from glue_sparse.core.batches import Batch, batch_size
-from glue_sparse.scores.parts import Outer, Part, Power, Replayed
+from glue_sparse.scores.parts import Outer, Part, Power, Replayed, add_power
 from glue_sparse.scores.recorder import Graph, Recorder, Source, Use
 from glue_sparse.scores.sums import Sums
 
@@ -131,10 +131,9 @@ class _Parts:
                     derived[source].append(part)
             with self.totals.adding(name) as total:
                 for i in range(self.num_examples):
-                    gradient = sum((part.of(i) for part in direct), torch.zeros_like(total))
-                    for source, parts in derived.items():
-                        gradient = gradient + _pulled_back(source, parts, i, parameter)
-                    total += self.power(gradient)
+                    gradients = [part.of(i) for part in direct]
+                    gradients += [_pulled_back(source, parts, i, parameter) for source, parts in derived.items()]
+                    add_power(total, sum(gradients[1:], gradients[0]), self.power)
 
 
 def _joined(parts: list[Part]) -> Part | None:

@@ -58,7 +58,7 @@ def fisher(
         ValueError: an estimator other than `label` on a model without classes, or on a sharded one.
     """
     given = with_loss(model, batches)
-    shown = tqdm(batches, desc="Fisher", unit="batch", disable=not (progress and ranks.is_first()))
+    shown = tqdm(_in_batches(given), desc="Fisher", unit="batch", disable=not (progress and ranks.is_first()))
     if is_sharded(model):
         return _on_shards(model, names, given, shown, estimator, power, dtype)
     totals, raised = Sums.zeros(model, names, dtype), torch.square if power == "square" else torch.abs
@@ -69,6 +69,11 @@ def fisher(
         for step, batch in enumerate(shown):
             summed.add(_prepared(on_device(batch, model), given.label_names, model, estimator, seed, step))
     return totals.tensors
+
+
+def _in_batches(given: Examples) -> Iterable[Batch]:
+    """Sums of single examples depend on no batch."""
+    return given.batches if given.by_tokens is None else given.by_tokens
 
 
 def _on_shards(

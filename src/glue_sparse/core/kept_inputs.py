@@ -18,7 +18,10 @@ Pick = Callable[[Tensor], Tensor]
 
 def picked(x: Tensor, chosen: Tensor | None) -> Tensor:
     """The chosen features of x [..., n]; x itself for none."""
-    return x if chosen is None else x.index_select(-1, chosen)
+    if chosen is None:
+        return x
+    rows = x.reshape(-1, x.shape[-1])  # torch picks the columns of a matrix up to seven times as fast as those of more
+    return rows.gather(1, chosen.long().expand(len(rows), -1)).view(*x.shape[:-1], len(chosen))
 
 
 def _product(node: Any, pick: Pick) -> Tensor | None:
@@ -49,8 +52,8 @@ _AGAIN: dict[str, Callable[[Any, Pick], Tensor | None]] = {
     "NativeLayerNormBackward0": _layer_norm,
 }
 """Name of a step of autograd -> its result again, from what it keeps; none where it does not keep enough."""
-_OF_WEIGHTS = ("NativeLayerNormBackward0",)
-"""Those that keep weights of their module."""
+_NORMS = ("NativeLayerNormBackward0",)
+"""They keep weights of their module; and a whole result is mostly shared by layers, each of which would compute it."""
 
 
 def again(node: Node | None, chosen: Tensor | None) -> Tensor | None:
@@ -59,8 +62,8 @@ def again(node: Node | None, chosen: Tensor | None) -> Tensor | None:
     return None if make is None else make(node, lambda x: picked(x, chosen))
 
 
-def is_kept_anyway(x: Tensor, is_sharded: bool) -> bool:
-    """Whether `again` will give features of x in the backward pass, asked where x is used.
+def is_kept_anyway(x: Tensor, chosen: Tensor | None, is_sharded: bool) -> bool:
+    """Whether `again` will give the chosen features of x in the backward pass, asked where x is used.
 
     Not inside of hooks for kept tensors (checkpointing, offloading), which may be made to give each one once.
 
@@ -71,7 +74,7 @@ def is_kept_anyway(x: Tensor, is_sharded: bool) -> bool:
         return False
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return False
-    if is_sharded and x.grad_fn.name() in _OF_WEIGHTS:
+    if x.grad_fn.name() in _NORMS and (is_sharded or chosen is None):
         return False
     found = again(x.grad_fn, x.new_zeros(0, dtype=torch.int32, device=x.device))
     return found is not None and found.shape[:-1] == x.shape[:-1]

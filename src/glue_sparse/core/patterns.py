@@ -18,10 +18,10 @@ from glue_sparse.core.operators import operator
 from glue_sparse.core.parametrization import Entries
 from glue_sparse.kernels import backend, sampled
 
-_MAC, _DOT, _TRANSPOSE, _SELECT = 0.04, 0.27, 2.0, 0.6
-"""Nanoseconds of a token for each entry of a product, each active entry of a sampled one, each number transposed, and
-each number picked out, on one core of an AMD EPYC (Zen 3); torch does the first two on all cores. Their ratios choose
-the way, the same way each time on a machine."""
+_MAC, _DOT, _TRANSPOSE, _READ, _PICK = 0.04, 0.27, 2.0, 0.3, 0.4
+"""Nanoseconds of a token for each entry of a product, each active entry of a sampled one, each number transposed, each
+number of what others are picked from, and each of these, on one core of an AMD EPYC (Zen 3); torch does the first two
+on all cores. Their ratios choose the way, the same way each time on a machine."""
 _CLEARLY, _LITTLE = 0.8, 100.0
 """A pattern is used where it takes less than this share of the dense gradient's time, which is about as far as the
 estimates are right, or so many nanoseconds of a token more, which is nothing, since the gradient of a whole matrix is
@@ -92,7 +92,8 @@ def _cheapest(size: tuple[int, int], used: list[Tensor], outputs: int, k: int) -
     costs: dict[tuple[bool, bool], float] = {}
     for picks in (False, True):
         num_outputs = len(used[outputs]) if picks else size[outputs]
-        picking = _SELECT * (num_outputs * picks + num_inputs * is_picked)
+        picking = (_READ * size[outputs] + _PICK * num_outputs) * picks
+        picking += (_READ * size[1 - outputs] + _PICK * num_inputs) * is_picked
         if num_outputs * num_inputs < size[0] * size[1]:
             costs[False, picks] = picking + _MAC / threads * num_outputs * num_inputs
         costs[True, picks] = picking + _TRANSPOSE * (num_outputs + num_inputs) + _DOT / threads * k
@@ -124,7 +125,9 @@ def gradient_at(left: Tensor, right: Tensor, starts: Tensor | None, places: Tens
         return sampled_product(left, right, starts, places)
     if left.dtype in _HALVES and not _HAS_UNITS:
         left, right = left.float(), right.float()
-    product = left.reshape(-1, left.shape[-1]).t() @ right.reshape(-1, right.shape[-1])
+    left, right = left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1])
+    # a narrow matrix comes first, which takes half the time where it has a few columns
+    product = left.t() @ right if left.shape[1] < right.shape[1] else (right.t() @ left).t()
     return product.reshape(-1).index_select(0, places)
 
 

@@ -116,7 +116,7 @@ class _SampledLinear(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         ctx.dtype, ctx.inputs_first = x.dtype, inputs_first
         inputs, outputs = (rows, columns) if inputs_first else (columns, rows)
-        needs = ctx.needs_input_grad[2] and not is_kept_anyway(x, is_sharded)
+        needs = ctx.needs_input_grad[2] and not is_kept_anyway(x, inputs, is_sharded)
         x = x.to(dtype)
         kept = picked(x, inputs) if needs else None
         ctx.save_for_backward(kept, weight if ctx.needs_input_grad[0] else None, inputs, outputs, starts, places)

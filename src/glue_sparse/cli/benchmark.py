@@ -13,16 +13,16 @@
     glue-sparse benchmark --time_to_loss --data_dir path/to/text
     glue-sparse benchmark --gradients
 
-Training: full fine-tuning, FISH and random masks of 0.5 %, peft LoRA (r=8) and peft SHiRA (as near to 0.5 % as its
-rank allows), and stage 1 of diff pruning (gates, structured or not) on MiniLM, batch 16 x 128. Each in a process of
-its own; the processes take turns, step by step, so that only one works at a time. Ratios are of medians of step
-times. `kept` is what lies beside the model's own tensors between two steps (what trains apart from them, and Adam's
-moments), `peak` what tensors take at most, `resident` what the whole process took since its start. Fisher: 256
-examples of tasks, and of random ids by their length, in batches and one at a time, in turns. Select: choosing among so
-many scores, beside reads of them. Block-sparse: layers and training steps of a small BERT by tiles,
+Training: full fine-tuning, FISH and random masks of 0.5 %, peft LoRA (r=8) and peft SHiRA (as near to 0.5 % as its rank
+allows), and stage 1 of diff pruning (gates, structured or not) on MiniLM, batch 16 x 128. Each in a process of its own;
+the processes take turns, step by step, so that only one works at a time. Ratios are medians, with quartiles, of steps
+taken one after the other. `kept` is what lies beside the model's own tensors between two steps (what trains apart from
+them, and Adam's moments), `peak` what tensors take at most, `resident` what the whole process took since its start.
+Fisher: 256 examples of tasks, and of random ids by their length, in batches and one at a time, in turns. Select:
+choosing among so many scores, beside reads of them. Block-sparse: layers and training steps of a small BERT by tiles,
 masked and dense, on the CPU; see `glue_sparse.benchmarks.tiles`. Large: seconds of each phase (score, select, attach,
-step, save) of a random decoder, and the most memory above the model. Sharded: bytes that each of several ranks sends
-in a step, by kind, and seconds, for a tiny decoder and a tiny classifier whose base is shared out by FSDP2: full
+step, save) of a random decoder, and the most memory above the model. Sharded: bytes that each of several ranks sends in
+a step, by kind, and seconds, for a tiny decoder and a tiny classifier whose base is shared out by FSDP2: full
 fine-tuning, LoRA (r=16) and active entries (0.5 %), beside what `glue-sparse scale` predicts. Ranks are processes on
 this CPU, or on a GPU each where there are enough. Folding: a step whose forward passes only read the weights, and one
 whose passes write the values each time, in turns. Bank: swaps of tasks in one model with masks of 0.5 %, of MiniLM

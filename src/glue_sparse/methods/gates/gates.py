@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from glue_sparse.core.active import active_tensors, attach
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.parametrization import Parametrization, held_tensors, install, original, read_entries, release
+from glue_sparse.methods.gates.fused import Keys, passes
 from glue_sparse.methods.gates.hard_concrete import HardConcrete
 from glue_sparse.methods.gates.noise import Noise
 
@@ -42,6 +43,9 @@ class _Apply(torch.autograd.Function):
         ctx.gates, ctx.draw = gates, gates.drawn()
         if gates.is_closed(ctx.draw):
             return weight.view_as(weight)
+        if (fused := passes(gates.concrete, diff, ctx.draw)) is not None:
+            flat = (t.reshape(-1) for t in (diff, alpha, weight))
+            return fused.forward(*flat, *gates.fused_by(ctx.draw)).view(weight.shape)
         theta = torch.empty_like(weight)
         change = gates.changing(ctx.draw)
 
@@ -59,8 +63,13 @@ class _Apply(torch.autograd.Function):
             return torch.zeros_like(diff), torch.zeros_like(alpha), torch.zeros_like(group), None, None
         noise = gates.noise(ctx.draw)
         z_group, group_slope = gates.group_gate(ctx.draw)
-        grad_diff, grad_alpha = torch.empty_like(diff), torch.empty_like(alpha)
         g = grad_outputs[0].to_dense() if grad_outputs[0].is_sparse else grad_outputs[0]
+        if (fused := passes(concrete, diff, ctx.draw)) is not None:
+            flat = (t.reshape(-1) for t in (g, diff, alpha))
+            to_diff, to_alpha, share = fused.backward(*flat, *gates.fused_by(ctx.draw))
+            to_group = None if group is None else (share * group_slope).to(group.dtype).view_as(group)
+            return to_diff.view(diff.shape), to_alpha.view(diff.shape), to_group, None, None
+        grad_diff, grad_alpha = torch.empty_like(diff), torch.empty_like(alpha)
 
         def fill(start: int, g: Tensor, d: Tensor, a: Tensor, to_diff: Tensor, to_alpha: Tensor) -> Tensor | None:
             """Write the gradients of a part, and return its share of that of the group's gate."""
@@ -144,6 +153,11 @@ class GatedDiff(Parametrization):
         longest, device = min(_chunk(self.alpha), self.alpha.numel()), self.alpha.device
         uniform = Noise(seed, "gates", step, self.name, longest=longest, device=device)
         return lambda start, count: self.concrete.logistic(uniform(start, count))
+
+    def fused_by(self, draw: tuple[int, int]) -> tuple[Keys, Tensor | None]:
+        """What fused passes need of a sample: the keys of its noise, and the group's gate."""
+        keys = Noise(draw[0], "gates", draw[1], self.name, longest=1, device=self.alpha.device).keys
+        return Keys(*keys), None if self.group is None else self.group_gate(draw)[0]
 
     def group_gate(self, draw: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
         """(gate, slope) of the group: scalars, (1, 0) where there is no group."""

@@ -38,6 +38,8 @@ class Noise:
         both = seed_of(seed, *keys)
         self._first = both & 0xFFFFFFFF
         self._second = torch.tensor(_signed(both >> 32), dtype=torch.int32, device=device)
+        self.keys = torch.tensor(_signed(self._first), dtype=torch.int32, device=device), self._second
+        """Both keys, [] int32, for `uniform`."""
         self._half = torch.tensor(0.5, device=device)
         self._steps = torch.arange(longest, dtype=torch.int32, device=device).mul_(_signed(_WEYL))
 
@@ -47,6 +49,14 @@ class Noise:
         torch.add(self._second, _fold(x, 16), alpha=_signed(_FIRST), out=x)
         u = _fold(x, 13).mul_(_signed(_SECOND)).float()
         return torch.add(self._half, u, alpha=2.0**-32, out=u)
+
+
+def uniform(places: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """The numbers of `Noise` at flat positions [n] int32, by the plain formula: for compilers, which fuse its steps."""
+    x = places * _signed(_WEYL) + first
+    x = second + _signed(_FIRST) * (x ^ ((x >> 16) & 0xFFFF))
+    x = _signed(_SECOND) * (x ^ ((x >> 13) & 0x7FFFF))
+    return 0.5 + x.float() * 2.0**-32
 
 
 def _fold(x: Tensor, bits: int) -> Tensor:

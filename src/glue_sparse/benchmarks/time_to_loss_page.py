@@ -25,9 +25,14 @@ def run(quick: bool, data_dir: str | None, out: str | None) -> None:
 
 def page(facts: dict[str, Any]) -> str:
     """A line for each network, and below what would have to be true for it to be faster than the dense one."""
+    return f"{title(facts)}\n\n{markdown(*table(facts))}\n\n{NOTE}"
+
+
+def table(facts: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and lines."""
     setting, networks = facts["setting"], facts["networks"]
-    header = ["network", "weights", "operations", "rate", f"steps to {setting['target']:g} nats", "ms per step",
-              "step / dense (quartiles)", "seconds", "seconds / dense", "faster up to"]  # fmt: skip
+    header = ("network", "weights", "operations", "rate", f"steps to {setting['target']:g} nats", "ms per step",
+              "step / dense (quartiles)", "seconds", "seconds / dense", "faster up to")  # fmt: skip
     dense = networks[0]
     lines = []
     for one in networks:
@@ -35,16 +40,22 @@ def page(facts: dict[str, Any]) -> str:
         seconds = "-" if one["seconds"] is None else f"{one['seconds']:.0f}"
         both = one["seconds"] is not None and dense["seconds"] is not None
         missed = f"not in {setting['most_steps']:,} ({one['last_loss']:.2f})"
-        lines.append([
+        lines.append((
             one["name"], f"{one['weights']:,}", f"{one['flops'] / dense['flops']:.2f}", f"{one['rate']:g}",
             missed if one["steps"] is None else f"{one['steps']:,}", f"{1000 * one['per_step']:.1f}",
             f"{middle:.2f} ({low:.2f} to {high:.2f})", seconds,
             f"{one['seconds'] / dense['seconds']:.2f}" if both else "-",
             f"{dense['per_step'] / one['per_step']:.2f} x the dense steps",
-        ])  # fmt: skip
+        ))  # fmt: skip
+    return header, lines
+
+
+def title(facts: dict[str, Any]) -> str:
+    """Which text, device and network."""
+    setting = facts["setting"]
     told = [
         facts["text"], f"{facts['device']}, {facts['threads']} threads",
         f"BERT of {setting['layers']} layers of {setting['hidden']}, {setting['batch']} x {setting['length']} tokens, "
         f"{setting['vocab_size']} pieces",
     ]  # fmt: skip
-    return f"{'; '.join(told)}\n\n{markdown(header, lines)}\n\n{NOTE}"
+    return "; ".join(told)

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
 
+from glue_sparse.benchmarks import time_to_loss as losses
+from glue_sparse.benchmarks import time_to_loss_page as times
 from glue_sparse.benchmarks.device import exactness, methods, serving, suite, trainer
 from glue_sparse.benchmarks.device.part import Part, Table, Told
 from glue_sparse.benchmarks.limits import run as limits
@@ -13,8 +12,6 @@ from glue_sparse.benchmarks.training import DEVICE
 from glue_sparse.writing.words import check_one_of
 
 Chunk = Callable[[Told], Part]
-TIME_TO_LOSS = "glue_sparse.benchmarks.time_to_loss"
-"""Module whose `measure(device=..., quick=...)` gives seconds to equal loss."""
 
 
 def chunks(quick: bool) -> dict[str, Chunk]:
@@ -53,8 +50,5 @@ def _floors(told: Told, bf16: bool) -> Part:
 
 def time_to_loss(told: Told) -> Part:
     """Seconds that a sparse network needs for the loss of a dense one, and of a smaller dense one."""
-    if not find_spec(TIME_TO_LOSS):
-        return Part([], {}, missing=f"this version has no module {TIME_TO_LOSS}")
-    facts: dict[str, Any] = import_module(TIME_TO_LOSS).measure(device=DEVICE.type, quick=told.quick)
-    lines = [(name, str(value)) for name, value in facts.items()]
-    return Part([Table("time to equal loss", ("what", "found"), lines)], facts)
+    facts = losses.measure(DEVICE, told.quick)
+    return Part([Table(times.title(facts), *times.table(facts))], facts)

@@ -22,6 +22,7 @@ from glue_sparse.core.active import active_tensors, attach
 from glue_sparse.core.block_layer import BlockSparseLinear
 from glue_sparse.core.block_sparse import Execution, execution
 from glue_sparse.core.options import Inactive
+from glue_sparse.core.patterns import sampled_product
 
 BLOCK_SIZES = (16, 32, 64, 128)
 MOST = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
@@ -80,6 +81,7 @@ def distances(quick: bool) -> Iterator[Distances]:
             yield Distances(f"attached tiles, {way}", case, attached(case, "zero", way))
     for case in cases(quick, block_sizes=(1,)):
         yield Distances("attached entries", case, attached(case, "frozen", "auto"))
+        yield Distances("sampled product", case, sampled(case))
         yield Distances("attached table", case, table(case))
 
 
@@ -163,6 +165,15 @@ def attached(case: Case, inactive: Inactive, way: Execution) -> dict[str, float]
     ((_, entries),) = active_tensors(layer)
     return {"y": distance(y, plain.y), "x": distance(_gradient(given), plain.x),
             "weights": distance(_gradient(entries.values), plain.weight[mask])}  # fmt: skip
+
+
+def sampled(case: Case) -> dict[str, float]:
+    """The weight gradient at active entries by the sampled product, whether a layer would choose it or not."""
+    _, mask, x, grad = drawn(case)
+    starts = F.pad(mask.sum(1).cumsum(0), (1, 0)).int().to(DEVICE)
+    columns = mask.nonzero()[:, 1].int().to(DEVICE)
+    found = sampled_product(grad.to(DEVICE), x.to(DEVICE), starts, columns)
+    return {"weights": distance(found, right(case, "frozen").weight[mask])}
 
 
 def table(case: Case) -> dict[str, float]:

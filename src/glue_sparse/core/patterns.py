@@ -22,7 +22,7 @@ _MAC, _DOT, _TRANSPOSE, _READ, _PICK = 0.04, 0.27, 2.0, 0.3, 0.4
 """Nanoseconds of a token for each entry of a product, each active entry of a sampled one, each number transposed, each
 number of what others are picked from, and each of these, on one core of an AMD EPYC (Zen 3); torch does the first two
 on all cores. Their ratios choose the way, the same way each time on a machine."""
-_CLEARLY, _LITTLE = 0.8, 100.0
+_CLEARLY, _LITTLE = 0.8, 500.0
 """A pattern is used where it takes less than this share of the dense gradient's time, which is about as far as the
 estimates are right, or so many nanoseconds of a token more, which is nothing, since the gradient of a whole matrix is
 then never in memory."""

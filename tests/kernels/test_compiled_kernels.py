@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from glue_sparse.kernels import backend, tile_products
+from glue_sparse.kernels import backend, gates, tile_products
 
 pytestmark = [
     pytest.mark.slow,
@@ -17,8 +17,10 @@ CAPABILITIES = {80: "mma.sync", 90: "wgmma"}
 """Compute capability -> its instruction for products of matrices."""
 
 
-def assembly(kernel: Any, pointers: dict[str, str], numbers: str, constants: dict[str, Any], capability: int) -> str:
-    """PTX of a kernel whose pointers, and those of its `numbers` that are widths, are multiples of 16."""
+def assembly(
+    kernel: Any, pointers: dict[str, str], numbers: str, constants: dict[str, Any], capability: int, **options: Any
+) -> str:
+    """PTX of a kernel whose pointers, and those of its `numbers` that are sizes, are multiples of 16."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
@@ -30,7 +32,7 @@ def assembly(kernel: Any, pointers: dict[str, str], numbers: str, constants: dic
         kernel, signature, {places[name]: one for name, one in constants.items()},
         {places[name]: [["tt.divisibility", 16]] for name in aligned},
     )  # fmt: skip
-    return compile(source, target=GPUTarget("cuda", capability, 32)).asm["ptx"]
+    return compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["ptx"]
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +84,21 @@ def test_entries_are_rounded_to_the_nearest(capability: int):
     assert "st.global" in assembly(code.read, read, "count", {"BLOCK": 1024}, capability)
     types = {"WEIGHT": tl.bfloat16, "INDEX": tl.int32, "VALUE": tl.float32, "BLOCK": 1024}
     assert "cvt.rn.bf16" in assembly(code.write_all, {"table": "*i64"}, "count", types, capability)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("has_group, has_noise", [(True, True), (False, False)])
+def test_gates_round_products_before_they_add(capability: int, has_group: bool, has_noise: bool):
+    code, keys = backend.code("gates"), "first second group_first group_second count"
+    constants = {
+        "HAS_GROUP": has_group, "HAS_NOISE": has_noise, "LOWER": -1.5, "WIDTH": 3.0, "TEMPERATURE": 0.5,
+        "MARGIN": 1e-4, "BLOCK": gates._BLOCK,
+    }  # fmt: skip
+    floats = dict.fromkeys(("diff", "alpha", "group"), "*fp32")
+    forward = {"out": "*bf16", "weight": "*bf16", **floats}
+    text = assembly(code.gated, forward, keys, {**constants, "HAS_WEIGHT": True}, capability, **gates.EXACT)
+    assert "cvt.rn.bf16" in text
+    backward = {"grad": "*bf16", **dict.fromkeys(("to_diff", "to_alpha", "to_group"), "*fp32"), **floats}
+    other = assembly(code.gate_gradients, backward, keys, constants, capability, **gates.EXACT)
+    assert "atom." not in other and "red.global" not in other
+    print("FMA", text.count("fma.rn"), other.count("fma.rn"), text.count("ld.global.v4"), text.count(".f64"), other.count(".f64"))

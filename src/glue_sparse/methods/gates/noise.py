@@ -35,9 +35,8 @@ class Noise:
     """
 
     def __init__(self, seed: int, *keys: str | int, longest: int, device: torch.device):
-        both = seed_of(seed, *keys)
-        self._first = both & 0xFFFFFFFF
-        self._second = torch.tensor(_signed(both >> 32), dtype=torch.int32, device=device)
+        self._first, second = keys_of(seed, *keys)
+        self._second = torch.tensor(second, dtype=torch.int32, device=device)
         self._half = torch.tensor(0.5, device=device)
         self._steps = torch.arange(longest, dtype=torch.int32, device=device).mul_(_signed(_WEYL))
 
@@ -47,6 +46,12 @@ class Noise:
         torch.add(self._second, _fold(x, 16), alpha=_signed(_FIRST), out=x)
         u = _fold(x, 13).mul_(_signed(_SECOND)).float()
         return torch.add(self._half, u, alpha=2.0**-32, out=u)
+
+
+def keys_of(seed: int, *keys: str | int) -> tuple[int, int]:
+    """k0 and k1 of `Noise`, read as signed."""
+    both = seed_of(seed, *keys)
+    return _signed(both), _signed(both >> 32)
 
 
 def _fold(x: Tensor, bits: int) -> Tensor:

@@ -27,7 +27,8 @@ def assembly(
     signature = {**pointers, **dict.fromkeys(numbers.split(), "i32"), **dict.fromkeys(constants, "constexpr")}
     signature = {name: signature[name] for name in kernel.arg_names}
     places = {name: (i,) for i, name in enumerate(signature)}
-    aligned = [*pointers, *(name for name in numbers.split() if name.endswith(("width", "tokens", "each", "stride")))]
+    sizes = ("width", "tokens", "each", "stride", "count")
+    aligned = [*pointers, *(name for name in numbers.split() if name.endswith(sizes))]
     source = ASTSource(
         kernel, signature, {places[name]: one for name, one in constants.items()},
         {places[name]: [["tt.divisibility", 16]] for name in aligned},
@@ -88,17 +89,24 @@ def test_entries_are_rounded_to_the_nearest(capability: int):
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("has_group, has_noise", [(True, True), (False, False)])
-def test_gates_round_products_before_they_add(capability: int, has_group: bool, has_noise: bool):
-    code, keys = backend.code("gates"), "first second group_first group_second count"
+def test_gates_round_before_they_add_and_move_16_bytes_at_once(capability: int, has_group: bool, has_noise: bool):
+    code, numbers = backend.code("gates"), "first second group_first group_second count"
     constants = {
-        "HAS_GROUP": has_group, "HAS_NOISE": has_noise, "LOWER": -1.5, "WIDTH": 3.0, "TEMPERATURE": 0.5,
+        "HAS_GROUP": has_group, "HAS_NOISE": has_noise, "LOWER": -1.5, "WIDTH": 3.0, "TEMPERATURE": 1.0,
         "MARGIN": 1e-4, "BLOCK": gates._BLOCK,
     }  # fmt: skip
-    floats = dict.fromkeys(("diff", "alpha", "group"), "*fp32")
-    forward = {"out": "*bf16", "weight": "*bf16", **floats}
-    text = assembly(code.gated, forward, keys, {**constants, "HAS_WEIGHT": True}, capability, **gates.EXACT)
-    assert "cvt.rn.bf16" in text
-    backward = {"grad": "*bf16", **dict.fromkeys(("to_diff", "to_alpha", "to_group"), "*fp32"), **floats}
-    other = assembly(code.gate_gradients, backward, keys, constants, capability, **gates.EXACT)
-    assert "atom." not in other and "red.global" not in other
-    print("FMA", text.count("fma.rn"), other.count("fma.rn"), text.count("ld.global.v4"), text.count(".f64"), other.count(".f64"))
+    held = dict.fromkeys(("diff", "alpha", "group"), "*fp32")
+    forward = {"out": "*bf16", "weight": "*bf16", **held}
+    backward = {"grad": "*bf16", **dict.fromkeys(("to_diff", "to_alpha", "to_group"), "*fp32"), **held}
+    one = assembly(code.gated, forward, numbers, {**constants, "HAS_WEIGHT": True}, capability, **gates.EXACT)
+    other = assembly(code.gate_gradients, backward, numbers, constants, capability, **gates.EXACT)
+    assert "cvt.rn.bf16" in one
+    for text in (one, other):
+        assert "ld.global.v4.b32" in text and "st.global.v4.b32" in text
+        assert "fma.rn" not in text and "atom." not in text and "red.global" not in text
+
+
+def test_new_keys_need_no_new_code():
+    for kernel in (backend.code("gates").gated, backend.code("gates").gate_gradients):
+        fixed = {one.name for one in kernel.params if one.do_not_specialize}
+        assert fixed == {"first", "second", "group_first", "group_second"}

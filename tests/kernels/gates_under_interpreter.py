@@ -60,9 +60,9 @@ def test_keys_are_of_all_signs():
 
 def layer(
     shape: tuple[int, ...], concrete: HardConcrete, group: float | None, dtype: torch.dtype = torch.float32
-) -> tuple[nn.Module, GatedDiff]:
+) -> tuple[Any, GatedDiff]:
     """A module with one gated weight, whose group's gate has this logit, and the gates."""
-    module = nn.Module()
+    module: Any = nn.Module()
     module.weight = nn.Parameter(torch.randn(shape).to(dtype))
     groups = None if group is None else {"weight": "all"}
     attach_gates(module, ("weight",), groups=groups, concrete=concrete, draw=Draw(1, 3))
@@ -76,15 +76,15 @@ def layer(
     return module, held
 
 
-def gradients_of(module: nn.Module, held: GatedDiff, given: Tensor) -> list[Tensor]:
+def gradients_of(module: Any, held: GatedDiff, given: Tensor) -> list[Tensor]:
     """The gated weight, and the gradients of diffs, logits and the group's logit."""
-    weight: Any = module.weight
+    weight = module.weight
     return [weight.detach(), *torch.autograd.grad(weight, list(held.parameters()), given)]
 
 
-def in_float64(module: nn.Module, held: GatedDiff, given: Tensor) -> list[Tensor]:
+def in_float64(module: Any, held: GatedDiff, given: Tensor) -> list[Tensor]:
     """The same by torch's own derivatives; noise from the formula of the pages."""
-    base = module.parametrizations.weight.original.double()  # pyright: ignore
+    base = module.parametrizations.weight.original.double()
     leaves = [p.detach().double().requires_grad_() for p in held.parameters()]
     draw, concrete = held.drawn(), held.concrete
 
@@ -176,7 +176,7 @@ def test_what_is_no_number_is_seen():
 def test_the_weight_is_the_base_plus_what_passes_to_the_bit(dtype: torch.dtype, launched: list[str]):
     module, held = layer((29, 31), HardConcrete(), 3.0, dtype)
     module.eval()
-    weight: Any = module.weight.detach().clone()
+    weight = module.weight.detach().clone()
     collapse(module)
     assert launched[:2] == ["gated", "gated"]
     assert torch.equal(module.weight.detach(), weight)

@@ -4,6 +4,8 @@ import triton
 import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
+CHECKED = tl.constexpr(False)
+"""Whether integers that wrap around are errors where kernels are debugged."""
 
 
 @triton.jit
@@ -12,11 +14,11 @@ def uniform(position, first, second):
 
     Unsigned, so that shifts fill with zeros.
     """
-    x = tl.add(tl.mul(position.to(tl.uint32), 0x9E3779B9, sanitize_overflow=False), first.to(tl.uint32),
-               sanitize_overflow=False)  # fmt: skip
-    x = tl.add(tl.mul(x ^ (x >> 16), 0x85EBCA6B, sanitize_overflow=False), second.to(tl.uint32),
-               sanitize_overflow=False)  # fmt: skip
-    x = tl.mul(x ^ (x >> 13), 0xC2B2AE35, sanitize_overflow=False)
+    x = tl.add(tl.mul(position.to(tl.uint32), 0x9E3779B9, sanitize_overflow=CHECKED), first.to(tl.uint32),
+               sanitize_overflow=CHECKED)  # fmt: skip
+    x = tl.add(tl.mul(x ^ (x >> 16), 0x85EBCA6B, sanitize_overflow=CHECKED), second.to(tl.uint32),
+               sanitize_overflow=CHECKED)  # fmt: skip
+    x = tl.mul(x ^ (x >> 13), 0xC2B2AE35, sanitize_overflow=CHECKED)
     return 0.5 + x.to(tl.int32, bitcast=True).to(tl.float32) * 2.0**-32
 
 
@@ -28,18 +30,14 @@ def _sigmoid(
 
     At temperature 1 that needs no logarithm, the dearest of a gate's operations.
     """
-    x = logit * -LOG2_E
+    x, odds = logit * -LOG2_E, 1.0
     if HAS_NOISE:
         u = uniform(position, first, second)
         u = tl.where(u < MARGIN, MARGIN, tl.where(u > 1 - MARGIN, 1 - MARGIN, u))
         odds = (1 - u) / u
-        if TEMPERATURE == 1:
-            power = tl.exp2(x) * odds
-        else:
-            power = tl.exp2((x + tl.log2(odds)) / TEMPERATURE)
-    else:
-        power = tl.exp2(x)
-    return 1 / (1 + power)
+        if TEMPERATURE != 1:
+            x, odds = (x + tl.log2(odds)) / TEMPERATURE, 1.0
+    return 1 / (1 + tl.exp2(x) * odds)
 
 
 @triton.jit

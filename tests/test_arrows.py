@@ -19,7 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "records": {"arguments", "writing"},
     "scaling": {"arguments", "costs", "core", "writing"},
     "models": {"diffs", "core", "writing"},
-    "methods": {"scores", "costs", "diffs", "core", "writing"},
+    "methods": {"scores", "costs", "diffs", "core", "kernels", "writing"},
     "tasks": {"models", "records", "arguments", "core", "costs", "writing"},
     "training": {"methods", "diffs", "costs", "records", "arguments", "core", "writing"},
     "analysis": {"methods", "models", "diffs", "scores", "core", "writing"},

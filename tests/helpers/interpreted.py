@@ -1,7 +1,10 @@
 """Has Triton's interpreter run the kernels on the CPU, in a process that was started with TRITON_INTERPRET=1."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from triton import language as tl
 from triton.runtime import interpreter
@@ -29,3 +32,28 @@ def install() -> None:
 
     builder.cast_impl, builder.create_dot = rounding_cast, wide_dot
     backend.DEVICES.add("cpu")
+
+
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the kernels that will have been started."""
+    assert backend.available(torch.device("cpu"))  # which tries one
+    names: list[str] = []
+    real = backend.launch
+
+    def noted(kernel: Any, *others: Any, **constants: Any) -> None:
+        names.append(kernel.fn.__name__)
+        real(kernel, *others, **constants)
+
+    monkeypatch.setattr(backend, "launch", noted)
+    return names
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    backend.DEVICES.remove("cpu")
+    backend._is_working.cache_clear()
+    try:
+        yield
+    finally:
+        backend.DEVICES.add("cpu")
+        backend._is_working.cache_clear()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from glue_sparse.kernels import backend, tile_products
+from glue_sparse.kernels import backend, gates, tile_products
 
 pytestmark = [
     pytest.mark.slow,
@@ -17,20 +17,23 @@ CAPABILITIES = {80: "mma.sync", 90: "wgmma"}
 """Compute capability -> its instruction for products of matrices."""
 
 
-def assembly(kernel: Any, pointers: dict[str, str], numbers: str, constants: dict[str, Any], capability: int) -> str:
-    """PTX of a kernel whose pointers, and those of its `numbers` that are widths, are multiples of 16."""
+def assembly(
+    kernel: Any, pointers: dict[str, str], numbers: str, constants: dict[str, Any], capability: int, **options: Any
+) -> str:
+    """PTX of a kernel whose pointers, and those of its `numbers` that are sizes, are multiples of 16."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
     signature = {**pointers, **dict.fromkeys(numbers.split(), "i32"), **dict.fromkeys(constants, "constexpr")}
     signature = {name: signature[name] for name in kernel.arg_names}
     places = {name: (i,) for i, name in enumerate(signature)}
-    aligned = [*pointers, *(name for name in numbers.split() if name.endswith(("width", "tokens", "each", "stride")))]
+    sizes = ("width", "tokens", "each", "stride", "count")
+    aligned = [*pointers, *(name for name in numbers.split() if name.endswith(sizes))]
     source = ASTSource(
         kernel, signature, {places[name]: one for name, one in constants.items()},
         {places[name]: [["tt.divisibility", 16]] for name in aligned},
     )  # fmt: skip
-    return compile(source, target=GPUTarget("cuda", capability, 32)).asm["ptx"]
+    return compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["ptx"]
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +85,33 @@ def test_entries_are_rounded_to_the_nearest(capability: int):
     assert "st.global" in assembly(code.read, read, "count", {"BLOCK": 1024}, capability)
     types = {"WEIGHT": tl.bfloat16, "INDEX": tl.int32, "VALUE": tl.float32, "BLOCK": 1024}
     assert "cvt.rn.bf16" in assembly(code.write_all, {"table": "*i64"}, "count", types, capability)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize(
+    "has_group, has_noise, temperature", [(True, True, 1.0), (True, True, 0.5), (False, False, 1.0)]
+)
+def test_gates_round_before_they_add_and_move_16_bytes_at_once(
+    capability: int, has_group: bool, has_noise: bool, temperature: float
+):
+    code, numbers = backend.code("gates"), "first second group_first group_second count"
+    constants = {
+        "HAS_GROUP": has_group, "HAS_NOISE": has_noise, "LOWER": -1.5, "WIDTH": 3.0, "TEMPERATURE": temperature,
+        "MARGIN": 1e-4, "BLOCK": gates._BLOCK,
+    }  # fmt: skip
+    held = dict.fromkeys(("diff", "alpha", "group"), "*fp32")
+    forward = {"out": "*bf16", "weight": "*bf16", **held}
+    backward = {"grad": "*bf16", **dict.fromkeys(("to_diff", "to_alpha", "to_group"), "*fp32"), **held}
+    one = assembly(code.gated, forward, numbers, {**constants, "HAS_WEIGHT": True}, capability, **gates.EXACT)
+    other = assembly(code.gate_gradients, backward, numbers, constants, capability, **gates.EXACT)
+    assert "cvt.rn.bf16" in one
+    for text in (one, other):
+        assert "ld.global.v4.b32" in text and "st.global.v4.b32" in text
+        assert "atom." not in text and "red.global" not in text
+        assert "fma.rn" not in text or temperature != 1  # a logarithm is made of such
+
+
+def test_new_keys_need_no_new_code():
+    for kernel in (backend.code("gates").gated, backend.code("gates").gate_gradients):
+        fixed = {one.name for one in kernel.params if one.do_not_specialize}
+        assert fixed == {"first", "second", "group_first", "group_second"}

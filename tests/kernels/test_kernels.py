@@ -19,10 +19,11 @@ needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="there is 
 
 
 @needs_triton
-def test_kernels_under_the_interpreter(tmp_path: Path):
+@pytest.mark.parametrize("file", ["under_interpreter.py", "gates_under_interpreter.py"])
+def test_kernels_under_the_interpreter(file: str, tmp_path: Path):
     command = [sys.executable, "-m", "pytest", "--noconftest", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = subprocess.run(
-        [*command, str(HERE / "under_interpreter.py")], capture_output=True, text=True, cwd=HERE.parents[1],
+        [*command, str(HERE / file)], capture_output=True, text=True, cwd=HERE.parents[1],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "TRITON_CACHE_DIR": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]

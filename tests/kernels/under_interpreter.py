@@ -1,7 +1,6 @@
 """Kernels run by Triton's interpreter, against plain products; test_kernels.py starts this in a process of its own."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from glue_sparse.core import block_products, block_sparse, operators, patterns, 
 from glue_sparse.core.active import active_tensors, attach
 from glue_sparse.core.block_layer import BlockSparseLinear
 from glue_sparse.core.parametrization import original
-from glue_sparse.kernels import backend, entries, sampled, tile_products
+from glue_sparse.kernels import entries, sampled, tile_products
 
 interpreted.install()
 TOLERANCE: dict[torch.dtype, dict[str, Any]] = {
@@ -36,27 +35,7 @@ def _seeded() -> None:
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the kernels that have been started."""
-    assert backend.available(torch.device("cpu"))  # which tries one
-    names: list[str] = []
-    real = backend.launch
-
-    def noted(kernel: Any, *others: Any, **constants: Any) -> None:
-        names.append(kernel.fn.__name__)
-        real(kernel, *others, **constants)
-
-    monkeypatch.setattr(backend, "launch", noted)
-    return names
-
-
-@contextmanager
-def without_kernels() -> Iterator[None]:
-    backend.DEVICES.remove("cpu")
-    backend._is_working.cache_clear()
-    try:
-        yield
-    finally:
-        backend.DEVICES.add("cpu")
-        backend._is_working.cache_clear()
+    return interpreted.launched(monkeypatch)
 
 
 def dense(mask: Tensor, held: Tensor) -> Tensor:
@@ -138,7 +117,7 @@ def test_layers_are_those_of_the_plain_path(make: Callable[[], nn.Module], dtype
         found = passes(layer, x.to(dtype), grad)
         assert {"line_product", "tile_gradients"} <= {*launched}
         count = len(launched)
-        with without_kernels():
+        with interpreted.without_kernels():
             expected = passes(layer, x.to(dtype), grad)
         assert len(launched) == count and len(found) == len(expected) == 4
         most = 1e-4 if dtype == torch.float32 else 3e-2  # both are rounded
@@ -258,6 +237,6 @@ def test_a_step_writes_all_tensors_at_once_and_leaves_the_same_bits(
 
     found = trained()
     assert launched.count("write_all") == 2
-    with without_kernels():
+    with interpreted.without_kernels():
         expected = trained()
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from glue_sparse import check_folded
 from glue_sparse.core.parametrization import current_tensors, held_tensors, is_attached, original
-from glue_sparse.methods.gates import gates
+from glue_sparse.methods.gates import parts
 from glue_sparse.methods.gates.gate_counts import expected_open, report
 from glue_sparse.methods.gates.gates import Draw, GatedDiff, GroupGate, attach_gates, collapse, gated_tensors
 from glue_sparse.methods.gates.hard_concrete import HardConcrete
@@ -99,7 +99,7 @@ def test_impossible_gates_are_refused(numbers: tuple[float, float, float]):
 @pytest.mark.parametrize("group", [True, False])
 @pytest.mark.parametrize("chunk", [7, 1 << 16])
 def test_forward_and_gradients_equal_the_plain_formula(monkeypatch: pytest.MonkeyPatch, group: bool, chunk: int):
-    monkeypatch.setattr(gates, "_CHUNK", chunk)
+    monkeypatch.setattr(parts, "_CHUNK", chunk)
     linear = layer(group=group)
     held, base = gated(linear), original(linear, "weight")
     parameters, target = list(held.parameters()), torch.randn(6, 10, dtype=torch.float64)
@@ -115,7 +115,7 @@ def test_forward_and_gradients_equal_the_plain_formula(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("group", [True, False])
 def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch, group: bool):
-    monkeypatch.setattr(gates, "_CHUNK", 7)
+    monkeypatch.setattr(parts, "_CHUNK", 7)
     found = []
     for count in (1, 2, 5):
         monkeypatch.setattr(torch, "get_num_threads", lambda count=count: count)

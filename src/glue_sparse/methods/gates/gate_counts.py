@@ -6,8 +6,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from glue_sparse.methods.gates.gates import GatedDiff, by_parts, gated_tensors
+from glue_sparse.methods.gates.gates import GatedDiff, gated_tensors
 from glue_sparse.methods.gates.hard_concrete import HardConcrete
+from glue_sparse.methods.gates.parts import by_parts
 
 
 class _OpenCount(torch.autograd.Function):

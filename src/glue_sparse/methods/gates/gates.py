@@ -1,9 +1,7 @@
 """Gated diffs (diff pruning, stage 1): weights w0 + z * z_group * d whose gates learn to close."""
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +9,11 @@ from torch import Tensor, nn
 from glue_sparse.core.active import active_tensors, attach
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.parametrization import Parametrization, held_tensors, install, original, read_entries, release
+from glue_sparse.kernels.gates import Gates, takes
 from glue_sparse.methods.gates.fused import Keys, passes
-from glue_sparse.methods.gates.hard_concrete import HardConcrete
-from glue_sparse.methods.gates.noise import Noise
-
-_CHUNK = 32_000
-"""Entries worked on at a time on a CPU: what a core's cache holds, so that no dense intermediate is ever formed, and
-fewer than the 32,768 from which torch shares out every single operation among threads."""
-_CHUNK_OF_ACCELERATOR = 1 << 22
-"""The same on an accelerator: enough to keep it busy, and little beside a large model's tensors."""
-
-T = TypeVar("T")
+from glue_sparse.methods.gates.hard_concrete import MARGIN, HardConcrete
+from glue_sparse.methods.gates.noise import Noise, keys_of
+from glue_sparse.methods.gates.parts import by_parts, chunk
 
 
 @dataclass
@@ -35,7 +27,7 @@ class Draw:
 
 
 class _Apply(torch.autograd.Function):
-    """w0 + z * z_group * d, chunk by chunk; saves its inputs and no dense intermediate (Guo et al., 2021, eq. 5)."""
+    """w0 + z * z_group * d (Guo et al., 2021, eq. 5), by a kernel or part by part; saves its inputs alone."""
 
     @staticmethod
     def forward(ctx, diff: Tensor, alpha: Tensor, group: Tensor | None, weight: Tensor, gates: "GatedDiff") -> Tensor:
@@ -43,6 +35,9 @@ class _Apply(torch.autograd.Function):
         ctx.gates, ctx.draw = gates, gates.drawn()
         if gates.is_closed(ctx.draw):
             return weight.view_as(weight)
+        ctx.kernels = gates.kernels(ctx.draw, diff, alpha, group, weight)
+        if ctx.kernels:
+            return ctx.kernels.weight(diff, alpha, group, weight)
         if (fused := passes(gates.concrete, diff, ctx.draw)) is not None:
             flat = (t.reshape(-1) for t in (diff, alpha, weight))
             return fused.forward(*flat, *gates.fused_by(ctx.draw)).view(weight.shape)
@@ -61,9 +56,11 @@ class _Apply(torch.autograd.Function):
         gates, concrete = ctx.gates, ctx.gates.concrete
         if gates.is_closed(ctx.draw):
             return torch.zeros_like(diff), torch.zeros_like(alpha), torch.zeros_like(group), None, None
+        g = grad_outputs[0].to_dense() if grad_outputs[0].is_sparse else grad_outputs[0]
+        if ctx.kernels:
+            return *ctx.kernels.gradients(g, diff, alpha, group), None, None
         noise = gates.noise(ctx.draw)
         z_group, group_slope = gates.group_gate(ctx.draw)
-        g = grad_outputs[0].to_dense() if grad_outputs[0].is_sparse else grad_outputs[0]
         if (fused := passes(concrete, diff, ctx.draw)) is not None:
             flat = (t.reshape(-1) for t in (g, diff, alpha))
             to_diff, to_alpha, share = fused.backward(*flat, *gates.fused_by(ctx.draw))
@@ -122,7 +119,10 @@ class GatedDiff(Parametrization):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The gated weight, of the same shape and type as `weight`, which stays as it is."""
-        return _Apply.apply(self.diff, self.alpha, self.group.alpha if self.group else None, weight, self)
+        return _Apply.apply(*self._trained(), weight, self)
+
+    def _trained(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        return self.diff, self.alpha, self.group.alpha if self.group else None
 
     @property
     def num_active(self) -> int:
@@ -137,6 +137,8 @@ class GatedDiff(Parametrization):
     @torch.no_grad()
     def change(self) -> Tensor:
         """z * z_group * d, flat float32: what the gates let through now."""
+        if kernels := self.kernels(self.drawn(), *self._trained(), self.diff):
+            return kernels.change(*self._trained()).view(-1)
         whole, change = torch.empty_like(self.diff), self.changing(self.drawn())
         by_parts(lambda start, d, a, out: out.copy_(change(start, d, a)), self.diff, self.alpha, whole)
         return whole.view(-1)
@@ -145,18 +147,26 @@ class GatedDiff(Parametrization):
         """(seed, step) of the sample that the gates show now; none for deterministic gates."""
         return (self.draw.seed, self.draw.step) if self.training or self.draw.in_eval else None
 
+    def kernels(
+        self, draw: tuple[int, int] | None, diff: Tensor, alpha: Tensor, group: Tensor | None, weight: Tensor
+    ) -> Gates | None:
+        """The gates of a sample as kernels take them; none where these tensors are left to torch."""
+        if not takes(diff, alpha, group, weight):
+            return None
+        keys = draw and (keys_of(*_entries_key(draw, self.name)), keys_of(*_group_key(draw, self.group)))
+        return Gates(self.concrete.lower, self.concrete.upper, self.concrete.temperature, MARGIN, keys)
+
     def noise(self, draw: tuple[int, int] | None) -> Callable[[int, int], Tensor] | None:
         """Logistic noise of a sample for (first of the flat entries, number of entries)."""
         if draw is None:
             return None
-        seed, step = draw
-        longest, device = min(_chunk(self.alpha), self.alpha.numel()), self.alpha.device
-        uniform = Noise(seed, "gates", step, self.name, longest=longest, device=device)
+        longest, device = min(chunk(self.alpha), self.alpha.numel()), self.alpha.device
+        uniform = Noise(*_entries_key(draw, self.name), longest=longest, device=device)
         return lambda start, count: self.concrete.logistic(uniform(start, count))
 
     def fused_by(self, draw: tuple[int, int]) -> tuple[Keys, Tensor | None]:
         """What fused passes need of a sample: the keys of its noise, and the group's gate."""
-        keys = Noise(draw[0], "gates", draw[1], self.name, longest=1, device=self.alpha.device).keys
+        keys = Noise(*_entries_key(draw, self.name), longest=1, device=self.alpha.device).keys
         return Keys(*keys), None if self.group is None else self.group_gate(draw)[0]
 
     def group_gate(self, draw: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
@@ -204,41 +214,19 @@ class GroupGate(nn.Module):
         alpha = self.alpha.detach()
         noise = None
         if draw is not None:
-            seed, step = draw
-            uniform = Noise(seed, "group gate", step, self.name, longest=1, device=alpha.device)
+            uniform = Noise(*_group_key(draw, self), longest=1, device=alpha.device)
             noise = concrete.logistic(uniform(0, 1))
         z, slope = concrete.gate_and_slope(alpha, noise)
         return z.squeeze(), slope.squeeze()
 
 
-def by_parts(work: Callable[..., T], *tensors: Tensor) -> list[T]:
-    """What `work` returns for each part of contiguous tensors of one size, in order; without a record for gradients.
-
-    On a CPU threads take the parts in turns, as many as torch has: an operation on a part that a core's cache holds is
-    too short to be shared out itself. What comes out does not depend on their number.
-
-    Args:
-        work: called with the flat position at which a part begins, and the flat part of each tensor.
-    """
-    size, on_cpu = _chunk(tensors[0]), tensors[0].device.type == "cpu"
-    with torch.no_grad():
-        parts = list(enumerate(zip(*(t.view(-1).split(size) for t in tensors), strict=True)))
-    count = min(torch.get_num_threads(), len(parts)) if on_cpu else 1
-
-    @torch.no_grad()  # which each thread has to say itself
-    def share(first: int) -> list[T]:
-        return [work(index * size, *part) for index, part in parts[first::count]]
-
-    if count < 2:
-        return share(0)
-    with ThreadPoolExecutor(count - 1) as pool:
-        others = [pool.submit(share, first) for first in range(1, count)]
-        shares = [share(0), *(other.result() for other in others)]
-    return [shares[index % count][index // count] for index in range(len(parts))]
+def _entries_key(draw: tuple[int, int], name: str) -> tuple[int, str, int, str]:
+    """What decides the noise of a tensor's gates: `Noise`'s seed and keys."""
+    return draw[0], "gates", draw[1], name
 
 
-def _chunk(tensor: Tensor) -> int:
-    return _CHUNK if tensor.device.type == "cpu" else _CHUNK_OF_ACCELERATOR
+def _group_key(draw: tuple[int, int], group: GroupGate | None) -> tuple[int, str, int, str]:
+    return draw[0], "group gate", draw[1], group.name if group else ""
 
 
 def attach_gates(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from glue_sparse.writing import bounds
 
-_MARGIN = 1e-4
+MARGIN = 1e-4
 """Uniform numbers are clamped to [margin, 1 - margin], as in diff pruning's code."""
 
 
@@ -39,7 +39,7 @@ class HardConcrete:
 
     def logistic(self, u: Tensor) -> Tensor:
         """Logistic noise log u - log(1 - u) from uniform numbers, which are overwritten."""
-        return u.logit_(_MARGIN)
+        return u.logit_(MARGIN)
 
     def gate(self, alpha: Tensor, noise: Tensor | None = None) -> Tensor:
         """z of each logit; without noise the deterministic gate, that of u = 1/2 at temperature 1."""

@@ -35,10 +35,9 @@ class Noise:
     """
 
     def __init__(self, seed: int, *keys: str | int, longest: int, device: torch.device):
-        both = seed_of(seed, *keys)
-        self._first = both & 0xFFFFFFFF
-        self._second = torch.tensor(_signed(both >> 32), dtype=torch.int32, device=device)
-        self.keys = torch.tensor(_signed(self._first), dtype=torch.int32, device=device), self._second
+        self._first, second = keys_of(seed, *keys)
+        self._second = torch.tensor(second, dtype=torch.int32, device=device)
+        self.keys = torch.tensor(self._first, dtype=torch.int32, device=device), self._second
         """Both keys, [] int32, for `uniform`."""
         self._half = torch.tensor(0.5, device=device)
         self._steps = torch.arange(longest, dtype=torch.int32, device=device).mul_(_signed(_WEYL))
@@ -49,6 +48,12 @@ class Noise:
         torch.add(self._second, _fold(x, 16), alpha=_signed(_FIRST), out=x)
         u = _fold(x, 13).mul_(_signed(_SECOND)).float()
         return torch.add(self._half, u, alpha=2.0**-32, out=u)
+
+
+def keys_of(seed: int, *keys: str | int) -> tuple[int, int]:
+    """k0 and k1 of `Noise`, read as signed."""
+    both = seed_of(seed, *keys)
+    return _signed(both), _signed(both >> 32)
 
 
 def uniform(places: Tensor, first: Tensor, second: Tensor) -> Tensor:

@@ -139,7 +139,9 @@ def test_gradients_at_active_entries_are_those_of_the_plain_path(
     mask = (torch.rand(24, 40) < 0.2) & inputs
     mask = mask.t().contiguous() if isinstance(layer, Conv1D) else mask
     layer(x).backward(grad)
-    expected = layer.weight.grad[mask].float(), layer.bias.grad.clone()
+    weight_grad, bias_grad = (one.grad for one in (layer.weight, layer.bias))
+    assert weight_grad is not None and bias_grad is not None
+    expected = weight_grad[mask].float(), bias_grad.clone()
     layer.zero_grad()
     attach(layer, {"weight": mask})
     layer(x).backward(grad)

@@ -136,8 +136,12 @@ def resident_peak() -> int:
 
 def stepper(
     model: Any, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor], bf16: bool = False, kind: str = ""
-) -> Callable[[], None]:
-    """A training step with clipping, waited for; `kind` is one of `GATES` where the loss has a penalty."""
+) -> Callable[..., None]:
+    """A training step with clipping, waited for, on this batch or one that it is given.
+
+    Args:
+        kind: one of `GATES` where the loss has a penalty.
+    """
     trained = [p for p in model.parameters() if p.requires_grad]
 
     def step(batch: dict[str, Tensor] = batch) -> None:

@@ -164,8 +164,9 @@ class GatedDiff(Parametrization):
         uniform = Noise(*_entries_key(draw, self.name), longest=longest, device=device)
         return lambda start, count: self.concrete.logistic(uniform(start, count))
 
-    def fused_by(self, draw: tuple[int, int]) -> tuple[Keys, Tensor | None]:
+    def fused_by(self, draw: tuple[int, int] | None) -> tuple[Keys, Tensor | None]:
         """What fused passes need of a sample: the keys of its noise, and the group's gate."""
+        assert draw is not None  # deterministic gates are worked on piece by piece
         keys = Noise(*_entries_key(draw, self.name), longest=1, device=self.alpha.device).keys
         return Keys(*keys), None if self.group is None else self.group_gate(draw)[0]
 

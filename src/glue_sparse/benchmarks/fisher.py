@@ -124,7 +124,7 @@ def _rows(name: str, data_dir: str | None, count: int) -> Iterator[Sample]:
         yield found._replace(title=f"random ids, {longest // 2} to {longest}", batches=batches)
 
 
-def compare_fisher(name: str, data_dir: str | None, count: int = 256, rounds: int = _ROUNDS) -> None:
+def compare_fisher(name: str, data_dir: str | None, count: int = 128, rounds: int = _ROUNDS) -> None:
     """Print seconds of both ways, the speed-up and how far they choose the same entries, by lengths."""
     print(f"Fisher of {count} examples, MiniLM, {DEVICE.type}, {torch.get_num_threads()} threads; medians of {rounds} "
           "rounds in turns, smallest and largest speed-up of a round (target >= 5), overlap of the top 0.5 % (target "

@@ -18,7 +18,7 @@ allows), and stage 1 of diff pruning (gates, structured or not) on MiniLM, batch
 the processes take turns, step by step, so that only one works at a time. Ratios are medians, with quartiles, of steps
 taken one after the other. `kept` is what lies beside the model's own tensors between two steps (what trains apart from
 them, and Adam's moments), `peak` what tensors take at most, `resident` what the whole process took since its start.
-Fisher: 256 examples of tasks, and of random ids by their length, in batches and one at a time, in turns. Select:
+Fisher: 128 examples of tasks, and of random ids by their length, in batches and one at a time, in turns. Select:
 choosing among so many scores, beside reads of them. Block-sparse: layers and training steps of a small BERT by tiles,
 masked and dense, on the CPU; see `glue_sparse.benchmarks.tiles`. Large: seconds of each phase (score, select, attach,
 step, save) of a random decoder, and the most memory above the model. Sharded: bytes that each of several ranks sends in

@@ -114,7 +114,10 @@ def _write_in_graph(mode: Any, function: Any, types: Any, args: Any, kwargs: Any
 def read(tensor: Tensor, indices: Tensor, dtype: torch.dtype) -> Tensor:
     """[k] entries of a tensor at flat `indices`, int32 or int64, as `dtype`."""
     flat = tensor.reshape(-1)
-    return entries.read(flat, indices, dtype) if entries.takes(flat, indices) else flat[indices.long()].to(dtype)
+    is_plain = torch.is_grad_enabled() and tensor.requires_grad  # a kernel knows no gradient
+    if is_plain or not entries.takes(flat, indices):
+        return flat[indices.long()].to(dtype)
+    return entries.read(flat, indices, dtype)
 
 
 class Watcher(Protocol):

@@ -20,9 +20,11 @@ from glue_sparse.kernels import backend, sampled
 
 _MAC, _DOT, _TRANSPOSE, _READ, _PICK = 0.04, 0.27, 2.0, 0.3, 0.4
 """Nanoseconds of a token for each entry of a product, each active entry of a sampled one, each number transposed, each
-number of what others are picked from, and each of these, on one core of an AMD EPYC (Zen 3); torch does the first two
-on all cores. Their ratios choose the way, the same way each time on a machine."""
-_CLEARLY, _LITTLE = 0.8, 500.0
+number of what others are picked from, and each of these, on one core of an AMD EPYC (Zen 3). Their ratios choose."""
+_CORES = 4
+"""That do the first two, as torch shares them out: a constant, or the choice, and with it the last bits of a gradient,
+would not be the same with another number of threads, as ranks of a run have it."""
+_CLEARLY, _LITTLE = 0.8, 1000.0
 """A pattern is used where it takes less than this share of the dense gradient's time, which is about as far as the
 estimates are right, or so many nanoseconds of a token more, which is nothing, since the gradient of a whole matrix is
 then never in memory."""
@@ -87,18 +89,18 @@ def _pattern(entries: Entries, inputs: int) -> Pattern | None:
 
 def _cheapest(size: tuple[int, int], used: list[Tensor], outputs: int, k: int) -> tuple[bool, bool] | None:
     """Whether to sample, and whether to pick outputs in use; none where the dense gradient is cheaper."""
-    threads, num_inputs = torch.get_num_threads(), len(used[1 - outputs])
+    num_inputs = len(used[1 - outputs])
     is_picked = num_inputs < size[1 - outputs]
     costs: dict[tuple[bool, bool], float] = {}
     for picks in (False, True):
         num_outputs = len(used[outputs]) if picks else size[outputs]
         picking = (_READ * size[outputs] + _PICK * num_outputs) * picks
         picking += (_READ * size[1 - outputs] + _PICK * num_inputs) * is_picked
-        if num_outputs * num_inputs < size[0] * size[1]:
-            costs[False, picks] = picking + _MAC / threads * num_outputs * num_inputs
-        costs[True, picks] = picking + _TRANSPOSE * (num_outputs + num_inputs) + _DOT / threads * k
+        if 2 * num_outputs * num_inputs <= size[0] * size[1]:  # more of it saves little
+            costs[False, picks] = picking + _MAC / _CORES * num_outputs * num_inputs
+        costs[True, picks] = picking + _TRANSPOSE * (num_outputs + num_inputs) + _DOT / _CORES * k
     way, cost = min(costs.items(), key=lambda item: item[1])
-    return way if cost < _CLEARLY * _MAC / threads * size[0] * size[1] + _LITTLE else None
+    return way if cost < _CLEARLY * _MAC / _CORES * size[0] * size[1] + _LITTLE else None
 
 
 def _arranged(row_of: Tensor, column_of: Tensor, used: list[Tensor], size: tuple[int, int], samples: bool) -> Pattern:

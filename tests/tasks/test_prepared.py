@@ -160,3 +160,12 @@ def test_a_text_is_prepared_once_and_alike(tmp_path: Path, made: list[str], monk
     (Path(folder) / "wiki.train.txt").write_text(story(41))
     task()
     assert made == ["learn", "tokenise", "make_pairs", "tokenise", "make_pairs"]  # other text, another tokenizer
+
+
+def test_a_user_without_a_home_keeps_nothing(place: Path, monkeypatch: pytest.MonkeyPatch):
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    assert [keep(number)["n"][0].as_py()[:2] for number in (1, 2)] == [[1, 1], [2, 2]] and not place.exists()

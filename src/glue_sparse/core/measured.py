@@ -6,7 +6,6 @@ and Triton. Ranks of a run take the number that one of them has told first, and 
 
 import json
 import logging
-import os
 import re
 import threading
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from glue_sparse.core import ranks
 from glue_sparse.kernels import backend
-from glue_sparse.writing.files import json_text, write_text
+from glue_sparse.writing.files import cache_folder, json_text, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +58,8 @@ def _agreed(name: str, device: str, measure: Callable[[], float], default: float
 
 def place(device: str) -> Path:
     """Where the numbers of a device are kept; a RuntimeError where the user has no home."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     words = f"{device} torch {torch.__version__} triton {backend.version()}"
-    return cache / "glue_sparse" / (re.sub(r"[^\w.+-]+", "_", words) + ".json")
+    return cache_folder() / (re.sub(r"[^\w.+-]+", "_", words) + ".json")
 
 
 def _kept(path: Path, name: str, measure: Callable[[], float]) -> float:

@@ -188,14 +188,16 @@ def _product_type(x: Tensor, weight: Tensor) -> torch.dtype | None:
     return x.dtype if x.dtype == weight.dtype else None
 
 
-def _found_pattern(self: Any, x: Tensor, make: Callable[[Entries], Pattern | None]) -> Pattern | None:
-    """The pattern at which a layer's gradient is formed; none where it is to go the plain way."""
+def _found_pattern(
+    self: Any, x: Tensor, make: Callable[[Entries], Pattern | None]
+) -> tuple[Pattern, torch.dtype] | None:
+    """The pattern at which a layer's gradient is formed, and its products' type; none where it goes the plain way."""
     stack = self.parametrizations["weight"]
     found = stack[0].derived(make)
     if found is None or stack[0].is_watched or not torch.is_grad_enabled():
         return None
     dtype = _product_type(x, stack.original)
-    return found if dtype in TYPES and _pays(stack[0], x, dtype) else None
+    return (found, dtype) if dtype in TYPES and _pays(stack[0], x, dtype) else None
 
 
 def _pays(entries: Entries, x: Tensor, dtype: torch.dtype) -> bool:
@@ -218,9 +220,9 @@ def _sampled_linear(self: Any, x: Tensor, make: Callable[[Entries], Pattern | No
     found = _found_pattern(self, x, make)
     if found is None:
         return None
-    entries, weight = _weight_entries(self)
-    how = _product_type(x, weight), make is pattern_inputs_first, entries.is_sharded
-    return _SampledLinear.apply(x, self.bias, entries.values, weight, *how, *found)  # type: ignore
+    (places, dtype), (entries, weight) = found, _weight_entries(self)
+    how = dtype, make is pattern_inputs_first, entries.is_sharded
+    return _SampledLinear.apply(x, self.bias, entries.values, weight, *how, *places)  # type: ignore
 
 
 def _linear_forward(self: Any, x: Tensor) -> Tensor:
@@ -244,8 +246,8 @@ def _convolution_forward(self: Any, x: Tensor) -> Tensor:
     found = _found_pattern(self, x, convolution_pattern) if is_batch and not is_transformed() else None
     if found is None:
         return self._conv_forward(x, self.weight, self.bias)
-    entries, weight = _weight_entries(self)
-    return convolved(self, x, entries.values, weight, _product_type(x, weight), found)
+    (places, dtype), (entries, weight) = found, _weight_entries(self)
+    return convolved(self, x, entries.values, weight, dtype, places)
 
 
 def _embedding_forward(self: Any, ids: Tensor) -> Tensor:

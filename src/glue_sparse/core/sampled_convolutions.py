@@ -32,7 +32,7 @@ def convolution_pattern(entries: Entries) -> Pattern | None:
     return found._replace(columns=torch.arange(entries.shape[1:].numel(), dtype=torch.int32))
 
 
-def convolved(module: Any, x: Tensor, values: Tensor, weight: Tensor, dtype: Any, found: Pattern) -> Tensor:
+def convolved(module: Any, x: Tensor, values: Tensor, weight: Tensor, dtype: torch.dtype, found: Pattern) -> Tensor:
     """The layer's result for a batch; products are of `dtype`."""
     settings = list(module.stride), list(module.padding), list(module.dilation)
     return _SampledConvolution.apply(x, module.bias, values, weight, dtype, settings, *found)  # type: ignore

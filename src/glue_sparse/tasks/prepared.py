@@ -19,7 +19,7 @@ import datasets
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from glue_sparse.writing.files import replacing
+from glue_sparse.writing.files import cache_folder, replacing
 
 FORMAT = 1
 """Of the files; a higher number forgets all that there are."""
@@ -37,7 +37,7 @@ Part = bytes | str | int
 
 def folder() -> Path:
     """Where the files are; it need not be there."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glue_sparse" / "prepared"
+    return cache_folder() / "prepared"
 
 
 def key_of(parts: Iterable[Part]) -> str:
@@ -92,7 +92,10 @@ def kept(key: str, make: Callable[[], pa.Table], num_bytes: int) -> pa.Table:
     """
     if num_bytes < FEWEST_BYTES or not datasets.is_caching_enabled():
         return make()
-    path = folder() / f"{key}.arrow"
+    try:
+        path = folder() / f"{key}.arrow"
+    except RuntimeError:  # a user without a home, as in some containers
+        return make()
     if (found := _read(path)) is None:
         _write(path, found := make())
     return found

@@ -26,6 +26,15 @@ _OLD = 24 * 3600
 """Seconds after which a file of another machine is one that nobody writes."""
 
 
+def cache_folder() -> Path:
+    """Where what can be made anew is kept between runs, `$XDG_CACHE_HOME/glue_sparse`; it need not be there.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glue_sparse"
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place when the block ends well, and goes when it does not.

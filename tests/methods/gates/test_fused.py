@@ -24,7 +24,8 @@ def _nothing_compiled() -> Any:
 
 def test_the_plain_formula_gives_the_numbers_of_pieces():
     noise = Noise(3, "gates", 5, "weight", longest=1000, device=torch.device("cpu"))
-    assert torch.equal(uniform(torch.arange(1000, dtype=torch.int32), *noise.keys), noise(0, 1000))
+    keys = fused.Keys.of(3, "gates", 5, "weight")
+    assert torch.equal(uniform(torch.arange(1000, dtype=torch.int32), *keys), noise(0, 1000))
 
 
 def test_size_and_step_alone_decide(monkeypatch: pytest.MonkeyPatch):

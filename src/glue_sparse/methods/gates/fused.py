@@ -8,13 +8,13 @@ bits. Where nothing can be compiled, gates are worked on piece by piece througho
 import logging
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from glue_sparse.methods.gates.hard_concrete import HardConcrete
-from glue_sparse.methods.gates.noise import Noise, uniform
+from glue_sparse.methods.gates.noise import Noise, keys_of, uniform
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,11 @@ class Keys(NamedTuple):
 
     first: Tensor
     second: Tensor
+
+    @classmethod
+    def of(cls, seed: int, *keys: str | int) -> Self:
+        """Those of `Noise` with these arguments."""
+        return cls(*torch.tensor(keys_of(seed, *keys), dtype=torch.int32))
 
 
 class Passes(NamedTuple):
@@ -87,5 +92,5 @@ def _check_noise() -> None:
     """Raise a RuntimeError where compiled noise is not the one that is defined, to the bit."""
     noise = Noise(7, "check", longest=1003, device=torch.device("cpu"))
     places = torch.arange(1003, dtype=torch.int32)
-    if not torch.equal(torch.compile(uniform, dynamic=True)(places, *noise.keys), noise(0, 1003)):
+    if not torch.equal(torch.compile(uniform, dynamic=True)(places, *Keys.of(7, "check")), noise(0, 1003)):
         raise RuntimeError("compiled noise has other bits")

@@ -59,13 +59,13 @@ class _Apply(torch.autograd.Function):
         g = grad_outputs[0].to_dense() if grad_outputs[0].is_sparse else grad_outputs[0]
         if ctx.kernels:
             return *ctx.kernels.gradients(g, diff, alpha, group), None, None
-        noise = gates.noise(ctx.draw)
         z_group, group_slope = gates.group_gate(ctx.draw)
         if (fused := passes(concrete, diff, ctx.draw)) is not None:
             flat = (t.reshape(-1) for t in (g, diff, alpha))
             to_diff, to_alpha, share = fused.backward(*flat, *gates.fused_by(ctx.draw))
             to_group = None if group is None else (share * group_slope).to(group.dtype).view_as(group)
             return to_diff.view(diff.shape), to_alpha.view(diff.shape), to_group, None, None
+        noise = gates.noise(ctx.draw)
         grad_diff, grad_alpha = torch.empty_like(diff), torch.empty_like(alpha)
 
         def fill(start: int, g: Tensor, d: Tensor, a: Tensor, to_diff: Tensor, to_alpha: Tensor) -> Tensor | None:
@@ -167,8 +167,7 @@ class GatedDiff(Parametrization):
     def fused_by(self, draw: tuple[int, int] | None) -> tuple[Keys, Tensor | None]:
         """What fused passes need of a sample: the keys of its noise, and the group's gate."""
         assert draw is not None  # deterministic gates are worked on piece by piece
-        keys = Noise(*_entries_key(draw, self.name), longest=1, device=self.alpha.device).keys
-        return Keys(*keys), None if self.group is None else self.group_gate(draw)[0]
+        return Keys.of(*_entries_key(draw, self.name)), None if self.group is None else self.group_gate(draw)[0]
 
     def group_gate(self, draw: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
         """(gate, slope) of the group: scalars, (1, 0) where there is no group."""

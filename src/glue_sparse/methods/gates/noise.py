@@ -37,8 +37,6 @@ class Noise:
     def __init__(self, seed: int, *keys: str | int, longest: int, device: torch.device):
         self._first, second = keys_of(seed, *keys)
         self._second = torch.tensor(second, dtype=torch.int32, device=device)
-        self.keys = torch.tensor(self._first, dtype=torch.int32, device=device), self._second
-        """Both keys, [] int32, for `uniform`."""
         self._half = torch.tensor(0.5, device=device)
         self._steps = torch.arange(longest, dtype=torch.int32, device=device).mul_(_signed(_WEYL))
 

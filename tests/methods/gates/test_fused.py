@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from glue_sparse.methods.gates import fused
+from glue_sparse.methods.gates.gate_counts import expected_open
 from glue_sparse.methods.gates.gates import Draw, attach_gates
 from glue_sparse.methods.gates.hard_concrete import HardConcrete
 from glue_sparse.methods.gates.noise import Noise, uniform
@@ -33,7 +34,8 @@ def test_size_and_step_alone_decide(monkeypatch: pytest.MonkeyPatch):
     concrete = HardConcrete()
     assert fused.passes(concrete, LARGE, LATE) == "compiled"
     assert fused.passes(concrete, LARGE, (1, fused.FIRST_STEP - 1)) is None
-    assert fused.passes(concrete, LARGE[1:], LATE) is None
+    assert fused.passes(concrete, LARGE[64:], LATE) is None
+    assert fused.passes(concrete, LARGE.new_zeros(fused.LEAST_GATES + 1), LATE) is None
     assert fused.passes(concrete, LARGE, None) is None
     assert fused.passes(concrete, LARGE.to("meta"), LATE) is None
 
@@ -51,7 +53,7 @@ def test_where_nothing_can_be_compiled_pieces_are_used(
 
 def gradients(grouped: bool, step: int) -> list[Tensor]:
     torch.manual_seed(0)
-    layer: Any = nn.Linear(250, 263)
+    layer: Any = nn.Linear(250, 320)
     draw = Draw(1, step)
     attach_gates(layer, ("weight",), groups={"weight": "all"} if grouped else None, draw=draw, alpha_init=0.3)
     held = layer.parametrizations.weight[0]
@@ -59,8 +61,9 @@ def gradients(grouped: bool, step: int) -> list[Tensor]:
     if grouped:
         held.group.alpha.data.fill_(-0.5)
     y = layer(torch.randn(4, 250))
-    y.square().sum().backward()
-    return [y.detach(), held.diff.grad, held.alpha.grad, *([held.group.alpha.grad] if grouped else [])]
+    count = expected_open(held)
+    (y.square().sum() + (1e-4 * count).square().float()).backward()
+    return [y.detach(), count.detach(), held.diff.grad, held.alpha.grad, *([held.group.alpha.grad] if grouped else [])]
 
 
 @pytest.mark.slow  # compiles C++
@@ -72,3 +75,17 @@ def test_compiled_passes_are_those_over_pieces(grouped: bool, monkeypatch: pytes
     expected = gradients(grouped, 50)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6 * float(other.abs().max()))
+
+
+@pytest.mark.slow  # compiles C++
+def test_sums_do_not_depend_on_the_number_of_threads():
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            torch._dynamo.reset()  # the number is written into the loops
+            fused._compiled.cache_clear()
+            found.append(gradients(True, fused.FIRST_STEP))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for later in found[1:] for one, other in zip(found[0], later, strict=True))

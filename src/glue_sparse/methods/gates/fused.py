@@ -6,6 +6,7 @@ bits. Where nothing can be compiled, gates are worked on piece by piece througho
 """
 
 import logging
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple, Self
@@ -19,6 +20,8 @@ from glue_sparse.methods.gates.noise import Noise, keys_of, uniform
 logger = logging.getLogger(__name__)
 
 FIRST_STEP, LEAST_GATES = 50, 1 << 16
+_LONGEST_ROW, _LEAST_ROW, _ROWS = 1 << 12, 1 << 6, 1 << 14
+"""Entries, and sums of them, that one thread adds up: so that sums do not depend on how many threads there are."""
 
 
 class Keys(NamedTuple):
@@ -34,27 +37,48 @@ class Keys(NamedTuple):
 
 
 class Passes(NamedTuple):
-    """Compiled functions of flat tensors of one size.
+    """Compiled functions of tensors [rows, columns] of one size; see `in_rows`.
 
     Attributes:
         forward: (d, alpha, w0, keys, group's gate or None) to w0 + z * z_group * d.
-        backward: (gradient, d, alpha, keys, group's gate or None) to the gradients of d and alpha, and the sum that
-            the group's gate needs.
+        backward: (gradient, d, alpha, keys, group's gate or None) to the gradients of d and alpha, and the sums by
+            rows that the group's gate needs.
+        count: alpha to the sums by rows of P(z > 0).
+        count_backward: (alpha, factor) to the gradient of factor times that.
     """
 
     forward: Callable[..., Tensor]
     backward: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    count: Callable[[Tensor], Tensor]
+    count_backward: Callable[[Tensor, Tensor], Tensor]
 
 
 def passes(concrete: HardConcrete, diff: Tensor, draw: tuple[int, int] | None) -> Passes | None:
     """The passes for one tensor's gates at this step; none where it is worked on piece by piece."""
-    if draw is None or draw[1] < FIRST_STEP or diff.numel() < LEAST_GATES or diff.device.type != "cpu":
+    is_large = diff.numel() >= LEAST_GATES and _columns(diff) >= _LEAST_ROW
+    if draw is None or draw[1] < FIRST_STEP or not is_large or diff.device.type != "cpu":
         return None
     return None if torch.compiler.is_compiling() else _compiled(concrete)
 
 
+def added(sums: Tensor) -> Tensor:
+    """The sum of sums by rows, a float64 scalar."""
+    return torch.stack([part.sum(dtype=torch.float64) for part in sums.split(_ROWS)]).sum()
+
+
+def in_rows(*tensors: Tensor) -> list[Tensor]:
+    """Contiguous tensors of one size as `Passes` take them: [rows, columns] of all entries in order."""
+    return [tensor.reshape(-1, _columns(tensor)) for tensor in tensors]
+
+
+def _columns(tensor: Tensor) -> int:
+    return math.gcd(tensor.numel(), _LONGEST_ROW)
+
+
 def _noise(concrete: HardConcrete, like: Tensor, keys: Keys) -> Tensor:
-    return concrete.logistic(uniform(torch.arange(len(like), dtype=torch.int32, device=like.device), *keys))
+    rows, columns = like.shape
+    first, place = (torch.arange(n, dtype=torch.int32, device=like.device) for n in (rows, columns))
+    return concrete.logistic(uniform(first[:, None] * columns + place, *keys))
 
 
 @cache
@@ -73,14 +97,21 @@ def _compiled(concrete: HardConcrete) -> Passes | None:
         by_gate = g * d
         z, by_alpha = concrete.gate_and_gradient(a, by_gate, _noise(concrete, a, keys))
         if z_group is None:
-            return g * z, by_alpha, by_alpha.new_zeros(())
-        return g * z_group * z, by_alpha * z_group, (by_gate * z).sum(dtype=torch.float64)
+            return g * z, by_alpha, by_alpha.new_zeros(0)
+        return g * z_group * z, by_alpha * z_group, (by_gate * z).sum(1)
+
+    def count(a: Tensor) -> Tensor:
+        return concrete.open_probability(a).sum(1)
+
+    def count_backward(a: Tensor, factor: Tensor) -> Tensor:
+        return concrete.open_slope(a) * factor
 
     try:
         _check_noise()
-        found = Passes(torch.compile(forward, dynamic=True), torch.compile(backward, dynamic=True))
-        sample, keys = torch.ones(1000), Keys(*torch.ones(2, dtype=torch.int32))
+        found = Passes(*(torch.compile(each, dynamic=True) for each in (forward, backward, count, count_backward)))
+        sample, keys = torch.ones(16, 64), Keys(*torch.ones(2, dtype=torch.int32))
         found.backward(found.forward(sample, sample, sample, keys, None), sample, sample, keys, None)
+        found.count_backward(sample, found.count(sample).sum())
         return found
     except Exception as error:  # whatever a compiler raises: the plain way is still there
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

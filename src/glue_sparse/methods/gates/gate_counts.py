@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from glue_sparse.methods.gates.fused import Passes, added, in_rows, passes
 from glue_sparse.methods.gates.gates import GatedDiff, gated_tensors
 from glue_sparse.methods.gates.hard_concrete import HardConcrete
 from glue_sparse.methods.gates.parts import by_parts
@@ -15,19 +16,23 @@ class _OpenCount(torch.autograd.Function):
     """Sum of P(z > 0) over a tensor's gates; saves the logits and nothing else."""
 
     @staticmethod
-    def forward(ctx, alpha: Tensor, concrete: HardConcrete) -> Tensor:
+    def forward(ctx, alpha: Tensor, concrete: HardConcrete, fused: Passes | None) -> Tensor:
         ctx.save_for_backward(alpha)
-        ctx.concrete = concrete
+        ctx.concrete, ctx.fused = concrete, fused
+        if fused is not None:
+            return added(fused.count(*in_rows(alpha)))
         sums = by_parts(lambda start, a: concrete.open_probability(a).sum().double(), alpha)
         return torch.stack(sums).sum()
 
     @staticmethod
-    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
         (alpha,) = ctx.saved_tensors
-        gradient = torch.empty_like(alpha)
         given = grad_outputs[0].to(alpha.dtype)
+        if ctx.fused is not None:
+            return ctx.fused.count_backward(*in_rows(alpha), given).view(alpha.shape), None, None
+        gradient = torch.empty_like(alpha)
         by_parts(lambda start, a, out: torch.mul(ctx.concrete.open_slope(a), given, out=out), alpha, gradient)
-        return gradient, None
+        return gradient, None, None
 
 
 def expected_open(gates: GatedDiff, *, additive: bool = False) -> Tensor:
@@ -36,7 +41,8 @@ def expected_open(gates: GatedDiff, *, additive: bool = False) -> Tensor:
     sum_i P(z_i > 0) P(z_group > 0), both gates open (Guo et al., 2021, section 3.2). `additive` leaves the group out;
     the authors' code adds P(z_group > 0) once per group instead.
     """
-    count = _OpenCount.apply(gates.alpha, gates.concrete)
+    fused = passes(gates.concrete, gates.alpha, gates.drawn())
+    count = _OpenCount.apply(gates.alpha, gates.concrete, fused)
     if gates.group is None or additive:
         return count
     return count * gates.concrete.open_probability(gates.group.alpha).squeeze().double()

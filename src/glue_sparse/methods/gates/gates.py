@@ -10,7 +10,7 @@ from glue_sparse.core.active import active_tensors, attach
 from glue_sparse.core.digests import tensor_digest
 from glue_sparse.core.parametrization import Parametrization, held_tensors, install, original, read_entries, release
 from glue_sparse.kernels.gates import Gates, takes
-from glue_sparse.methods.gates.fused import Keys, passes
+from glue_sparse.methods.gates.fused import Keys, added, in_rows, passes
 from glue_sparse.methods.gates.hard_concrete import MARGIN, HardConcrete
 from glue_sparse.methods.gates.noise import Noise, keys_of
 from glue_sparse.methods.gates.parts import by_parts, chunk
@@ -39,8 +39,7 @@ class _Apply(torch.autograd.Function):
         if ctx.kernels:
             return ctx.kernels.weight(diff, alpha, group, weight)
         if (fused := passes(gates.concrete, diff, ctx.draw)) is not None:
-            flat = (t.reshape(-1) for t in (diff, alpha, weight))
-            return fused.forward(*flat, *gates.fused_by(ctx.draw)).view(weight.shape)
+            return fused.forward(*in_rows(diff, alpha, weight), *gates.fused_by(ctx.draw)).view(weight.shape)
         theta = torch.empty_like(weight)
         change = gates.changing(ctx.draw)
 
@@ -61,9 +60,8 @@ class _Apply(torch.autograd.Function):
             return *ctx.kernels.gradients(g, diff, alpha, group), None, None
         z_group, group_slope = gates.group_gate(ctx.draw)
         if (fused := passes(concrete, diff, ctx.draw)) is not None:
-            flat = (t.reshape(-1) for t in (g, diff, alpha))
-            to_diff, to_alpha, share = fused.backward(*flat, *gates.fused_by(ctx.draw))
-            to_group = None if group is None else (share * group_slope).to(group.dtype).view_as(group)
+            to_diff, to_alpha, shares = fused.backward(*in_rows(g, diff, alpha), *gates.fused_by(ctx.draw))
+            to_group = None if group is None else (added(shares) * group_slope).to(group.dtype).view_as(group)
             return to_diff.view(diff.shape), to_alpha.view(diff.shape), to_group, None, None
         noise = gates.noise(ctx.draw)
         grad_diff, grad_alpha = torch.empty_like(diff), torch.empty_like(alpha)

@@ -78,8 +78,8 @@ def wins(
     if device.type != "cpu":
         if block_size == 1 or tokens < _MIN_TOKENS:
             return False
-        side = trials.rounded(lambda size: size**2 <= shape[0] * shape[1])
-        return density <= _max_density(device, dtype, side, block_size, trials.rounded(lambda size: size <= tokens))
+        side, tokens = trials.kind(shape.numel(), tokens)
+        return density <= _max_density(device, dtype, side, block_size, tokens)
     if dtype not in _MAX_DENSITY:
         return False
     limits = [limit for size, limit in _MAX_DENSITY[dtype].items() if size <= block_size]

@@ -204,9 +204,8 @@ def _pays(entries: Entries, x: Tensor, dtype: torch.dtype) -> bool:
     """Whether a pattern's gradient was measured to be the faster one; of a CPU's pattern that is known."""
     if not backend.available(x.device, dtype):
         return x.device.type == "cpu"
-    num_entries, tokens = entries.shape.numel(), x.numel() // max(1, x.shape[-1])
-    side = trials.rounded(lambda size: size**2 <= num_entries)
-    limit = _max_density(x.device, dtype, side, trials.rounded(lambda size: size <= tokens))
+    num_entries = entries.shape.numel()
+    limit = _max_density(x.device, dtype, *trials.kind(num_entries, x.numel() // max(1, x.shape[-1])))
     return len(entries.places) <= limit * num_entries
 
 

@@ -20,7 +20,7 @@ def max_density(
 
     Args:
         dtype: of gradients and inputs.
-        side: of the matrix, which counts as square; a power of two, see `trials.rounded`.
+        side: of the matrix, which counts as square; a power of two, see `trials.kind`.
         tokens: that are summed over; the same.
     """
 

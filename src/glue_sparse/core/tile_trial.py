@@ -23,7 +23,7 @@ def max_density(
 
     Args:
         dtype: of the products.
-        side: of the matrix, which counts as square; a power of two, see `trials.rounded`.
+        side: of the matrix, which counts as square; a power of two, see `trials.kind`.
         tokens: rows that it multiplies; the same.
         layer: makes a layer with tiles.
     """

@@ -25,7 +25,12 @@ Timer = Callable[[Callable[[], object]], float]
 """Seconds of a call."""
 
 
-def rounded(holds: Callable[[int], bool]) -> int:
+def kind(num_entries: int, tokens: int) -> tuple[int, int]:
+    """(side, tokens) of the trial for a layer: powers of two, those of a square of no more entries, and at most."""
+    return _rounded(lambda size: size**2 <= num_entries), _rounded(lambda size: size <= tokens)
+
+
+def _rounded(holds: Callable[[int], bool]) -> int:
     """The largest power of two that is as wanted, within what is tried; comparisons alone, which graphs may hold."""
     size = 1
     while 2 * size <= MOST and holds(2 * size):

@@ -1,5 +1,6 @@
 """What all tests share: no network, one thread, and a BERT small enough to train in a moment."""
 
+import atexit
 import gc
 import os
 import shutil
@@ -24,6 +25,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to
 MEMORY = "/dev/shm"
 if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2 << 30:
     os.environ["TMPDIR"] = tempfile.tempdir = MEMORY  # some disks take milliseconds to delete one of thousands of files
+
+if "XDG_CACHE_HOME" not in os.environ:  # what tests prepare is not to be kept where the user's runs look for theirs
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = """

@@ -1,11 +1,10 @@
 """Measures seconds to a fixed loss in pre-training a small BERT: dense, smaller and dense, and of tiles that move.
 
-Steps to the loss come from a run of each network, which depends on the seed alone. Seconds per step come from the same
+Steps to the loss come from runs of each network, which depend on the seed alone. Seconds per step come from the same
 runs, whose steps take turns in one process: whatever else the machine does slows all of them down alike. Their product
 is the time that each would have taken alone.
 """
 
-import random
 import statistics
 import tempfile
 import time
@@ -17,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
 
 from glue_sparse.arguments.groups import ModelArguments, TaskArguments
+from glue_sparse.benchmarks.simulated_text import SIMULATED, simulated_text
 from glue_sparse.benchmarks.tiles import sparse
 from glue_sparse.core.randomness import new_weights, seeded
 from glue_sparse.costs.bert_flops import encoder_entries, encoder_flops
@@ -28,8 +29,6 @@ from glue_sparse.models.bert_family import config_of
 from glue_sparse.models.bert_pretraining import BertForPreTraining
 from glue_sparse.tasks.base import Task
 from glue_sparse.tasks.pretraining import task as pretraining
-
-SIMULATED = "simulated text"
 
 
 @dataclass(frozen=True)
@@ -46,31 +45,33 @@ class Setting:
         rounds: steps that all runs take at least, for the seconds per step.
         interval: steps between moves of tiles.
         rate, small_rate, sparse_rate: learning rates of AdamW, constant after `warmup` steps.
+        seeds: of weights and the order of examples: a run of every network for each.
     """
 
     layers: int = 2
     hidden: int = 256
     length: int = 32
-    batch: int = 16
+    batch: int = 64
     vocab_size: int = 256
     densities: tuple[float, ...] = (0.1,)
     block_sizes: tuple[int, ...] = (16, 32, 64)
-    target: float = 4.0
-    most_steps: int = 2500
+    target: float = 3.7
+    most_steps: int = 1500
     check_every: int = 25
     scored: int = 256
-    rounds: int = 200
-    interval: int = 100
+    rounds: int = 150
+    interval: int = 50
     warmup: int = 100
     rate: float = 5e-4
-    small_rate: float = 1e-3
-    sparse_rate: float = 1e-3
+    small_rate: float = 2e-3
+    sparse_rate: float = 2e-3
+    seeds: tuple[int, ...] = (0, 1, 2)
 
 
 FULL = Setting()
 QUICK = replace(
-    FULL, hidden=64, densities=(0.25,), block_sizes=(16, 32), target=5.2, most_steps=60, check_every=20, scored=32,
-    rounds=20, interval=20, warmup=10,
+    FULL, hidden=64, batch=16, densities=(0.25,), block_sizes=(16, 32), target=5.2, most_steps=60, check_every=20,
+    scored=32, rounds=20, interval=20, warmup=10, seeds=(0,),
 )  # fmt: skip
 """A look at whether everything runs, in seconds; its target is what every network reaches within a few steps."""
 
@@ -100,22 +101,25 @@ class Contender:
     """Steps to the target."""
 
 
-def measure(device: torch.device, quick: bool, data_dir: str | None = None) -> dict[str, Any]:
+def measure(device: torch.device, setting: Setting, data_dir: str | None = None) -> dict[str, Any]:
     """Train all networks in turns to the target; returns the setting, the text and a row for each network.
 
     Args:
         device: where to train.
-        quick: a tiny network for a few steps instead, to see that everything runs.
+        setting: `FULL`, or `QUICK` to see that everything runs.
         data_dir: folder of text for `masked_lm`; by default a simulated text, whose losses say nothing of language.
     Raises:
-        ValueError: no such text.
+        ValueError: no such text, or one of fewer pairs than a batch or a look at the validation loss takes.
     """
-    setting = QUICK if quick else FULL
     task, text = _task(setting, data_dir)
-    runs = [contender(spec, setting, len(task.tokenizer), device) for spec in specs(setting)]  # pyright: ignore
-    train(runs, setting, task, device)
+    size = len(task.tokenizer)  # pyright: ignore[reportArgumentType]
+    by_seed: list[list[Contender]] = []
+    for seed in setting.seeds:
+        by_seed.append([contender(spec, setting, size, device, seed) for spec in specs(setting)])
+        train(by_seed[-1], setting, task, device, seed)
+    networks = [list(runs) for runs in zip(*by_seed, strict=True)]
     return {"device": device.type, "threads": torch.get_num_threads(), "text": text, "setting": asdict(setting),
-            "networks": [row(run, runs[0], setting) for run in runs]}  # fmt: skip
+            "networks": [row(runs, networks[0], setting) for runs in networks]}  # fmt: skip
 
 
 def specs(setting: Setting) -> list[Spec]:
@@ -138,15 +142,15 @@ def narrower(setting: Setting, density: float) -> int:
     return min(widths, key=lambda width: abs(encoder_flops(setting.layers, width, 1.0, setting.length) - wanted))
 
 
-def contender(spec: Spec, setting: Setting, vocab_size: int, device: torch.device) -> Contender:
-    """A network from random weights of one seed, and its optimizer."""
+def contender(spec: Spec, setting: Setting, vocab_size: int, device: torch.device, seed: int) -> Contender:
+    """A network from random weights, and its optimizer."""
     heads = max(1, spec.hidden // 64)
     config = config_of(
         "bert_tiny", hidden_size=spec.hidden, num_hidden_layers=setting.layers, intermediate_size=4 * spec.hidden,
         num_attention_heads=heads if spec.hidden % heads == 0 else 1, vocab_size=vocab_size,
         max_position_embeddings=setting.length,
     )  # fmt: skip
-    with new_weights(0, f"{spec.hidden}"):
+    with new_weights(seed, f"{spec.hidden}"):
         model: Any = BertForPreTraining(config).train()
     if spec.density < 1:
         encoder = [name for name, weight in model.named_parameters() if ".layer." in name and weight.dim() == 2]
@@ -161,12 +165,12 @@ def contender(spec: Spec, setting: Setting, vocab_size: int, device: torch.devic
     return Contender(spec, model, optimizer)
 
 
-def train(runs: Sequence[Contender], setting: Setting, task: Task, device: torch.device) -> None:
+def train(runs: Sequence[Contender], setting: Setting, task: Task, device: torch.device, seed: int) -> None:
     """A step of each in turns on the same batch, until it has reached the target and taken its part in the rounds."""
     collate: Any = task.collate
     scored = [task.evals["validation"][index] for index in range(setting.scored)]  # pyright: ignore
-    validation, batches = _on(device, collate(scored)), _batches(task, setting, device)
-    for step in range(setting.most_steps):
+    validation, batches = _on(device, collate(scored)), _batches(task, setting, device, seed)
+    for step in tqdm(range(setting.most_steps), desc=f"seed {seed}", unit="round"):
         going = [run for run in runs if run.reached is None or step < setting.rounds]
         if not going:
             return
@@ -204,32 +208,40 @@ def validation_loss(model: nn.Module, batch: dict[str, Tensor]) -> float:
     return float(sums[0] / sums[1])
 
 
-def row(run: Contender, dense: Contender, setting: Setting) -> dict[str, Any]:
-    """What the table says of a network; the first round is for warming up.
+def row(runs: Sequence[Contender], dense: Sequence[Contender], setting: Setting) -> dict[str, Any]:
+    """What the table says of a network by its runs of all seeds; the first round of each is for warming up.
 
+    `steps` are those of each seed; `seconds` their median x `per_step`, where all of them reached the target.
     `per_step` is the median of steps, and what moving tiles takes beyond that, by how often it happens. `to_dense` are
     the quartiles of the ratio to the dense network's step of the same round.
     """
-    rounds = range(1, min(len(run.seconds), len(dense.seconds)))
-    ratios = [run.seconds[i] / dense.seconds[i] for i in rounds if not _moves(i, setting)]
-    usual = _usual(run, setting)
-    moving = [seconds - usual for i, seconds in enumerate(run.seconds) if _moves(i, setting)]
-    extra = max(0.0, statistics.median(moving)) / setting.interval if moving and run.spec.density < 1 else 0.0
+    spec, usual = runs[0].spec, _usual(runs, setting)
+    ratios = [
+        one / other for run, rival in zip(runs, dense, strict=True)
+        for i, (one, other) in enumerate(zip(run.seconds, rival.seconds, strict=False)) if i and not _moves(i, setting)
+    ]  # fmt: skip
+    moving = [seconds - usual for run in runs for i, seconds in enumerate(run.seconds) if _moves(i, setting)]
+    extra = max(0.0, statistics.median(moving)) / setting.interval if moving and spec.density < 1 else 0.0
     quartiles = statistics.quantiles(ratios, n=4)
     per_step = quartiles[1] * _usual(dense, setting) + extra
+    steps = [run.reached for run in runs]
+    reached = [count for count in steps if count is not None]
     return {
-        **asdict(run.spec),
-        "weights": round(run.spec.density * encoder_entries(setting.layers, run.spec.hidden)),
-        "flops": encoder_flops(setting.layers, run.spec.hidden, run.spec.density, setting.length),
-        "steps": run.reached, "last_loss": list(run.losses.values())[-1], "losses": run.losses,
+        **asdict(spec),
+        "weights": round(spec.density * encoder_entries(setting.layers, spec.hidden)),
+        "flops": encoder_flops(setting.layers, spec.hidden, spec.density, setting.length),
+        "steps": steps, "last_loss": max(list(run.losses.values())[-1] for run in runs),
+        "losses": [run.losses for run in runs],
         "per_step": per_step, "moving": extra, "to_dense": quartiles,
-        "seconds": None if run.reached is None else run.reached * per_step,
+        "seconds": statistics.median(reached) * per_step if len(reached) == len(steps) else None,
     }  # fmt: skip
 
 
-def _usual(run: Contender, setting: Setting) -> float:
-    """The median of its steps, but for the first and for those that move tiles."""
-    return statistics.median(seconds for i, seconds in enumerate(run.seconds) if i and not _moves(i, setting))
+def _usual(runs: Sequence[Contender], setting: Setting) -> float:
+    """The median of its steps, but for the first of a run and for those that move tiles."""
+    return statistics.median(
+        seconds for run in runs for i, seconds in enumerate(run.seconds) if i and not _moves(i, setting)
+    )
 
 
 def _moves(step: int, setting: Setting) -> bool:
@@ -240,39 +252,24 @@ def _task(setting: Setting, data_dir: str | None) -> tuple[Task, str]:
     """The pairs to train on and to score, and what the text is."""
     with tempfile.TemporaryDirectory() as folder:
         if data_dir is None:
-            Path(folder, "train.txt").write_text(simulated(), encoding="utf-8")
+            Path(folder, "train.txt").write_text(simulated_text(), encoding="utf-8")
         told = TaskArguments(task="masked_lm", data_dir=data_dir or folder, vocab_size=setting.vocab_size,
                              max_length=setting.length)  # fmt: skip
         task = pretraining.load("masked_lm", told, ModelArguments(model="bert_tiny"), 0)
+    trained, scored = len(task.train), len(task.evals["validation"])  # pyright: ignore[reportArgumentType]
+    if trained < setting.batch or scored < setting.scored:
+        raise ValueError(
+            f"this text gives {trained:,} pairs to train on and {scored:,} to score, of which {setting.batch} make a "
+            f"step and {setting.scored} the validation loss: give more text in `data_dir`"
+        )
     return task, task.title if data_dir else SIMULATED
 
 
-def simulated(documents: int = 400, words: int = 300) -> str:
-    """Documents of words of which each has four that may follow it: what comes next can be learned, but means nothing.
-
-    No text of people: for where there is none at hand.
-    """
-    chance = random.Random(0)
-    known = ["".join(chance.choices("abcdefghiklmnoprstuvw", k=chance.randint(2, 7))) for _ in range(words)]
-    follows = [chance.choices(range(words), k=4) for _ in known]
-    found = []
-    for _ in range(documents):
-        word, lines = chance.randrange(words), []
-        for _ in range(8):
-            line = []
-            for _ in range(9):
-                line.append(known[word])
-                word = chance.choice(follows[word])
-            lines.append(" ".join(line))
-        found.append("\n".join(lines))
-    return "\n\n".join(found) + "\n"
-
-
-def _batches(task: Task, setting: Setting, device: torch.device) -> Iterator[dict[str, Tensor]]:
+def _batches(task: Task, setting: Setting, device: torch.device, seed: int) -> Iterator[dict[str, Tensor]]:
     """Batches of training pairs without an end, in an order of the seed."""
     data: Any = task.train
     loader: Any = DataLoader(data, setting.batch, shuffle=True, drop_last=True, collate_fn=task.collate,
-                             generator=seeded(0, "batches"))  # fmt: skip
+                             generator=seeded(seed, "batches"))  # fmt: skip
     while True:
         for batch in loader:
             yield _on(device, batch)

@@ -297,3 +297,10 @@ def test_a_tied_table_and_output_layer_share_their_values():
         model(ids).backward()
     torch.testing.assert_close(next(active_tensors(model))[1].values.grad, expected, rtol=1e-4, atol=1e-6)
     assert (12, 30) not in shapes.seen  # what a dense gradient of the output layer is before it is turned round
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 255, 256, 257, 600])
+def test_transposing_by_blocks_moves_every_number_to_its_place(tokens: int):
+    x = torch.randn(tokens, 7)
+    turned = patterns._turned(x)
+    assert torch.equal(turned, x.t()) and turned.is_contiguous()

@@ -73,6 +73,11 @@ def test_the_command_prints_a_table_and_writes_its_numbers(
     assert "masked LM (wiki.train.txt)" in said and said.count("| 4 (4 to 4) ") == 3 and (tmp_path / "a.json").exists()
 
 
+def test_the_simulated_text_is_enough_for_all_that_is_measured_on_it():
+    task, title = time_to_loss._task(time_to_loss.SIMULATION, None)
+    assert title == SIMULATED and len(task.evals["validation"]) >= time_to_loss.SIMULATION.scored  # type: ignore
+
+
 def test_too_little_text_is_refused_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
         main(["--time_to_loss", "--data_dir", folder_of_text(tmp_path)])

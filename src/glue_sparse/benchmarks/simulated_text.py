@@ -5,11 +5,11 @@ import random
 SIMULATED = "simulated text"
 
 
-def simulated_text(documents: int = 400, words: int = 300) -> str:
-    """Documents of words of which each has four that may follow: what comes next can be learned, but says nothing."""
+def simulated_text(documents: int = 1500, words: int = 100) -> str:
+    """Documents of words of which each has three that may follow: what comes next can be learned, but says nothing."""
     chance = random.Random(0)
     known = ["".join(chance.choices("abcdefghiklmnoprstuvw", k=chance.randint(2, 7))) for _ in range(words)]
-    follows = [chance.choices(range(words), k=4) for _ in known]
+    follows = [chance.choices(range(words), k=3) for _ in known]
     found = []
     for _ in range(documents):
         word, lines = chance.randrange(words), []

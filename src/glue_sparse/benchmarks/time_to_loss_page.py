@@ -19,7 +19,8 @@ network is faster than the dense one as long as it needs no more steps than this
 def run(quick: bool, data_dir: str | None, out: str | None) -> None:
     """Print the table, on the GPU where there is one, and write all numbers as JSON."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    facts = time_to_loss.measure(device, time_to_loss.QUICK if quick else time_to_loss.FULL, data_dir)
+    setting = time_to_loss.FULL if data_dir else time_to_loss.SIMULATION
+    facts = time_to_loss.measure(device, time_to_loss.QUICK if quick else setting, data_dir)
     print(page(facts))
     if out:
         write_text(Path(out), json_text(facts, out))

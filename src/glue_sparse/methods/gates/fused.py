@@ -8,7 +8,7 @@ bits. Where nothing can be compiled, gates are worked on piece by piece througho
 import logging
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple, Self
 
 import torch
@@ -90,9 +90,7 @@ def _compiled(concrete: HardConcrete) -> Passes | None:
         change = (z if z_group is None else z * z_group) * d
         return (base + change).to(base.dtype)
 
-    def backward(
-        g: Tensor, d: Tensor, a: Tensor, keys: Keys, z_group: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(g: Tensor, d: Tensor, a: Tensor, keys: Keys, z_group: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         g = g.to(d.dtype)
         by_gate = g * d
         z, by_alpha = concrete.gate_and_gradient(a, by_gate, _noise(concrete, a, keys))
@@ -108,7 +106,8 @@ def _compiled(concrete: HardConcrete) -> Passes | None:
 
     try:
         _check_noise()
-        found = Passes(*(torch.compile(each, dynamic=True) for each in (forward, backward, count, count_backward)))
+        compiled = partial(torch.compile, dynamic=True)
+        found = Passes(compiled(forward), compiled(backward), compiled(count), compiled(count_backward))
         sample, keys = torch.ones(16, 64), Keys(*torch.ones(2, dtype=torch.int32))
         found.backward(found.forward(sample, sample, sample, keys, None), sample, sample, keys, None)
         found.count_backward(sample, found.count(sample).sum())

@@ -42,6 +42,7 @@ def pytest_collection_finish() -> None:
     """Every training ends with a garbage collection, which would walk through all that the libraries hold."""
     gc.collect()
     gc.freeze()
+    atexit.register(gc.unfreeze)
 
 
 @pytest.fixture(scope="session")

@@ -118,6 +118,19 @@ def test_what_is_loaded_is_not_looked_through_and_the_rest_is_collected_as_befor
         gc.enable()
 
 
+def test_what_was_loaded_is_freed_at_the_end_so_that_no_library_says_that_it_leaked():
+    script = """
+import atexit, gc
+from glue_sparse.experiments.loading import loading
+atexit.register(lambda: print(gc.get_freeze_count()))  # called last
+with loading():
+    pass
+print(gc.get_freeze_count() > 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "0"]
+
+
 @pytest.mark.parametrize(("end", "status"), [("well", 0), ("hard", 9), ("killed", -9), ("segv", -6)])
 def test_a_run_that_ends_hard_ends_alone_and_leaves_nothing_to_the_next(
     warm: Warm, environment: dict[str, str], tmp_path: Path, end: str, status: int

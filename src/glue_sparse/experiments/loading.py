@@ -1,5 +1,6 @@
 """Loading modules in less time."""
 
+import atexit
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ def loading() -> Iterator[None]:
     try:
         yield
         gc.freeze()
+        atexit.register(gc.unfreeze)  # or Python's end frees none of it, and triton says on stderr that it leaked
     finally:
         if was:
             gc.enable()

@@ -32,9 +32,7 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return interpreted.launched(monkeypatch)
+launched = pytest.fixture(interpreted.launched)
 
 
 @triton.jit

@@ -32,10 +32,7 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the kernels that have been started."""
-    return interpreted.launched(monkeypatch)
+launched = pytest.fixture(interpreted.launched)
 
 
 def dense(mask: Tensor, held: Tensor) -> Tensor:

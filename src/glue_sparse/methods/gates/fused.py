@@ -55,8 +55,8 @@ class Passes(NamedTuple):
 
 def passes(concrete: HardConcrete, diff: Tensor, draw: tuple[int, int] | None) -> Passes | None:
     """The passes for one tensor's gates at this step; none where it is worked on piece by piece."""
-    is_large = diff.numel() >= LEAST_GATES and _columns(diff) >= _LEAST_ROW
-    if draw is None or draw[1] < FIRST_STEP or not is_large or diff.device.type != "cpu":
+    is_suitable = diff.numel() >= LEAST_GATES and _columns(diff) >= _LEAST_ROW
+    if draw is None or draw[1] < FIRST_STEP or not is_suitable or diff.device.type != "cpu":
         return None
     return None if torch.compiler.is_compiling() else _compiled(concrete)
 
